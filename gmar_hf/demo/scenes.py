@@ -1,0 +1,129 @@
+"""Fashion scenes: garments pasted on textured backgrounds, with the exact mask of every garment."""
+
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+LABELS = ("T-shirt", "trouser", "dress", "sandal", "bag", "ankle boot")
+SCENE_SIZE = 64
+GARMENT_SIZE = 28  # the side of a Fashion-MNIST picture, pixels
+GARMENT_THRESHOLD = 26  # grey level (0-255) from which a pixel belongs to the garment and not to its backdrop
+_MAX_PLACEMENTS = 200
+
+
+class SceneStyle(NamedTuple):
+    """What a scene looks like.
+
+    Args:
+        min_size (`int`), max_size (`int`): Side of the square a garment is scaled to, pixels, both included.
+        brightness (`float`): Factor in [0, 1] by which the background texture is darkened.
+    """
+
+    min_size: int = 24
+    max_size: int = 32
+    brightness: float = 0.4
+
+
+def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
+    """Make scenes of the bundled test garments, none of which any demo model was trained on.
+
+    Args:
+        num_images (`int`): How many scenes.
+        seed (`int`, defaults to 0): The same seed gives the same scenes, and more of them begin with the fewer.
+        num_garments (`int`, defaults to 2): Garments in every scene, 1 or 2, each of another class.
+
+    Returns:
+        `list[dict]`: One dict per scene with `image` (PIL RGB, 64 x 64), `labels` (sorted list of label indices) and
+        `masks` (label index -> bool array (64, 64), true where that garment's pixels are).
+
+    Raises:
+        ValueError: If `num_images` is negative or `num_garments` is neither 1 nor 2.
+
+    Example:
+        >>> scene = scenes(1, seed=0)[0]
+        >>> scene["image"].size, len(scene["labels"]), scene["masks"][scene["labels"][0]].shape
+        ((64, 64), 2, (64, 64))
+    """
+    if num_images < 0:
+        raise ValueError(f"`num_images` must be 0 or more; got {num_images}.")
+    if num_garments not in (1, 2):
+        raise ValueError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
+    garments = _bundled_garments()
+    made = []
+    for index in range(num_images):
+        pixels, masks = make_scene(np.random.default_rng([seed, index]), garments, num_garments)
+        made.append({"image": Image.fromarray(pixels), "labels": sorted(masks), "masks": masks})
+    return made
+
+
+def make_scene(
+    rng: np.random.Generator, garments: list[np.ndarray], num_garments: int, style: SceneStyle = SceneStyle()
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Draw one scene.
+
+    Args:
+        rng (`np.random.Generator`): The only source of chance.
+        garments (`list` of uint8 arrays (n, 28, 28)): Grey garments on black, one array per label, in label order.
+        num_garments (`int`): Garments to paste, each of another class.
+        style ([`SceneStyle`]): Sizes and background.
+
+    Returns:
+        Pixels (64, 64, 3) uint8 and a dict from label index to the bool mask (64, 64) of that garment.
+    """
+    canvas = _texture(rng) * style.brightness
+    labels = [int(label) for label in rng.choice(len(garments), num_garments, replace=False)]
+    masks = {}
+    for label, (left, top, size) in zip(labels, _place(rng, num_garments, style), strict=True):
+        grey = Image.fromarray(garments[label][rng.integers(len(garments[label]))])
+        scaled = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+        inside = scaled >= GARMENT_THRESHOLD
+        colour = 0.5 + 0.5 * rng.random(3)
+        shaded = (0.4 + 0.6 * scaled[..., None] / 255) * colour
+        window = (slice(top, top + size), slice(left, left + size))
+        canvas[window] = np.where(inside[..., None], shaded, canvas[window])
+        masks[label] = np.zeros((SCENE_SIZE, SCENE_SIZE), dtype=bool)
+        masks[label][window] = inside
+    return (canvas * 255).round().astype(np.uint8), masks
+
+
+def _place(rng: np.random.Generator, count: int, style: SceneStyle) -> list[tuple[int, int, int]]:
+    """Draw `count` squares (left, top, size) that do not overlap."""
+    while True:
+        squares: list[tuple[int, int, int]] = []
+        for _ in range(_MAX_PLACEMENTS):
+            size = int(rng.integers(style.min_size, style.max_size + 1))
+            left, top = (int(start) for start in rng.integers(0, SCENE_SIZE - size + 1, 2))
+            if all(_apart((left, top, size), other) for other in squares):
+                squares.append((left, top, size))
+            if len(squares) == count:
+                return squares
+        # A first square in the very middle can leave no room: draw again from the start.
+
+
+def _apart(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    return any(
+        one[axis] + one[2] <= other[axis] or other[axis] + other[2] <= one[axis] for axis in (0, 1)
+    )
+
+
+def _texture(rng: np.random.Generator) -> np.ndarray:
+    """A coloured background (64, 64, 3) in [0, 1]: smooth blotches crossed by stripes."""
+    cells = int(rng.integers(3, 17))
+    blotches = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+    smooth = np.asarray(blotches.resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BICUBIC)) / 255
+    angle, period, phase = rng.random(3) * (np.pi, 20, 2 * np.pi) + (0, 4, 0)
+    rows, columns = np.mgrid[:SCENE_SIZE, :SCENE_SIZE]
+    stripes = np.sin(2 * np.pi * (columns * np.cos(angle) + rows * np.sin(angle)) / period + phase)
+    strength = 0.5 * rng.random()
+    return np.clip(smooth * (1 + strength * stripes[..., None]) / (1 + strength), 0, 1)
+
+
+def _bundled_garments() -> list[np.ndarray]:
+    """Read the sheet of test garments: one row of 28 x 28 pictures per label."""
+    with resources.files(__package__).joinpath("garments.png").open("rb") as file:
+        sheet = np.asarray(Image.open(file))
+    rows, columns = sheet.shape[0] // GARMENT_SIZE, sheet.shape[1] // GARMENT_SIZE
+    cells = sheet.reshape(rows, GARMENT_SIZE, columns, GARMENT_SIZE).swapaxes(1, 2)
+    return list(cells)

@@ -1,0 +1,29 @@
+"""The errors users meet. Each is also the built-in error that fits, so plain `except ValueError` works."""
+
+
+class GMARError(Exception):
+    """Base of every error that gmar_hf raises on purpose."""
+
+
+class ArgumentError(GMARError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class ArgumentTypeError(GMARError, TypeError):
+    """An argument is of a kind that cannot be used."""
+
+
+class UnsupportedModelError(GMARError, ValueError):
+    """The model's attention, tokens or outputs are of a kind that cannot be explained."""
+
+
+class NonFiniteError(GMARError, ArithmeticError):
+    """Logits or gradients contain NaN or infinity."""
+
+
+class ImageError(GMARError, OSError):
+    """An image cannot be read."""
+
+
+class ArtifactError(GMARError, OSError):
+    """A saved file is missing, corrupt or of another version."""
