@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..errors import ArgumentError
+
 LABELS = ("T-shirt", "trouser", "dress", "sandal", "bag", "ankle boot")
 SCENE_SIZE = 64
 GARMENT_SIZE = 28  # the side of a Fashion-MNIST picture, pixels
@@ -26,12 +28,16 @@ class SceneStyle(NamedTuple):
     brightness: float = 0.4
 
 
+_USUAL = SceneStyle()
+
+
 def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
     """Make scenes of the bundled test garments, none of which any demo model was trained on.
 
     Args:
         num_images (`int`): How many scenes.
-        seed (`int`, defaults to 0): The same seed gives the same scenes, and more of them begin with the fewer.
+        seed (`int`, defaults to 0): Not negative. The same seed gives the same scenes, and a longer list begins with
+            the shorter one.
         num_garments (`int`, defaults to 2): Garments in every scene, 1 or 2, each of another class.
 
     Returns:
@@ -39,7 +45,7 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
         `masks` (label index -> bool array (64, 64), true where that garment's pixels are).
 
     Raises:
-        ValueError: If `num_images` is negative or `num_garments` is neither 1 nor 2.
+        ArgumentError: If `num_images` or `seed` is negative or `num_garments` is neither 1 nor 2.
 
     Example:
         >>> scene = scenes(1, seed=0)[0]
@@ -47,9 +53,11 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
         ((64, 64), 2, (64, 64))
     """
     if num_images < 0:
-        raise ValueError(f"`num_images` must be 0 or more; got {num_images}.")
+        raise ArgumentError(f"`num_images` must be 0 or more; got {num_images}.")
+    if seed < 0:
+        raise ArgumentError(f"`seed` must be 0 or more; got {seed}.")
     if num_garments not in (1, 2):
-        raise ValueError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
+        raise ArgumentError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
     garments = _bundled_garments()
     made = []
     for index in range(num_images):
@@ -59,7 +67,7 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
 
 
 def make_scene(
-    rng: np.random.Generator, garments: list[np.ndarray], num_garments: int, style: SceneStyle = SceneStyle()
+    rng: np.random.Generator, garments: list[np.ndarray], num_garments: int, style: SceneStyle = _USUAL
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Draw one scene.
 
@@ -71,7 +79,17 @@ def make_scene(
 
     Returns:
         Pixels (64, 64, 3) uint8 and a dict from label index to the bool mask (64, 64) of that garment.
+
+    Raises:
+        ArgumentError: If the garments cannot stand side by side in a scene.
     """
+    if num_garments not in (1, 2):
+        raise ArgumentError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
+    if not 1 <= style.min_size <= style.max_size <= SCENE_SIZE or num_garments * style.min_size > SCENE_SIZE:
+        raise ArgumentError(
+            f"`style` must have 1 <= min_size <= max_size <= {SCENE_SIZE} and room for {num_garments} garments of "
+            f"min_size side by side; got {style}. Make them smaller."
+        )
     canvas = _texture(rng) * style.brightness
     labels = [int(label) for label in rng.choice(len(garments), num_garments, replace=False)]
     masks = {}
@@ -103,9 +121,7 @@ def _place(rng: np.random.Generator, count: int, style: SceneStyle) -> list[tupl
 
 
 def _apart(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    return any(
-        one[axis] + one[2] <= other[axis] or other[axis] + other[2] <= one[axis] for axis in (0, 1)
-    )
+    return any(one[axis] + one[2] <= other[axis] or other[axis] + other[2] <= one[axis] for axis in (0, 1))
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,175 @@
+"""Hands a model's attention calls to a recorder, through transformers' attention interface.
+
+One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which recorder
+gets a call is told by a context variable and by the module that calls. A module that no recorder waits for (a second model
+built from the same config, another thread's model) computes what its own implementation would have computed.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .borrow import Borrowed, Undo
+from .errors import ArgumentTypeError, UnsupportedModelError
+
+IMPLEMENTATION = "gmar_hf"
+SERVED = "ViT, DeiT, BEiT, DINOv2, SigLIP, CLIP, I-JEPA and their kin"
+OFF_THE_INTERFACE = "its attention does not go through transformers' attention interface"
+
+
+@dataclass
+class AttentionCall:
+    """One attention module's call: (batch, heads, tokens, head_dim) tensors, and the bias that is added to the scores.
+
+    Args:
+        module (`nn.Module`): The attention module.
+        query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): As the module made them.
+        bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached.
+        scaling (`float`): Factor of the products of queries and keys.
+        dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
+    """
+
+    module: nn.Module
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    bias: torch.Tensor | None
+    scaling: float
+    dropout: float
+
+
+class Recorder(Protocol):
+    """What takes the attention calls of one model."""
+
+    def begin(self) -> None:
+        """A forward of the model, or of a transformers model inside it, begins."""
+
+    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Compute the attention: output (batch, heads, tokens, head_dim), and the probabilities where they are explicit."""
+
+
+_recording: ContextVar[tuple[Recorder, frozenset[int]] | None] = ContextVar("gmar_hf_recording", default=None)
+_own_implementation: dict[int, str | None] = {}  # of every config that is switched now, by its id
+
+
+@contextmanager
+def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Let `recorder` compute the attention of `model` inside the block.
+
+    Args:
+        model (`nn.Module`): A `PreTrainedModel`, or a module that holds one (a PEFT wrapper).
+        recorder ([`Recorder`]): Takes the calls that this thread's forwards of `model` make.
+
+    Raises:
+        ArgumentTypeError: If there is no transformers model in `model`.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"`model` must be a transformers model; got {type(model).__name__}.")
+    configs = _configs(model)
+    if not configs:
+        raise ArgumentTypeError(
+            f"`model` must be a transformers model or hold one; got {type(model).__name__}. "
+            "Load it with `AutoModelForImageClassification.from_pretrained`."
+        )
+    with ExitStack() as stack:
+        for config in configs:
+            stack.enter_context(_switched.hold(config))
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                hook = module.register_forward_pre_hook(lambda *_: recorder.begin() if is_recording(recorder) else None)
+                stack.callback(hook.remove)
+        token = _recording.set((recorder, frozenset(map(id, model.modules()))))
+        stack.callback(_recording.reset, token)
+        yield
+
+
+def is_recording(recorder: Recorder) -> bool:
+    """Whether this thread's attention calls go to `recorder` now."""
+    active = _recording.get()
+    return active is not None and active[0] is recorder
+
+
+def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
+    """The error for a model that cannot be explained, with its class and the reason."""
+    return UnsupportedModelError(f"{class_name(model)} cannot be explained: {reason}. Use a model like {SERVED}.")
+
+
+def class_name(model: nn.Module) -> str:
+    """The class the user knows: of the wrapped model under PEFT."""
+    return type(unwrapped(model)).__name__
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The transformers model itself, under a PEFT wrapper too."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    """Every config that an attention module of the model may ask for its implementation, outer ones first."""
+    found: dict[int, Any] = {}
+    waiting = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    while waiting:
+        config = waiting.pop(0)
+        if config is not None and id(config) not in found:
+            found[id(config)] = config
+            waiting += [getattr(config, name, None) for name in config.sub_configs]
+    return list(found.values())
+
+
+def _switch(config: Any) -> Undo:
+    own = config._attn_implementation
+    _own_implementation[id(config)] = own
+
+    def undo() -> None:
+        config._attn_implementation = {"": own}
+        del _own_implementation[id(config)]
+
+    config._attn_implementation = {"": IMPLEMENTATION}  # a dict with "" sets this config and leaves its sub-configs
+    return undo
+
+
+_switched = Borrowed(_switch)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The function that transformers calls: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
+    active = _recording.get()
+    if active is None or id(module) not in active[1]:
+        function = _own_function(module)
+        return function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    if kwargs.get("is_causal") or getattr(module, "is_causal", False):
+        raise unsupported(module, "its attention is causal")
+    bias = attention_mask.detach() if attention_mask is not None else None  # a bias wanting gradients leaves SDPA's fused path
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    output, probabilities = active[0].attend(AttentionCall(module, query, key, value, bias, scaling, dropout))
+    return output.transpose(1, 2).contiguous(), probabilities
+
+
+def _own_function(module: nn.Module) -> Any:
+    """What `module` would have called, had its config not been switched for somebody else."""
+    config: Any = module.config
+    own = _own_implementation.get(id(config), config._attn_implementation)
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)  # without it a padding mask would silently be dropped

@@ -1,0 +1,189 @@
+"""The way a batch goes: one SDPA forward, one backward a target, a map and head scores."""
+
+import inspect
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from ._version import __version__
+from .borrow import frozen, gradients_on
+from .capture import class_name, unsupported, unwrapped
+from .errors import ArgumentError, ArgumentTypeError
+from .explanation import Explanation
+from .patches import find_grid
+from .targets import Target, resolve_target, target_scores
+from .trace import Trace
+from .walk import Request, Walk
+
+
+def explain(
+    model: nn.Module,
+    pixel_values: torch.Tensor,
+    target: Target = None,
+    method: str = "gmar",
+    *,
+    norm: str = "l1",
+    residual_weight: float = 1.0,
+    start_layer: int = 0,
+    return_maps: bool = True,
+    return_head_maps: bool = False,
+    **model_kwargs: Any,
+) -> Explanation:
+    """Explain a batch of images: one forward, and one backward for each target an image has.
+
+    The model is as it was afterwards: attention implementation, train/eval flags, `requires_grad`, `.grad`, hooks.
+
+    Args:
+        model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
+        target: Which logit to explain: None (the predicted class; of a regression head, its output), an int, (batch,) ints,
+            (batch, targets) ints (one forward for all; results get a targets axis after the batch), or a callable from
+            logits (batch, classes) to one scalar an image that depends on that image's logits only.
+        method (`str`, defaults to "gmar"): "gmar", "contribution", "rollout", "gradient-rollout" or "attention".
+        norm (`str`, defaults to "l1"): "l1" or "l2", the norm of each head's attention gradient that "gmar" weights by.
+        residual_weight (`float`, defaults to 1.0): Weight of the skip connection in the rollouts, beside the attention's 1.
+        start_layer (`int`, defaults to 0): Layers before it are left out of the map.
+        return_maps (`bool`, defaults to True): Whether to make the map over the patches.
+        return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch (by a backward).
+        **model_kwargs: Handed to the model, which must know them, such as `interpolate_pos_encoding=True`.
+
+    Returns:
+        [`Explanation`]: float32, detached, on the device of `pixel_values`.
+
+    Raises:
+        ArgumentError: For a value that cannot be used; the message says what can.
+        ArgumentTypeError: For an argument of the wrong kind.
+        NonFiniteError: If logits or gradients are NaN or infinite.
+        UnsupportedModelError: If the model's attention, tokens or head are of a kind that cannot be explained.
+
+    Example:
+        >>> import gmar_hf, gmar_hf.demo
+        >>> model, image_processor = gmar_hf.demo.load("vit")
+        >>> scene = gmar_hf.demo.scenes(1)[0]
+        >>> inputs = image_processor(scene["image"], return_tensors="pt")
+        >>> out = gmar_hf.explain(model, inputs["pixel_values"], target=scene["labels"][0], method="contribution")
+        >>> out.attribution.shape, out.head_contribution.shape
+        (torch.Size([1, 8, 8]), torch.Size([1, 6, 8]))
+    """
+    request = Request(method, norm, residual_weight, start_layer, return_maps, return_head_maps)
+    _check_model(model, model_kwargs)
+    with gradients_on(), frozen.hold(model):
+        trace = Trace(model, request.start)
+        _forward(trace, _checked_pixels(model, pixel_values), model_kwargs)
+        if start_layer >= len(trace.layers):
+            raise ArgumentError(f"`start_layer` must be in [0, {len(trace.layers) - 1}]; got {start_layer}.")
+        height, width = pixel_values.shape[-2:]
+        grid = find_grid((height, width), _vision_setting(trace, "patch_size"), trace.hidden.shape[1])
+        indices = resolve_target(target, trace.logits)
+        scores = target_scores(target, indices, trace.logits)
+        found = []
+        for number, score in enumerate(scores, start=1):
+            walk = Walk(trace, request, trace.head_gradient(score))
+            walk.go(retain_graph=number < len(scores))
+            found.append(walk.results(grid))
+    device = pixel_values.device
+    results = {}
+    for name, first in found[0].items():
+        if first is not None:
+            tensor = torch.stack([one[name] for one in found], dim=1) if indices is not None and indices.ndim == 2 else first
+            results[name] = tensor.detach().to(device, torch.float32)
+    return Explanation(
+        logits=trace.logits.detach().to(device, torch.float32),
+        target=None if indices is None else indices.to(device),
+        settings={
+            "method": method,
+            "norm": norm,
+            "residual_weight": float(residual_weight),
+            "start_layer": start_layer,
+            "grid": grid._asdict(),
+            "model_class": class_name(model),
+            "model_dtype": str(trace.hidden.dtype).removeprefix("torch."),
+            "gmar_hf": __version__,
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+        },
+        **results,
+    )
+
+
+def _check_model(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
+    """Refuse what is no model, and keyword arguments that transformers would silently swallow."""
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(
+            f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
+            "Load it with `AutoModelForImageClassification.from_pretrained`."
+        )
+    known = inspect.signature(unwrapped(model).forward).parameters
+    for name in model_kwargs:
+        if name not in known or name == "labels":
+            config = getattr(unwrapped(model), "config", None)
+            size = _setting(config, "image_size")
+            takes = f" It takes images of {_by(size)} pixels: resize to that." if "interpolate" in name and size else ""
+            raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{takes}")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ArgumentError(
+            "`model` must have been loaded outside `torch.inference_mode` (no gradient can pass its weights); "
+            "got inference tensors. Load it again outside the block."
+        )
+
+
+def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """`pixel_values` ready for the model: detached, in its dtype."""
+    if not isinstance(pixel_values, torch.Tensor):
+        raise ArgumentTypeError(
+            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
+            'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
+        )
+    if pixel_values.ndim != 4 or pixel_values.shape[0] == 0 or not pixel_values.is_floating_point():
+        raise ArgumentError(
+            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
+            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. Models that take other inputs, "
+            "such as SigLIP2 NaFlex's flattened patches, are not supported."
+        )
+    channels = _setting(getattr(unwrapped(model), "config", None), "num_channels")
+    if channels is not None and pixel_values.shape[1] != channels:
+        raise ArgumentError(
+            f"`pixel_values` must have {channels} channels for {class_name(model)}; got {pixel_values.shape[1]}."
+        )
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
+    return pixel_values.detach().clone().to(dtype)  # a clone, as a tensor made in inference mode cannot be differentiated
+
+
+def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
+    """Run the model; where it refuses a size that is not its own, say which it takes."""
+    size = _setting(getattr(unwrapped(trace.model), "config", None), "image_size")
+    try:
+        trace.run(pixels, **model_kwargs)
+    except (ValueError, RuntimeError) as error:
+        if size is None or _pair(size) == tuple(pixels.shape[-2:]) or trace.layers:
+            raise
+        advice = "Resize to that"
+        if "interpolate_pos_encoding" in inspect.signature(unwrapped(trace.model).forward).parameters:
+            advice += ", or pass `interpolate_pos_encoding=True`"
+        raise ArgumentError(
+            f"`pixel_values` must be {_by(size)} pixels for {class_name(trace.model)}; "
+            f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
+        ) from error
+
+
+def _vision_setting(trace: Trace, name: str) -> Any:
+    """A setting of the vision encoder, from the config that its attention modules hold."""
+    setting = _setting(getattr(trace.layers[0].module, "config", None), name)
+    if setting is None:
+        raise unsupported(trace.model, f"its config has no `{name}`")
+    return setting
+
+
+def _setting(config: Any, name: str) -> Any:
+    """`config.name`, or that of its vision part (CLIP, SigLIP)."""
+    return getattr(config, name, None) or getattr(getattr(config, "vision_config", None), name, None)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _by(size: Any) -> str:
+    return " x ".join(map(str, _pair(size)))

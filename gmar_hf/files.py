@@ -1,0 +1,32 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ArgumentError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; it takes the place of `path` when the block succeeds.
+
+    Args:
+        path (`str` or `os.PathLike`): The file to write.
+
+    Raises:
+        ArgumentError: If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem[:40]}-", dir=target.parent) as folder:
+            temporary = Path(folder) / target.name
+            yield temporary
+            os.replace(temporary, target)
+    except OSError as error:
+        raise ArgumentError(
+            f"`path` must be a file that can be written; got {str(target)!r} ({error.strerror or error}). "
+            "Choose another place, or make the folder."
+        ) from error

@@ -1,0 +1,85 @@
+"""What is explained: one scalar an image, chosen from the logits."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from .errors import ArgumentError, ArgumentTypeError
+
+Target = int | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None
+
+
+def resolve_target(target: Target, logits: torch.Tensor) -> torch.Tensor | None:
+    """Class indices for every image.
+
+    Args:
+        target: None (the predicted class; of a model with one output, that output), an int, (batch,) or (batch, targets)
+            ints, or a callable.
+        logits (`torch.Tensor` of shape (batch, classes)): What the model said.
+
+    Returns:
+        `torch.LongTensor` of shape (batch,) or (batch, targets), or None for a callable.
+
+    Raises:
+        ArgumentError: If an index is out of range or the shape does not fit the batch.
+        ArgumentTypeError: If `target` is of another kind.
+    """
+    batch, classes = logits.shape
+    if callable(target):
+        return None
+    if target is None:
+        return logits.argmax(dim=-1)
+    try:
+        indices = torch.as_tensor(target, device=logits.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _wrong_kind(target) from error
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise _wrong_kind(target)
+    if indices.ndim == 0:
+        indices = indices.expand(batch)
+    if indices.ndim > 2 or indices.shape[0] != batch or indices.numel() == 0:
+        raise ArgumentError(
+            f"`target` must have one row for each of the {batch} images, shape ({batch},) or ({batch}, targets); "
+            f"got shape {tuple(indices.shape)}. Pass one int for all images, or one entry an image."
+        )
+    if indices.min() < 0 or indices.max() >= classes:
+        wrong = next(index for index in indices.flatten().tolist() if not 0 <= index < classes)
+        raise ArgumentError(
+            f"`target` must be in [0, {classes - 1}] (the model has {classes} classes); got {wrong}. "
+            "Look the index up in `model.config.label2id`."
+        )
+    return indices.long()
+
+
+def target_scores(
+    target: Target, indices: torch.Tensor | None, logits: torch.Tensor
+) -> list[torch.Tensor]:
+    """The scalars to differentiate, one tensor (batch,) a target.
+
+    Args:
+        target: As in [`resolve_target`]; called where it is a callable.
+        indices (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The resolved target.
+        logits (`torch.Tensor` of shape (batch, classes)): With their graph.
+
+    Raises:
+        ArgumentError: If a callable does not return one differentiable scalar an image.
+    """
+    if indices is not None:
+        columns = indices.reshape(logits.shape[0], -1).unbind(dim=1)
+        return [logits.gather(1, column[:, None])[:, 0] for column in columns]
+    scores: Any = target(logits)  # type: ignore[operator, misc]
+    if not isinstance(scores, torch.Tensor) or scores.shape != logits.shape[:1] or not scores.requires_grad:
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ArgumentError(
+            f"`target` must turn logits {tuple(logits.shape)} into one differentiable scalar an image, shape "
+            f"({logits.shape[0]},); got {got}. Write it like `lambda logits: logits[:, 3] - logits[:, 5]`."
+        )
+    return [scores]
+
+
+def _wrong_kind(target: Any) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        "`target` must be None, an int, a tensor or list of ints of shape (batch,) or (batch, targets), or a callable; "
+        f"got {target!r:.80}. Labels are understood by the pipeline; here pass `model.config.label2id[label]`."
+    )

@@ -1,0 +1,142 @@
+"""One target's way back through a trace: what each layer adds to the map and to the head scores."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .errors import ArgumentError, NonFiniteError
+from .head_scores import head_contribution, head_weights, l1_norm, l2_norm, token_contribution
+from .methods import LayerView, get_method
+from .patches import Grid, to_grid
+from .trace import Start, Trace
+
+NORMS = {"l1": l1_norm, "l2": l2_norm}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call asks for; what it does not ask for is not computed. Fields as in [`explain`]."""
+
+    method: str = "gmar"
+    norm: str = "l1"
+    residual_weight: float = 1.0
+    start_layer: int = 0
+    return_maps: bool = True
+    return_head_maps: bool = False
+
+    def __post_init__(self) -> None:
+        get_method(self.method)
+        if self.norm not in NORMS:
+            raise ArgumentError(f'`norm` must be "l1" or "l2"; got {self.norm!r}.')
+        if not _is_number(self.residual_weight) or not 0 <= self.residual_weight < math.inf:
+            raise ArgumentError(f"`residual_weight` must be a number of 0 or more; got {self.residual_weight!r}.")
+        if not isinstance(self.start_layer, int) or isinstance(self.start_layer, bool) or self.start_layer < 0:
+            raise ArgumentError(f"`start_layer` must be a layer's index, 0 or more; got {self.start_layer!r}.")
+
+    @property
+    def start(self) -> Start:
+        """Where the graph of the forward has to begin."""
+        needs = get_method(self.method).needs
+        if self.return_head_maps or (needs == "token_contribution" and self.return_maps):
+            return "value"
+        return "output" if needs else "head"
+
+
+class Walk:
+    """Collects, layer by layer from the last to the first, what a request asks for.
+
+    Args:
+        trace ([`Trace`]): A forward whose graph begins at `request.start`.
+        request ([`Request`]): What is asked for.
+        hidden_gradient (`torch.Tensor` of shape (batch, tokens, hidden_size)): The explained score's gradient at the
+            backbone's last hidden state.
+    """
+
+    def __init__(self, trace: Trace, request: Request, hidden_gradient: torch.Tensor) -> None:
+        self._trace = trace
+        self._request = request
+        self._method = get_method(request.method)
+        self._hidden_gradient = hidden_gradient
+        norms = hidden_gradient.norm(dim=-1)
+        self.readout = norms / norms.sum(dim=-1, keepdim=True)
+        self._row = self.readout if self._method.from_readout else torch.zeros_like(self.readout)
+        self._head_score: dict[int, torch.Tensor] = {}
+        self._head_importance: dict[int, torch.Tensor] = {}
+        self._head_contribution: dict[int, torch.Tensor] = {}
+        self._token_contribution: dict[int, torch.Tensor] = {}
+
+    def go(self, *, retain_graph: bool) -> None:
+        """Visit every layer, with a backward through the encoder where the request needs one.
+
+        Args:
+            retain_graph (`bool`): Whether another walk over the same trace follows.
+        """
+        if self._request.start != "head":
+            self._trace.backward(self._hidden_gradient, self._visit, retain_graph=retain_graph)
+            return
+        for index in reversed(range(len(self._trace.layers))):
+            self._visit(index, None, None)
+
+    def results(self, grid: Grid) -> dict[str, torch.Tensor | None]:
+        """The tensors of an [`Explanation`] by field name, without a targets axis.
+
+        Raises:
+            NonFiniteError: If a gradient was NaN or infinite.
+        """
+        by_token = _by_layer(self._token_contribution) if self._request.return_head_maps else None
+        found = {
+            "attribution": to_grid(self._row, grid) if self._request.return_maps else None,
+            "head_importance": _by_layer(self._head_importance),
+            "head_score": _by_layer(self._head_score),
+            "head_contribution": _by_layer(self._head_contribution),
+            "head_maps": None if by_token is None else to_grid(by_token, grid),
+            "prefix_contribution": None if by_token is None else by_token[..., : grid.prefix],
+            "readout": self.readout,
+        }
+        if not all(tensor.isfinite().all() for tensor in found.values() if tensor is not None):
+            raise NonFiniteError(
+                "The gradients must be finite; got NaN or infinity inside the encoder. Check the model's weights, or load "
+                "it with `dtype=torch.bfloat16` or `torch.float32`: float16 can overflow."
+            )
+        return found
+
+    def _visit(self, index: int, output_grad: torch.Tensor | None, value_grad: torch.Tensor | None) -> None:
+        call = self._trace.layers[index]
+        if output_grad is not None:
+            self._head_contribution[index] = head_contribution(self._trace.outputs[index].detach(), output_grad)
+        by_token = None
+        if value_grad is not None:
+            by_token = self._token_contribution[index] = token_contribution(call.value.detach(), value_grad)
+        weights = None
+        if self._method.weights == "uniform":
+            batch, heads = call.query.shape[:2]
+            weights = self._row.new_full((batch, heads), 1 / heads)
+        elif self._method.weights == "gradient":
+            assert output_grad is not None
+            score = self._head_score[index] = NORMS[self._request.norm](output_grad, call.value.detach())
+            weights = head_weights(score)
+        if weights is not None:
+            self._head_importance[index] = weights
+        if self._request.return_maps and index >= self._request.start_layer:
+            view = LayerView(
+                call=call,
+                is_last=index + 1 == len(self._trace.layers),
+                residual_weight=self._request.residual_weight,
+                head_weights=weights,
+                output_grad=output_grad,
+                token_contribution=by_token,
+            )
+            self._row = self._method.step(self._row.to(call.query.device), view)
+
+
+def _by_layer(found: dict[int, torch.Tensor]) -> torch.Tensor | None:
+    """Stack per-layer tensors (batch, heads, ...) as (batch, layers, heads, ...)."""
+    if not found:
+        return None
+    device = found[0].device  # with a device map the layers live apart
+    return torch.stack([found[index].to(device) for index in sorted(found)], dim=1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,307 @@
+"""Tiny seeded image classifiers, one per family, built from configurations alone: no network, no weights.
+
+Every parameter carries noise. Transformers starts biases, class tokens, relative-position tables and layer scales at
+zero or at one constant, and a model of that kind hides mistakes: a bias that is dropped or a transposed table changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
+    CLIPConfig,
+    CLIPForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    Data2VecVisionConfig,
+    Data2VecVisionForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    IJepaConfig,
+    IJepaForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    SegformerConfig,
+    SegformerForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+    Swinv2Config,
+    Swinv2ForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMSNConfig,
+    ViTMSNForImageClassification,
+)
+
+NUM_LABELS = 5
+NUM_REGISTERS = 2
+
+# 3 heads of 8 channels and 4 heads of 8: an exchange of heads, layers or channels changes a shape somewhere.
+NARROW = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
+WIDE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+# The classifiers of SigLIP and CLIP build no text tower, but their configurations have one.
+TEXT = {**NARROW, "vocab_size": 16, "max_position_embeddings": 4, "bos_token_id": 0, "eos_token_id": 1}
+DINO = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 2}
+SQUARE = {"image_size": 32, "patch_size": 8}  # 4 x 4 patches
+TALL_PATCHES = {"image_size": 32, "patch_size": (8, 4)}  # 4 x 8 patches of a square image
+LANDSCAPE = {"image_size": (24, 40), "patch_size": 8}  # 3 x 5 patches
+
+
+def perturb(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
+    """Add seeded Gaussian noise to every parameter, in place.
+
+    Args:
+        model: The model to change.
+        seed: Seed of the noise.
+        std: Standard deviation of the noise. 0.2 gives projections of 24 to 32 channels a gain of about one, so
+            attention is neither uniform nor one-hot.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * std)
+
+
+def build(model_class: type[PreTrainedModel], config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """Build a model in evaluation mode with seeded, perturbed weights; the global random state is left as it was.
+
+    Args:
+        model_class: A class such as `ViTForImageClassification`.
+        config: A configuration of its own: models that share one also switch their attention together.
+        seed: Seed of the initial weights and of the noise.
+
+    Returns:
+        The model, in float32 on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class(config)
+    perturb(model, seed)
+    return model.eval()
+
+
+def vit() -> PreTrainedModel:
+    """ViT, 4 x 4 patches."""
+    return build(ViTForImageClassification, ViTConfig(**NARROW, **SQUARE, num_labels=NUM_LABELS))
+
+
+def vit_landscape() -> PreTrainedModel:
+    """ViT on 24 x 40 pixels, 3 x 5 patches."""
+    return build(ViTForImageClassification, ViTConfig(**WIDE, **LANDSCAPE, num_labels=NUM_LABELS))
+
+
+def deit() -> PreTrainedModel:
+    """DeiT with patches of 8 x 4 pixels, 4 x 8 of them: CLS and distillation token, only CLS is read."""
+    return build(DeiTForImageClassification, DeiTConfig(**WIDE, **TALL_PATCHES, num_labels=NUM_LABELS))
+
+
+def deit_teacher() -> PreTrainedModel:
+    """DeiT whose logits average the heads of the CLS and of the distillation token, 3 x 5 patches."""
+    return build(DeiTForImageClassificationWithTeacher, DeiTConfig(**NARROW, **LANDSCAPE, num_labels=NUM_LABELS))
+
+
+def beit_absolute() -> PreTrainedModel:
+    """BEiT with absolute positions, mean pooling (these positions need a square image)."""
+    config = BeitConfig(**NARROW, **SQUARE, num_labels=NUM_LABELS, use_absolute_position_embeddings=True)
+    return build(BeitForImageClassification, config)
+
+
+def beit_relative() -> PreTrainedModel:
+    """BEiT with a relative bias in every layer, mean pooling, 3 x 5 patches."""
+    config = BeitConfig(**WIDE, **LANDSCAPE, num_labels=NUM_LABELS, use_relative_position_bias=True)
+    return build(BeitForImageClassification, config)
+
+
+def beit_shared() -> PreTrainedModel:
+    """BEiT with one relative bias that all layers share, mean pooling, 4 x 4 patches."""
+    config = BeitConfig(**WIDE, **SQUARE, num_labels=NUM_LABELS, use_shared_relative_position_bias=True)
+    return build(BeitForImageClassification, config)
+
+
+def beit_relative_cls() -> PreTrainedModel:
+    """BEiT with a relative bias in every layer whose head reads the CLS token, 4 x 4 patches."""
+    config = BeitConfig(
+        **NARROW, **SQUARE, num_labels=NUM_LABELS, use_relative_position_bias=True, use_mean_pooling=False
+    )
+    return build(BeitForImageClassification, config)
+
+
+def beit_both_cls() -> PreTrainedModel:
+    """BEiT with absolute positions, the shared bias and one more per layer, CLS pooling, 4 x 4 patches."""
+    config = BeitConfig(
+        **WIDE,
+        **SQUARE,
+        num_labels=NUM_LABELS,
+        use_absolute_position_embeddings=True,
+        use_shared_relative_position_bias=True,
+        use_relative_position_bias=True,
+        use_mean_pooling=False,
+    )
+    return build(BeitForImageClassification, config)
+
+
+def dinov2() -> PreTrainedModel:
+    """DINOv2 with patches of 8 x 4 pixels: the head reads CLS and the mean of the patches."""
+    return build(Dinov2ForImageClassification, Dinov2Config(**DINO, **TALL_PATCHES, num_labels=NUM_LABELS))
+
+
+def dinov2_registers() -> PreTrainedModel:
+    """DINOv2 with two register tokens between CLS and the patches, 4 x 4 patches."""
+    config = Dinov2WithRegistersConfig(
+        **DINO, **SQUARE, num_labels=NUM_LABELS, num_register_tokens=NUM_REGISTERS, use_swiglu_ffn=True
+    )
+    return build(Dinov2WithRegistersForImageClassification, config)
+
+
+def siglip() -> PreTrainedModel:
+    """SigLIP image classifier: no prefix token, mean of all tokens."""
+    config = SiglipConfig(vision_config={**WIDE, **SQUARE}, text_config=TEXT, num_labels=NUM_LABELS)
+    return build(SiglipForImageClassification, config)
+
+
+def clip() -> PreTrainedModel:
+    """CLIP image classifier: a CLS token that the head does not read, mean of the patches."""
+    config = CLIPConfig(vision_config={**WIDE, **SQUARE}, text_config=TEXT, projection_dim=8, num_labels=NUM_LABELS)
+    return build(CLIPForImageClassification, config)
+
+
+def ijepa() -> PreTrainedModel:
+    """I-JEPA: no prefix token, mean of all tokens, 3 x 5 patches."""
+    return build(IJepaForImageClassification, IJepaConfig(**NARROW, **LANDSCAPE, num_labels=NUM_LABELS))
+
+
+def vit_msn() -> PreTrainedModel:
+    """ViT-MSN with patches of 8 x 4 pixels."""
+    return build(ViTMSNForImageClassification, ViTMSNConfig(**NARROW, **TALL_PATCHES, num_labels=NUM_LABELS))
+
+
+def data2vec_vision() -> PreTrainedModel:
+    """Data2VecVision: its attention does not go through the attention interface."""
+    config = Data2VecVisionConfig(**NARROW, **SQUARE, num_labels=NUM_LABELS, use_relative_position_bias=True)
+    return build(Data2VecVisionForImageClassification, config)
+
+
+def swin() -> PreTrainedModel:
+    """Swin: attention inside windows, tokens merged between stages."""
+    config = SwinConfig(
+        image_size=32, patch_size=4, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window_size=4, num_labels=NUM_LABELS
+    )
+    return build(SwinForImageClassification, config)
+
+
+def swinv2() -> PreTrainedModel:
+    """Swin v2: cosine attention inside windows, off the attention interface."""
+    config = Swinv2Config(
+        image_size=32, patch_size=4, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window_size=4, num_labels=NUM_LABELS
+    )
+    return build(Swinv2ForImageClassification, config)
+
+
+def segformer() -> PreTrainedModel:
+    """SegFormer: keys and values on a coarser grid than the queries, several stages."""
+    config = SegformerConfig(
+        num_encoder_blocks=2,
+        depths=(1, 1),
+        sr_ratios=(2, 1),
+        hidden_sizes=(8, 16),
+        patch_sizes=(7, 3),
+        strides=(4, 2),
+        num_attention_heads=(1, 2),
+        mlp_ratios=(2, 2),
+        num_labels=NUM_LABELS,
+    )
+    return build(SegformerForImageClassification, config)
+
+
+def convnext() -> PreTrainedModel:
+    """ConvNeXt: no attention at all."""
+    config = ConvNextConfig(num_stages=2, hidden_sizes=(8, 16), depths=(1, 1), image_size=32, num_labels=NUM_LABELS)
+    return build(ConvNextForImageClassification, config)
+
+
+def resnet() -> PreTrainedModel:
+    """ResNet: no attention, no layer norm."""
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=(8, 16), depths=(1, 1), layer_type="basic", num_labels=NUM_LABELS
+    )
+    return build(ResNetForImageClassification, config)
+
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    function.__name__: function
+    for function in (
+        vit,
+        vit_landscape,
+        deit,
+        deit_teacher,
+        beit_absolute,
+        beit_relative,
+        beit_shared,
+        beit_relative_cls,
+        beit_both_cls,
+        dinov2,
+        dinov2_registers,
+        siglip,
+        clip,
+        ijepa,
+        vit_msn,
+    )
+}
+"""Models that the package explains."""
+
+REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
+    function.__name__: function for function in (data2vec_vision, swin, swinv2, segformer, convnext, resnet)
+}
+"""Models that the package has to refuse in words."""
+
+
+def pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """Return a configuration's size as (height, width)."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def vision_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """Return the configuration of the vision part, which is the model's own except for SigLIP and CLIP."""
+    return getattr(model.config, "vision_config", model.config)
+
+
+def image_size(model: PreTrainedModel) -> tuple[int, int]:
+    """Return the (height, width) that the model takes; 32 x 32 where its configuration names none."""
+    return pair(getattr(vision_config(model), "image_size", 32))
+
+
+def patch_size(model: PreTrainedModel) -> tuple[int, int]:
+    """Return the (height, width) of one patch in pixels."""
+    return pair(vision_config(model).patch_size)
+
+
+def pixel_values(
+    model: PreTrainedModel, batch: int = 2, seed: int = 0, size: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Make seeded standard normal images for a model.
+
+    Args:
+        model: A model of the zoo.
+        batch: Number of images.
+        seed: Seed; equal seeds give equal pixels whatever the model's dtype.
+        size: (height, width), by default the size that the model takes.
+
+    Returns:
+        Pixel values (batch, 3, height, width) in the model's dtype, on its device.
+    """
+    generator = torch.Generator().manual_seed(1000 + seed)
+    images = torch.randn(batch, 3, *(size or image_size(model)), generator=generator)
+    return images.to(device=model.device, dtype=model.dtype)
