@@ -231,7 +231,7 @@ def to_markdown(name: str, result: dict) -> str:
     headings = ["map", *(heading.format(**result) for heading in COLUMNS.values()), "cost"]
     rows = [headings, ["---"] * len(headings)]
     for kind, figures in result["maps"].items():
-        rows.append([kind, *(f"{figures[column]:.2f}" for column in COLUMNS), str(figures["cost"])])
+        rows.append([kind, *(f"{figures[column]:z.2f}" for column in COLUMNS), str(figures["cost"])])
     title = f"### {name}: {result['num_kept']} of {result['num_scenes']} scenes kept ({share:.0%})"
     return "\n".join([title, "", *(f"| {' | '.join(cells)} |" for cells in rows), ""])
 

@@ -21,16 +21,19 @@ import typer
 from PIL import Image
 from tqdm import tqdm
 
-from gmar_hf.demo.scenes import GARMENT_SIZE, LABELS, SCENE_SIZE, SceneStyle, make_scene, scenes
+from gmar_hf.demo.scene import GARMENT_SIZE, LABELS, SCENE_SIZE, SceneStyle, make_scene, scenes
 
 FASHION_MNIST_CLASSES = (0, 1, 3, 5, 8, 9)  # Fashion-MNIST's own indices of LABELS, in that order
 NUM_TEST_GARMENTS = 64  # of each label, in the bundled sheet
 BATCH_SIZE = 64
-LARGE_SINGLE = SceneStyle(min_size=30, max_size=44, brightness=0.1)  # the first lessons: one big garment, almost no background
+LARGE_SINGLE = SceneStyle(
+    min_size=30, max_size=44, brightness=0.1
+)  # the first lessons: one big garment, almost no background
 NUM_FIRST_SCENES, NUM_SCENES = 24_000, 72_000
 FIRST_SHARE = 0.3  # of the steps
 ARCHITECTURE = dict(
-    hidden_size=128, num_hidden_layers=6, num_attention_heads=8, intermediate_size=256, image_size=SCENE_SIZE, patch_size=8,
+    hidden_size=128, num_hidden_layers=6, num_attention_heads=8, intermediate_size=256, image_size=SCENE_SIZE,
+    patch_size=8,
     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, problem_type="multi_label_classification",
     id2label=dict(enumerate(LABELS)), label2id={label: index for index, label in enumerate(LABELS)},
 )  # fmt: skip
@@ -75,6 +78,13 @@ def prepare(garments: list[np.ndarray], count: int, seed: int, first: bool) -> t
             pixels[index], masks = make_scene(rng, garments, 1 + index % 2)
         labels[index, list(masks)] = 1
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels
+
+
+@torch.no_grad()
+def teach(teacher: transformers.PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
+    """The teacher's probabilities (count, 6) for prepared scenes; a mirrored scene is taught the same."""
+    chunks = tqdm(pixels.split(500), desc="teacher", disable=None)
+    return torch.cat([teacher(pixel_values=normalise(chunk)).logits.sigmoid() for chunk in chunks])
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
@@ -129,9 +139,10 @@ def train(
     torch.manual_seed(seed)
     train_garments = read_garments(data, "train")
     model = make_model(family).train()
-    teacher_model = teacher and transformers.AutoModelForImageClassification.from_pretrained(
-        teacher, dtype=torch.float32
-    )
+    teacher_model = None
+    if teacher:
+        load = transformers.AutoModelForImageClassification.from_pretrained
+        teacher_model = load(teacher, dtype=torch.float32).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=0.05, fused=True)
     schedule = transformers.get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     num_first = int(steps * FIRST_SHARE)
@@ -139,16 +150,13 @@ def train(
     with tqdm(total=steps, desc=family, mininterval=10) as bar:
         for first, stage_steps, count in ((True, num_first, NUM_FIRST_SCENES), (False, steps - num_first, NUM_SCENES)):
             pixels, labels = prepare(train_garments, count, seed + first, first)
+            taught = teach(teacher_model, pixels) if teacher_model else None
             order = torch.cat([torch.randperm(count) for _ in range(stage_steps * BATCH_SIZE // count + 1)])
             for chosen in order[: stage_steps * BATCH_SIZE].split(BATCH_SIZE):
                 batch = normalise(pixels[chosen])
                 if torch.rand(()) < 0.5:
                     batch = batch.flip(-1)
-                teaching = None
-                if teacher_model:
-                    with torch.no_grad():
-                        teaching = teacher_model(pixel_values=batch).logits.sigmoid()
-                loss = loss_of(model(pixel_values=batch), labels[chosen], teaching)
+                loss = loss_of(model(pixel_values=batch), labels[chosen], None if taught is None else taught[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,5 +1,9 @@
-"""Explain image classifiers of the ViT kind, head by head."""
+"""Explain image classifiers of the ViT kind, head by head.
 
+Importing this package registers the "gmar-explanation" task with `transformers.pipeline`; nothing else happens.
+"""
+
+from . import demo, pipeline, plotting
 from ._version import __version__
 from .engine import explain
 from .errors import (
@@ -12,18 +16,36 @@ from .errors import (
     UnsupportedModelError,
 )
 from .explanation import Explanation
+from .modeling import (
+    AttentionRetentionMixin,
+    GMARBeitForImageClassification,
+    GMARDeiTForImageClassification,
+    GMARDeiTForImageClassificationWithTeacher,
+    GMARViTForImageClassification,
+)
+from .pipeline import GMARExplainer
 from .retention import retain_attention
+
+pipeline.register()
 
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArtifactError",
+    "AttentionRetentionMixin",
     "Explanation",
+    "GMARBeitForImageClassification",
+    "GMARDeiTForImageClassification",
+    "GMARDeiTForImageClassificationWithTeacher",
     "GMARError",
+    "GMARExplainer",
+    "GMARViTForImageClassification",
     "ImageError",
     "NonFiniteError",
     "UnsupportedModelError",
     "__version__",
+    "demo",
     "explain",
+    "plotting",
     "retain_attention",
 ]

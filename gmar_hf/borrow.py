@@ -14,7 +14,8 @@ Undo = Callable[[], None]
 class Borrowed:
     """Objects changed for a while: the first to come changes, the last to leave puts back.
 
-    Several calls may hold one object at once, from several threads or nested: a model, or a config that two models share.
+    Several calls may hold one object at once, from several threads or nested: a model, or a config that two models
+    share.
 
     Args:
         change (`Callable`): Changes an object and returns the function that puts it back as it was.
@@ -65,6 +66,6 @@ frozen = Borrowed(_freeze)
 
 @contextmanager
 def gradients_on() -> Iterator[None]:
-    """Record gradients whatever the caller's mode: `torch.no_grad` and `torch.inference_mode` are both undone inside."""
+    """Record gradients inside the block, also under an outer `torch.no_grad` or `torch.inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield

@@ -1,7 +1,9 @@
 """Hands a model's attention calls to a recorder, through transformers' attention interface.
 
-One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which recorder
-gets a call is told by a context variable and by the module that calls. A module that no recorder waits for (a second model
+One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which
+recorder
+gets a call is told by a context variable and by the module that calls. A module that no recorder waits for (a second
+model
 built from the same config, another thread's model) computes what its own implementation would have computed.
 """
 
@@ -54,7 +56,7 @@ class Recorder(Protocol):
         """A forward of the model, or of a transformers model inside it, begins."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Compute the attention: output (batch, heads, tokens, head_dim), and the probabilities where they are explicit."""
+        """Compute the output (batch, heads, tokens, head_dim), and the probabilities where they are explicit."""
 
 
 _recording: ContextVar[tuple[Recorder, frozenset[int]] | None] = ContextVar("gmar_hf_recording", default=None)
@@ -85,7 +87,9 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             stack.enter_context(_switched.hold(config))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
-                hook = module.register_forward_pre_hook(lambda *_: recorder.begin() if is_recording(recorder) else None)
+                hook = module.register_forward_pre_hook(
+                    lambda *_: recorder.begin() if is_recording(recorder) else None
+                )
                 stack.callback(hook.remove)
         token = _recording.set((recorder, frozenset(map(id, model.modules()))))
         stack.callback(_recording.reset, token)
@@ -108,7 +112,7 @@ def class_name(model: nn.Module) -> str:
     return type(unwrapped(model)).__name__
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """The transformers model itself, under a PEFT wrapper too."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -150,14 +154,16 @@ def _attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The function that transformers calls: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
+    """What transformers calls: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
     active = _recording.get()
     if active is None or id(module) not in active[1]:
         function = _own_function(module)
         return function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, "its attention is causal")
-    bias = attention_mask.detach() if attention_mask is not None else None  # a bias wanting gradients leaves SDPA's fused path
+    bias = (
+        attention_mask.detach() if attention_mask is not None else None
+    )  # a bias wanting gradients leaves SDPA's fused path
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     output, probabilities = active[0].attend(AttentionCall(module, query, key, value, bias, scaling, dropout))
     return output.transpose(1, 2).contiguous(), probabilities

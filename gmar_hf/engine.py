@@ -1,6 +1,8 @@
 """The way a batch goes: one SDPA forward, one backward a target, a map and head scores."""
 
 import inspect
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,8 +14,8 @@ from .borrow import frozen, gradients_on
 from .capture import class_name, unsupported, unwrapped
 from .errors import ArgumentError, ArgumentTypeError
 from .explanation import Explanation
-from .patches import find_grid
-from .targets import Target, resolve_target, target_scores
+from .patches import find_grid, pair
+from .targets import Choice, Target, choose_target
 from .trace import Trace
 from .walk import Request, Walk
 
@@ -38,15 +40,19 @@ def explain(
     Args:
         model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
-        target: Which logit to explain: None (the predicted class; of a regression head, its output), an int, (batch,) ints,
+        target: Which logit to explain: None (the predicted class; of a regression head, its output), an int, (batch,)
+            ints,
             (batch, targets) ints (one forward for all; results get a targets axis after the batch), or a callable from
             logits (batch, classes) to one scalar an image that depends on that image's logits only.
         method (`str`, defaults to "gmar"): "gmar", "contribution", "rollout", "gradient-rollout" or "attention".
-        norm (`str`, defaults to "l1"): "l1" or "l2", the norm of each head's attention gradient that "gmar" weights by.
-        residual_weight (`float`, defaults to 1.0): Weight of the skip connection in the rollouts, beside the attention's 1.
+        norm (`str`, defaults to "l1"): "l1" or "l2", the norm of each head's attention gradient that "gmar" weights
+            by.
+        residual_weight (`float`, defaults to 1.0): Weight of the skip connection in the rollouts, beside the
+            attention's 1.
         start_layer (`int`, defaults to 0): Layers before it are left out of the map.
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
-        return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch (by a backward).
+        return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch (by a
+            backward).
         **model_kwargs: Handed to the model, which must know them, such as `interpolate_pos_encoding=True`.
 
     Returns:
@@ -68,44 +74,61 @@ def explain(
         (torch.Size([1, 8, 8]), torch.Size([1, 6, 8]))
     """
     request = Request(method, norm, residual_weight, start_layer, return_maps, return_head_maps)
+    return explain_scores(model, pixel_values, lambda logits: choose_target(target, logits), request, model_kwargs)
+
+
+def explain_scores(
+    model: nn.Module,
+    pixel_values: torch.Tensor,
+    choose: Callable[[torch.Tensor], Choice],
+    request: Request,
+    model_kwargs: dict[str, Any],
+) -> Explanation:
+    """[`explain`] for whoever chooses from the logits in another way, such as the pipeline.
+
+    Args:
+        model, pixel_values, model_kwargs: As in [`explain`].
+        choose (`Callable`): From logits (batch, classes), with their graph, to the scores to explain.
+        request ([`Request`]): What is asked for.
+    """
     _check_model(model, model_kwargs)
     with gradients_on(), frozen.hold(model):
         trace = Trace(model, request.start)
         _forward(trace, _checked_pixels(model, pixel_values), model_kwargs)
-        if start_layer >= len(trace.layers):
-            raise ArgumentError(f"`start_layer` must be in [0, {len(trace.layers) - 1}]; got {start_layer}.")
-        height, width = pixel_values.shape[-2:]
-        grid = find_grid((height, width), _vision_setting(trace, "patch_size"), trace.hidden.shape[1])
-        indices = resolve_target(target, trace.logits)
-        scores = target_scores(target, indices, trace.logits)
+        if request.start_layer >= len(trace.layers):
+            raise ArgumentError(f"`start_layer` must be in [0, {len(trace.layers) - 1}]; got {request.start_layer}.")
+        patch_size = pair(_vision_setting(trace, "patch_size"))
+        grid = find_grid(pair(pixel_values.shape[-2:]), patch_size, trace.hidden.shape[1])
+        choice = choose(trace.logits)
         found = []
-        for number, score in enumerate(scores, start=1):
+        for number, score in enumerate(choice.scores, start=1):
             walk = Walk(trace, request, trace.head_gradient(score))
-            walk.go(retain_graph=number < len(scores))
+            walk.go(retain_graph=number < len(choice.scores))
             found.append(walk.results(grid))
-    device = pixel_values.device
     results = {}
-    for name, first in found[0].items():
-        if first is not None:
-            tensor = torch.stack([one[name] for one in found], dim=1) if indices is not None and indices.ndim == 2 else first
-            results[name] = tensor.detach().to(device, torch.float32)
+    for name in found[0]:
+        tensors = [tensor for one in found if (tensor := one[name]) is not None]
+        if tensors:
+            tensor = torch.stack(tensors, dim=1) if choice.has_axis else tensors[0]
+            results[name] = tensor.detach().to(pixel_values.device, torch.float32)
     return Explanation(
-        logits=trace.logits.detach().to(device, torch.float32),
-        target=None if indices is None else indices.to(device),
+        logits=trace.logits.detach().to(pixel_values.device, torch.float32),
+        target=None if choice.target is None else choice.target.to(pixel_values.device),
         settings={
-            "method": method,
-            "norm": norm,
-            "residual_weight": float(residual_weight),
-            "start_layer": start_layer,
+            **asdict(request),
             "grid": grid._asdict(),
+            "patch_size": patch_size,
             "model_class": class_name(model),
             "model_dtype": str(trace.hidden.dtype).removeprefix("torch."),
-            "gmar_hf": __version__,
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
+            "versions": versions(),
         },
         **results,
     )
+
+
+def versions() -> dict[str, str]:
+    """What an explanation was made with, by package."""
+    return {"gmar_hf": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
 
 
 def _check_model(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
@@ -115,18 +138,31 @@ def _check_model(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
             f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
-    known = inspect.signature(unwrapped(model).forward).parameters
+    known = _known_kwargs(model)
     for name in model_kwargs:
-        if name not in known or name == "labels":
+        if name not in known:
             config = getattr(unwrapped(model), "config", None)
             size = _setting(config, "image_size")
-            takes = f" It takes images of {_by(size)} pixels: resize to that." if "interpolate" in name and size else ""
+            takes = (
+                f" It takes images of {_by(size)} pixels: resize to that." if "interpolate" in name and size else ""
+            )
             raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{takes}")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ArgumentError(
             "`model` must have been loaded outside `torch.inference_mode` (no gradient can pass its weights); "
             "got inference tensors. Load it again outside the block."
         )
+
+
+def _known_kwargs(model: nn.Module) -> set[str]:
+    """Arguments that the classifier, or the backbone it hands the rest to, has by name."""
+    classifier = unwrapped(model)
+    known = dict(inspect.signature(classifier.forward).parameters)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        for part in classifier.children():
+            if isinstance(part, transformers.PreTrainedModel):
+                known.update(inspect.signature(part.forward).parameters)
+    return set(known) - {"pixel_values", "labels", "kwargs"}
 
 
 def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -139,7 +175,8 @@ def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tenso
     if pixel_values.ndim != 4 or pixel_values.shape[0] == 0 or not pixel_values.is_floating_point():
         raise ArgumentError(
             "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
-            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. Models that take other inputs, "
+            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. Models that take other "
+            "inputs, "
             "such as SigLIP2 NaFlex's flattened patches, are not supported."
         )
     channels = _setting(getattr(unwrapped(model), "config", None), "num_channels")
@@ -148,7 +185,9 @@ def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tenso
             f"`pixel_values` must have {channels} channels for {class_name(model)}; got {pixel_values.shape[1]}."
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
-    return pixel_values.detach().clone().to(dtype)  # a clone, as a tensor made in inference mode cannot be differentiated
+    return (
+        pixel_values.detach().clone().to(dtype)
+    )  # a clone, as a tensor made in inference mode cannot be differentiated
 
 
 def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
@@ -157,10 +196,10 @@ def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -
     try:
         trace.run(pixels, **model_kwargs)
     except (ValueError, RuntimeError) as error:
-        if size is None or _pair(size) == tuple(pixels.shape[-2:]) or trace.layers:
+        if size is None or pair(size) == tuple(pixels.shape[-2:]) or trace.layers:
             raise
         advice = "Resize to that"
-        if "interpolate_pos_encoding" in inspect.signature(unwrapped(trace.model).forward).parameters:
+        if "interpolate_pos_encoding" in _known_kwargs(trace.model):
             advice += ", or pass `interpolate_pos_encoding=True`"
         raise ArgumentError(
             f"`pixel_values` must be {_by(size)} pixels for {class_name(trace.model)}; "
@@ -181,9 +220,5 @@ def _setting(config: Any, name: str) -> Any:
     return getattr(config, name, None) or getattr(getattr(config, "vision_config", None), name, None)
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
 def _by(size: Any) -> str:
-    return " x ".join(map(str, _pair(size)))
+    return " x ".join(map(str, pair(size)))

@@ -26,18 +26,27 @@ class Explanation:
 
     Args:
         logits (`torch.Tensor` of shape (batch, classes)): What the model said.
-        target (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The classes explained; None for a callable.
-        attribution (`torch.Tensor` of shape (batch, rows, cols), *optional*): The map over the patches. Shares of the readout
-            for "gmar", "rollout" and "attention" (with the prefix tokens' they sum to one); signed logits for "contribution".
-        head_importance (`torch.Tensor` of shape (batch, layers, heads), *optional*): The head weights the method used; rows sum to one.
-        head_score (`torch.Tensor` of shape (batch, layers, heads), *optional*): Norms of the attention's gradient, in logits.
-        head_contribution (`torch.Tensor` of shape (batch, layers, heads), *optional*): Signed, in logits: what removing a
+        target (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The classes explained; None for
+            a callable.
+        attribution (`torch.Tensor` of shape (batch, rows, cols), *optional*): The map over the patches. Shares of the
+            readout
+            for "gmar", "rollout" and "attention" (with the prefix tokens' they sum to one); signed logits for
+            "contribution".
+        head_importance (`torch.Tensor` of shape (batch, layers, heads), *optional*): The head weights the method
+            used; rows sum to one.
+        head_score (`torch.Tensor` of shape (batch, layers, heads), *optional*): Norms of the attention's gradient, in
+            logits.
+        head_contribution (`torch.Tensor` of shape (batch, layers, heads), *optional*): Signed, in logits: what
+            removing a
             head takes away, to first order.
-        head_maps (`torch.Tensor` of shape (batch, layers, heads, rows, cols), *optional*): Contributions by patch, in logits.
-        prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The contributions'
+        head_maps (`torch.Tensor` of shape (batch, layers, heads, rows, cols), *optional*): Contributions by patch, in
+            logits.
+        prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
+            contributions'
             part on prefix tokens; with the head maps it sums to `head_contribution`.
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
-        settings (`Mapping[str, Any]`): How it was made: method, its parameters, the model, versions. Plain JSON values.
+        settings (`Mapping[str, Any]`): How it was made: method, its parameters, the model, versions. Plain JSON
+            values.
     """
 
     logits: torch.Tensor
@@ -98,7 +107,9 @@ class Explanation:
                 tensors = {key: file.get_tensor(key) for key in file.keys() if key in known}  # noqa: SIM118
                 return cls(settings=json.loads(metadata["settings"]), **tensors)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{name!r} must be a complete explanation; it is corrupt ({error}). Save it again.") from error
+            raise ArtifactError(
+                f"{name!r} must be a complete explanation; it is corrupt ({error}). Save it again."
+            ) from error
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The fields that are there, by name."""

@@ -1,7 +1,8 @@
 """What one layer's heads are worth, from tensors that the backward brings along: nothing here is tokens x tokens.
 
 Notation of Jo, Jang, Park, "GMAR: Gradient-Driven Multi-Head Attention Rollout", ICIP 2025 (arXiv 2504.19414): with
-attention `A`, values `V` and head output `O = A V`, the gradient of the explained logit `y` with respect to the attention
+attention `A`, values `V` and head output `O = A V`, the gradient of the explained logit `y` with respect to the
+attention
 is `G = dO V^T`, where `dO = dy/dO`.
 """
 
@@ -63,7 +64,8 @@ def token_contribution(value: torch.Tensor, value_grad: torch.Tensor) -> torch.T
         value_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `dV = A^T dO`.
 
     Returns:
-        `torch.Tensor` of shape (batch, heads, tokens): Signed, in logits; over the tokens it sums to the head's contribution.
+        `torch.Tensor` of shape (batch, heads, tokens): Signed, in logits; over the tokens it sums to the head's
+            contribution.
     """
     return (at_least_float32(value) * at_least_float32(value_grad)).sum(dim=-1)
 

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.image_utils import httpx  # the client of the installed release: httpx, httpx2 with huggingface_hub 2
+from transformers.image_utils import httpx  # httpx, or httpx2 as of huggingface_hub 2
 
 from .errors import ArgumentTypeError, GMARError, ImageError
 
@@ -37,7 +37,7 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     """
     name = _name(source)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on odd metadata of images that it reads well
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd metadata of images that it reads well
         try:
             with _open(source, name, timeout) as image:
                 return _to_rgb(image, name)
@@ -101,31 +101,31 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
 
 
 def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
-    elsewise = "or download the image and pass its path."
+    fallback = "or download the image and pass its path."
     try:
         response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
         return Image.open(BytesIO(response.content))
     except httpx.TimeoutException as error:
         raise ImageError(
             f"`image` must be a URL that answers within `timeout` ({timeout} s); got {name}. "
-            f"Raise `timeout`, {elsewise}"
+            f"Raise `timeout`, {fallback}"
         ) from error
     except httpx.HTTPStatusError as error:
         status = f"{error.response.status_code} {error.response.reason_phrase}"
         raise ImageError(
             f"`image` must be a URL that serves an image; got {name}, which answers {status}. "
-            f"Check the address, {elsewise}"
+            f"Check the address, {fallback}"
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ImageError(
             f"`image` must be a URL that can be reached; got {name} ({error}). "
-            f"Check the address and the connection, {elsewise}"
+            f"Check the address and the connection, {fallback}"
         ) from error
     except UnidentifiedImageError as error:
         content = response.headers.get("content-type", "content of no stated type")
         raise ImageError(
             f"`image` must be a URL that serves an image; got {name}, which serves {content}. "
-            f"Pass the address of the image itself, {elsewise}"
+            f"Pass the address of the image itself, {fallback}"
         ) from error
 
 
@@ -136,10 +136,11 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if is_16_bit:
         image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))  # rounded
     elif image.mode in ("I", "F"):
-        low, high = np.asarray(image).min(), np.asarray(image).max()
-        if not (0 <= low and 1 < high <= 255 or low == high == 0):
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        if not (low >= 0 and (high == 0 or 1 < high <= 255)):
             raise ImageError(
-                f"`image` of mode {image.mode} must hold numbers from 0 to 255, not all within 0 to 1 (its depth is not "
-                f"known); got {name} with {low} to {high}. Scale it to 0 to 255 and convert it to mode L."
+                f"`image` of mode {image.mode} must hold numbers from 0 to 255, not all within 0 to 1 (its depth is "
+                f"not known); got {name} with {low:g} to {high:g}. Scale it to 0 to 255 and convert it to mode L."
             )
     return image.convert("RGB")

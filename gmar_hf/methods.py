@@ -1,7 +1,9 @@
 """The maps: each method is a name and a function from one layer to the next, last layer first.
 
-This is one reading of GMAR (Jo, Jang, Park, ICIP 2025, arXiv 2504.19414), of which the abstract and reviews are public:
-head weights per layer and image, half-and-half residual, last layer on the left. Public re-readings differ on all three.
+This is one reading of GMAR (Jo, Jang, Park, ICIP 2025, arXiv 2504.19414), of which the abstract and reviews are
+public:
+head weights per layer and image, half-and-half residual, last layer on the left. Public re-readings differ on all
+three.
 """
 
 from collections.abc import Callable
@@ -24,7 +26,8 @@ class LayerView:
         is_last (`bool`): Whether this is the encoder's last layer, the first that a method sees.
         residual_weight (`float`): Share of the skip connection beside the attention's 1.
         head_weights (`torch.Tensor` of shape (batch, heads), *optional*): Rows sum to one.
-        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim), *optional*): Gradient of the heads' outputs.
+        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim), *optional*): Gradient of the heads'
+            outputs.
         token_contribution (`torch.Tensor` of shape (batch, heads, tokens), *optional*): Logits.
     """
 
@@ -44,7 +47,8 @@ class Method:
     """How a map is made.
 
     Args:
-        step (`Callable`): From the row vector (batch, tokens) above a layer, and the layer, to the row vector below it.
+        step (`Callable`): From the row vector (batch, tokens) above a layer, and the layer, to the row vector below
+            it.
         weights: "gradient" (GMAR's), "uniform" or None: which head weights the steps see and `head_importance` shows.
         needs: What of the backward a step reads: "output_grad", "token_contribution", or None for one forward.
         from_readout (`bool`): Whether the row starts as the readout; else it starts at zero.

@@ -1,6 +1,6 @@
 """Where the patches stand among the tokens."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,11 @@ class Grid(NamedTuple):
     prefix: int
     rows: int
     cols: int
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """A size of a config, which is an int or (height, width), as (height, width)."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def find_grid(pixel_size: tuple[int, int], patch_size: int | tuple[int, int], num_tokens: int) -> Grid:
@@ -33,14 +38,15 @@ def find_grid(pixel_size: tuple[int, int], patch_size: int | tuple[int, int], nu
         >>> find_grid((224, 224), 16, 197)
         Grid(prefix=1, rows=14, cols=14)
     """
-    patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    patch_height, patch_width = pair(patch_size)
     rows, cols = pixel_size[0] // patch_height, pixel_size[1] // patch_width
     prefix = num_tokens - rows * cols
     if prefix < 0 or rows * cols == 0:
         raise UnsupportedModelError(
             f"The model must keep one token for every patch; got {num_tokens} tokens for {rows} x {cols} patches "
             f"({pixel_size[0]} x {pixel_size[1]} pixels in patches of {patch_height} x {patch_width}). "
-            "Models that merge or drop tokens cannot be mapped back to patches: use a plain ViT, DeiT, BEiT or their kin."
+            "Models that merge or drop tokens cannot be mapped back to patches: use a plain ViT, DeiT, BEiT or "
+            "their kin."
         )
     return Grid(prefix, rows, cols)
 

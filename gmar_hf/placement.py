@@ -1,10 +1,12 @@
 """Where the patch grid lies on the user's image: through the image processor's resize, crop and padding, and back."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
-from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
+from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import ChannelDimension, get_image_size_for_max_height_width
 
@@ -30,9 +32,10 @@ _GEOMETRY = (
 )
 # BEiT overrides for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike, and never pad.
 _ALIKE = ("transformers.models.beit.", "transformers.models.dinov3_vit.")
+_WAY_OUT = "Preprocess the image yourself and pass pixel_values to gmar_hf.explain, which does not place the map."
 
 
-def image_box(image_size: Size, image_processor: BaseImageProcessor, pixel_size: Size, grid_size: Size) -> Box:
+def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_size: Size) -> Box:
     """Finds the rectangle of the input image that the patch grid covers.
 
     Follows the `_preprocess` of transformers' image processing backends: resize, centre crop, padding at the right
@@ -53,7 +56,7 @@ def image_box(image_size: Size, image_processor: BaseImageProcessor, pixel_size:
         ArgumentTypeError: the processor does not preprocess as transformers' backends do.
         ArgumentError: the sizes do not fit together.
     """
-    _check_generic(image_processor)
+    check_placeable(image_processor)
     width, height = image_size
     resized = size = _resized_size(height, width, image_processor)
     top = left = 0
@@ -111,16 +114,18 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
     return Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
 
 
-_WAY_OUT = "Preprocess the image yourself and pass pixel_values to gmar_hf.explain, which does not place the map."
+def check_placeable(image_processor: Any) -> None:
+    """Refuses a processor that preprocesses in a way of its own.
 
-
-def _check_generic(image_processor: BaseImageProcessor) -> None:
+    Raises:
+        ArgumentTypeError: it is not known where its pixels come from.
+    """
     reason = "is not built on them"
     if isinstance(image_processor, _BACKENDS):
         classes = type(image_processor).__mro__
-        own = classes[: min(classes.index(backend) for backend in _BACKENDS if backend in classes)]
-        own = [cls for cls in own if not cls.__module__.startswith(_ALIKE)]
-        overridden = [name for name in _GEOMETRY if any(name in vars(cls) for cls in own)]
+        below = classes[: min(classes.index(backend) for backend in _BACKENDS if backend in classes)]
+        strange = [cls for cls in below if not cls.__module__.startswith(_ALIKE)]
+        overridden = [name for name in _GEOMETRY if any(name in vars(cls) for cls in strange)]
         if not overridden:
             return
         reason = f"has its own `{'`, `'.join(overridden)}`"
@@ -130,7 +135,7 @@ def _check_generic(image_processor: BaseImageProcessor) -> None:
     )
 
 
-def _resized_size(height: int, width: int, image_processor: BaseImageProcessor) -> Size:
+def _resized_size(height: int, width: int, image_processor: Any) -> Size:
     """(height, width) after the backends' `resize`, whose order of precedence this is."""
     if not image_processor.do_resize:
         return height, width
@@ -148,7 +153,7 @@ def _resized_size(height: int, width: int, image_processor: BaseImageProcessor) 
     return size["height"], size["width"]
 
 
-def _crop_start(length: int, crop: int, image_processor: BaseImageProcessor) -> int:
+def _crop_start(length: int, crop: int, image_processor: Any) -> int:
     """Where a centre crop starts; below 0 if it pads. The backends differ by a pixel when an odd number is padded."""
     if isinstance(image_processor, TorchvisionBackend):
         return int((length - crop) / 2)  # towards 0

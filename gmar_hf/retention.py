@@ -11,9 +11,10 @@ from .capture import AttentionCall, recording
 
 
 class RetainedAttentions(Sequence[torch.Tensor]):
-    """The attention probabilities of the last forward, one tensor (batch, heads, tokens, tokens) a layer, in layer order.
+    """The last forward's attention probabilities, a tensor (batch, heads, tokens, tokens) a layer, in layer order.
 
-    Each row sums to one. After a backward every tensor's `.grad` holds the gradient of what was differentiated, also where
+    Each row sums to one. After a backward every tensor's `.grad` holds the gradient of what was differentiated, also
+    where
     all parameters are frozen. Under `torch.no_grad` the probabilities come without gradients.
     """
 
@@ -59,7 +60,8 @@ class RetainedAttentions(Sequence[torch.Tensor]):
 def retain_attention(model: nn.Module) -> Iterator[RetainedAttentions]:
     """Run the model with explicit attention inside the block and keep every layer's probabilities.
 
-    Memory grows with tokens squared; [`explain`] needs none of it. The model's own attention implementation is back after
+    Memory grows with tokens squared; [`explain`] needs none of it. The model's own attention implementation is back
+    after
     the block, also after an exception; what was retained stays usable.
 
     Args:

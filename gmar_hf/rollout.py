@@ -19,7 +19,8 @@ def attention_blocks(
         scaling (`float`): Factor of the products of queries and keys.
 
     Yields:
-        `tuple[slice, torch.Tensor]`: The rows, and their attention (batch, heads, rows, tokens), at least float32, in [0, 1].
+        `tuple[slice, torch.Tensor]`: The rows, and their attention (batch, heads, rows, tokens), at least float32, in
+            [0, 1].
     """
     scaled, keys = at_least_float32(query) * scaling, at_least_float32(key).transpose(-2, -1)
     for rows in row_slices(query):

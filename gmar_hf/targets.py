@@ -1,7 +1,7 @@
 """What is explained: one scalar an image, chosen from the logits."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,28 +10,53 @@ from .errors import ArgumentError, ArgumentTypeError
 Target = int | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None
 
 
-def resolve_target(target: Target, logits: torch.Tensor) -> torch.Tensor | None:
-    """Class indices for every image.
+class Choice(NamedTuple):
+    """What is explained of a batch.
 
     Args:
-        target: None (the predicted class; of a model with one output, that output), an int, (batch,) or (batch, targets)
-            ints, or a callable.
-        logits (`torch.Tensor` of shape (batch, classes)): What the model said.
+        scores (`list` of `torch.Tensor` of shape (batch,)): The scalars to differentiate, one tensor a target.
+        target (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): Their classes.
+    """
 
-    Returns:
-        `torch.LongTensor` of shape (batch,) or (batch, targets), or None for a callable.
+    scores: list[torch.Tensor]
+    target: torch.Tensor | None
+
+    @property
+    def has_axis(self) -> bool:
+        """Whether results have a targets axis."""
+        return self.target is not None and self.target.ndim == 2
+
+
+def choose_target(target: Target, logits: torch.Tensor) -> Choice:
+    """Take from the logits what a user's `target` names.
+
+    Args:
+        target: None (the predicted class; of a model with one output, that output), an int, (batch,) or (batch,
+            targets)
+            ints, or a callable from logits to one scalar an image.
+        logits (`torch.Tensor` of shape (batch, classes)): What the model said, with its graph.
 
     Raises:
-        ArgumentError: If an index is out of range or the shape does not fit the batch.
+        ArgumentError: If an index is out of range, the shape does not fit the batch, or a callable does not return one
+            differentiable scalar an image.
         ArgumentTypeError: If `target` is of another kind.
     """
-    batch, classes = logits.shape
     if callable(target):
-        return None
-    if target is None:
-        return logits.argmax(dim=-1)
+        return Choice([_called(target, logits)], None)
+    indices = logits.detach().argmax(dim=-1) if target is None else _checked_indices(target, logits)
+    return Choice(class_scores(logits, indices), indices)
+
+
+def class_scores(logits: torch.Tensor, indices: torch.Tensor) -> list[torch.Tensor]:
+    """The logits (batch,) of each column of `indices`, which are (batch,) or (batch, targets)."""
+    columns = indices.reshape(logits.shape[0], -1).unbind(dim=1)
+    return [logits.gather(1, column[:, None])[:, 0] for column in columns]
+
+
+def _checked_indices(target: Any, logits: torch.Tensor) -> torch.Tensor:
+    batch, classes = logits.shape
     try:
-        indices = torch.as_tensor(target, device=logits.device)
+        indices = torch.as_tensor(target, device=logits.device).clone()  # made in inference mode it could not be used
     except (TypeError, ValueError, RuntimeError) as error:
         raise _wrong_kind(target) from error
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
@@ -52,34 +77,20 @@ def resolve_target(target: Target, logits: torch.Tensor) -> torch.Tensor | None:
     return indices.long()
 
 
-def target_scores(
-    target: Target, indices: torch.Tensor | None, logits: torch.Tensor
-) -> list[torch.Tensor]:
-    """The scalars to differentiate, one tensor (batch,) a target.
-
-    Args:
-        target: As in [`resolve_target`]; called where it is a callable.
-        indices (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The resolved target.
-        logits (`torch.Tensor` of shape (batch, classes)): With their graph.
-
-    Raises:
-        ArgumentError: If a callable does not return one differentiable scalar an image.
-    """
-    if indices is not None:
-        columns = indices.reshape(logits.shape[0], -1).unbind(dim=1)
-        return [logits.gather(1, column[:, None])[:, 0] for column in columns]
-    scores: Any = target(logits)  # type: ignore[operator, misc]
+def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torch.Tensor:
+    scores = target(logits)
     if not isinstance(scores, torch.Tensor) or scores.shape != logits.shape[:1] or not scores.requires_grad:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ArgumentError(
             f"`target` must turn logits {tuple(logits.shape)} into one differentiable scalar an image, shape "
             f"({logits.shape[0]},); got {got}. Write it like `lambda logits: logits[:, 3] - logits[:, 5]`."
         )
-    return [scores]
+    return scores
 
 
 def _wrong_kind(target: Any) -> ArgumentTypeError:
     return ArgumentTypeError(
-        "`target` must be None, an int, a tensor or list of ints of shape (batch,) or (batch, targets), or a callable; "
+        "`target` must be None, an int, a tensor or list of ints of shape (batch,) or (batch, targets), or a "
+        "callable; "
         f"got {target!r:.80}. Labels are understood by the pipeline; here pass `model.config.label2id[label]`."
     )

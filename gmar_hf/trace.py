@@ -16,7 +16,9 @@ from .errors import ArgumentError, NonFiniteError
 Start = Literal["value", "output", "head"]
 Visit = Callable[[int, torch.Tensor, torch.Tensor | None], None]
 _HALF_HEAD_SCALE = 2.0**10  # fp16 gradients of a head that averages thousands of tokens would underflow
-_HALF_PEAK = 2.0**6  # largest fp16 gradient to start the encoder's backward with: 2^10 below overflow, 2^20 above underflow
+_HALF_PEAK = (
+    2.0**6
+)  # largest fp16 gradient to start the encoder's backward with: 2^10 below overflow, 2^20 above underflow
 
 
 class Trace:
@@ -26,8 +28,10 @@ class Trace:
 
     Args:
         model (`nn.Module`): The classifier, its parameters frozen.
-        start: "value", at the first layer's values (for gradients of values and outputs of all layers); "output", at the
-            first layer's output (for gradients of outputs); "head", behind the last layer's attention (for the readout).
+        start: "value", at the first layer's values (for gradients of values and outputs of all layers); "output", at
+            the
+            first layer's output (for gradients of outputs); "head", behind the last layer's attention (for the
+            readout).
     """
 
     logits: torch.Tensor
@@ -35,7 +39,9 @@ class Trace:
     def __init__(self, model: nn.Module, start: Start) -> None:
         self.model = model
         self.layers: list[AttentionCall] = []
-        self.outputs: list[torch.Tensor] = []  # (batch, heads, tokens, head_dim) a layer; with start "head" none is kept
+        self.outputs: list[
+            torch.Tensor
+        ] = []  # (batch, heads, tokens, head_dim) a layer; with start "head" none is kept
         self._start = start
         self._hidden: torch.Tensor | None = None
 
@@ -112,7 +118,9 @@ class Trace:
         """
         hidden = self.hidden
         if not hidden.requires_grad:
-            raise unsupported(self.model, f"only {len(self.layers)} of its layers use transformers' attention interface")
+            raise unsupported(
+                self.model, f"only {len(self.layers)} of its layers use transformers' attention interface"
+            )
         scale = _HALF_HEAD_SCALE if hidden.dtype == torch.float16 else 1.0
         weights = torch.full_like(score, scale)
         (gradient,) = torch.autograd.grad(score, hidden, weights, retain_graph=True, allow_unused=True)
@@ -124,7 +132,8 @@ class Trace:
         silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
         if silent:
             raise ArgumentError(
-                f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} of the "
+                f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} "
+                "of the "
                 "batch. Choose another target, or check that the classifier's weights are not all zero."
             )
         return gradient
@@ -143,7 +152,9 @@ class Trace:
         with_value = self._start == "value"
 
         def on_output(index: int, gradient: torch.Tensor) -> None:
-            output_grads[index] = at_least_float32(gradient) / scale if scale is not None else at_least_float32(gradient)
+            output_grads[index] = (
+                at_least_float32(gradient) / scale if scale is not None else at_least_float32(gradient)
+            )
             if not with_value:
                 visit(index, output_grads.pop(index), None)
 

@@ -96,7 +96,8 @@ class Walk:
         }
         if not all(tensor.isfinite().all() for tensor in found.values() if tensor is not None):
             raise NonFiniteError(
-                "The gradients must be finite; got NaN or infinity inside the encoder. Check the model's weights, or load "
+                "The gradients must be finite; got NaN or infinity inside the encoder. Check the model's weights, "
+                "or load "
                 "it with `dtype=torch.bfloat16` or `torch.float32`: float16 can overflow."
             )
         return found

@@ -335,7 +335,8 @@ def explicit_reference(
     # Without its own entry here a padding mask would silently become None.
     AttentionMaskInterface.register(ATTENTION_NAME, eager_mask)
     explicit = copy.deepcopy(model).double().eval()
-    # By name where there is a vision part: these classifiers have no text tower to switch, and transformers would warn.
+    # By name where there is a vision part: SigLIP's and CLIP's classifiers have no text tower, and for want of one
+    # transformers would warn.
     names = {"": ATTENTION_NAME, "vision_config": ATTENTION_NAME}
     explicit.set_attn_implementation(names if "vision_config" in explicit.config.sub_configs else ATTENTION_NAME)
 

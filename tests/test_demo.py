@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from gmar_hf import demo
-from gmar_hf.demo.scenes import GARMENT_SIZE, GARMENT_THRESHOLD, LABELS, SCENE_SIZE, SceneStyle, make_scene
+from gmar_hf.demo.scene import GARMENT_SIZE, GARMENT_THRESHOLD, LABELS, SCENE_SIZE, SceneStyle, make_scene
 from gmar_hf.errors import ArgumentError, ArtifactError
 
 CLASSES = {
@@ -98,7 +98,7 @@ def test_style_sets_size_and_background(garments):
 
 
 def test_every_bundled_garment_is_visible():
-    from gmar_hf.demo.scenes import _bundled_garments
+    from gmar_hf.demo.scene import _bundled_garments
 
     bundled = _bundled_garments()
     assert len(bundled) == len(LABELS)
@@ -142,7 +142,7 @@ def test_loaded_model(name):
     assert tuple(model.config.id2label[index] for index in range(len(LABELS))) == LABELS
     assert (model.config.num_hidden_layers, model.config.num_attention_heads) == (6, 8)
     pixel_values = image_processor(demo.scenes(1)[0]["image"], return_tensors="pt").pixel_values
-    expected = torch.from_numpy(np.asarray(demo.scenes(1)[0]["image"])).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = torch.from_numpy(np.array(demo.scenes(1)[0]["image"])).permute(2, 0, 1)[None] / 127.5 - 1
     torch.testing.assert_close(pixel_values, expected)
 
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
-from transformers.image_processing_utils import BaseImageProcessor
+from transformers import AutoModelForImageClassification, PreTrainedModel, ViTImageProcessorPil
 
 from ..errors import ArgumentError, ArtifactError
-from .scenes import scenes
+from .scene import scenes
 
 __all__ = ["MODELS", "load", "scenes"]
 
@@ -15,7 +14,7 @@ MODELS = ("vit", "deit", "beit")
 _FOLDER = Path(__file__).parent
 
 
-def load(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+def load(name: str) -> tuple[PreTrainedModel, ViTImageProcessorPil]:
     """Load a bundled model that names the garments of a scene (multi-label, the labels of [`scenes`]).
 
     Args:
@@ -41,6 +40,5 @@ def load(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     if not (folder / "model.safetensors").is_file():
         raise ArtifactError(f"The demo model {name!r} is missing from {folder}. Install gmar-hf again.")
     model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    # The automatic class takes the backend that is installed; a class by name warns where torchvision is missing.
-    image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    return model, image_processor
+    # The class that never needs torchvision: the same pixels, and nothing said, with it and without.
+    return model, ViTImageProcessorPil.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,149 @@
+"""What an explanation costs, as ratios taken in one run.
+
+    python examples/benchmark.py                    # cost of a batch, paired with the floor
+    python examples/benchmark.py targets            # five targets in one call
+    python examples/benchmark.py memory             # peak memory of one 1024 px image, in a process of its own
+
+The floor is one SDPA forward and one backward for activations only of the same batch, in bare torch. The model is a
+ViT-B/16 of random weights: costs do not depend on what it learned.
+"""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import transformers
+import typer
+
+import gmar_hf
+
+app = typer.Typer(add_completion=False, help=__doc__, invoke_without_command=True)
+Threads = Annotated[int, typer.Option(help="Threads of torch.")]
+
+
+def make_model(image_size: int = 224) -> transformers.ViTForImageClassification:
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(image_size=image_size, num_labels=1000)
+    return transformers.ViTForImageClassification(config).eval().requires_grad_(False)
+
+
+def forward_with_graph(model: torch.nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and the embeddings at which their graph begins: no parameter and no pixel wants a gradient."""
+    kept = []
+
+    def begin_graph(module, inputs, output):
+        kept.append(output.detach().requires_grad_())
+        return kept[0]
+
+    hook = model.vit.embeddings.register_forward_hook(begin_graph)
+    try:
+        return model(pixel_values=pixel_values).logits, kept[0]
+    finally:
+        hook.remove()
+
+
+def floor(model: torch.nn.Module, pixel_values: torch.Tensor, num_targets: int = 1) -> None:
+    """One forward, and `num_targets` bare backwards on its graph."""
+    logits, start = forward_with_graph(model, pixel_values)
+    for target in range(num_targets):
+        torch.autograd.grad(logits[:, target].sum(), start, retain_graph=target + 1 < num_targets)
+
+
+def explicit_loop(model: torch.nn.Module, pixel_values: torch.Tensor) -> None:
+    """How it is done elsewhere: image by image, explicit attention, its gradient, the full rollout matrix."""
+    for image in pixel_values.split(1):
+        with gmar_hf.retain_attention(model) as attentions:
+            logits = model(pixel_values=image).logits
+            logits.max(dim=-1).values.sum().backward()
+        rollout = torch.eye(attentions[0].shape[-1])
+        for attention in attentions:
+            weights = attention.grad.abs().sum(dim=(2, 3), keepdim=True)
+            fused = (attention.detach() * weights / weights.sum(dim=1, keepdim=True)).sum(dim=1)
+            rollout = (fused + torch.eye(fused.shape[-1])) / 2 @ rollout
+
+
+def paired(rounds: int, **candidates: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of every candidate in every round; the candidates of a round run one after the other."""
+    for candidate in candidates.values():
+        candidate()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, candidate in candidates.items():
+            begin = time.perf_counter()
+            candidate()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def report(seconds: dict[str, list[float]], base: str) -> None:
+    """Print each candidate's median of the paired ratios to `base`."""
+    for name, values in seconds.items():
+        ratio = statistics.median(value / floor for value, floor in zip(values, seconds[base], strict=True))
+        typer.echo(f"{name:34} {statistics.median(values):8.3f} s   {ratio:6.3f} x {base}")
+
+
+@app.callback(invoke_without_command=True)
+def cost(
+    context: typer.Context, batch_size: int = 8, image_size: int = 224, rounds: int = 15, threads: Threads = 2,
+) -> None:  # fmt: skip
+    """Cost of explaining a batch, beside the floor, a no-grad forward and a per-image loop with explicit attention."""
+    torch.set_num_threads(threads)
+    if context.invoked_subcommand:
+        return
+    model, pixel_values = make_model(image_size), torch.randn(batch_size, 3, image_size, image_size)
+
+    @torch.no_grad()
+    def forward() -> None:
+        model(pixel_values=pixel_values)
+
+    seconds = paired(
+        rounds,
+        floor=lambda: floor(model, pixel_values),
+        forward=forward,
+        **{
+            "gmar, L1, map": lambda: gmar_hf.explain(model, pixel_values),
+            "gmar, L2, map": lambda: gmar_hf.explain(model, pixel_values, norm="l2"),
+            "contribution, map": lambda: gmar_hf.explain(model, pixel_values, method="contribution"),
+            "gradient-rollout": lambda: gmar_hf.explain(model, pixel_values, method="gradient-rollout"),
+            "rollout": lambda: gmar_hf.explain(model, pixel_values, method="rollout"),
+        },
+    )
+    report(seconds, "floor")
+    typer.echo("")
+    report({name: values for name, values in seconds.items() if name != "floor"}, "forward")
+    loop = paired(2, floor=lambda: floor(model, pixel_values), explicit=lambda: explicit_loop(model, pixel_values))
+    typer.echo("\nper-image loop, explicit attention:")
+    report(loop, "floor")
+
+
+@app.command()
+def targets(count: int = 5, batch_size: int = 8, rounds: int = 7) -> None:
+    """Several targets of one batch in one call, beside one forward and as many bare backwards on its graph."""
+    model, pixel_values = make_model(), torch.randn(batch_size, 3, 224, 224)
+    wanted = torch.arange(count).expand(batch_size, -1)
+    seconds = paired(
+        rounds,
+        floor=lambda: floor(model, pixel_values, count),
+        **{f"explain, {count} targets": lambda: gmar_hf.explain(model, pixel_values, wanted)},
+    )
+    report(seconds, "floor")
+
+
+@app.command()
+def memory(image_size: int = 1024, method: str = "gmar", batch_size: int = 1) -> None:
+    """Peak memory of this whole process after explaining one large image."""
+    model, pixel_values = make_model(image_size), torch.randn(batch_size, 3, image_size, image_size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    out = gmar_hf.explain(model, pixel_values, method=method)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    typer.echo(
+        f"{image_size} px, {out.readout.shape[-1]} tokens, {method}: peak {peak:.2f} GiB ({before:.2f} GiB before "
+        "explaining)"
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,153 @@
+"""The commands. Exit codes: 0 done, 1 bad input (one line says what to do), 2 wrong usage."""
+
+import json
+import os
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from transformers.utils import logging as transformers_logging
+
+from .._version import __version__
+from ..errors import GMARError
+from ..labels import printable
+from ..methods import METHODS
+
+app = typer.Typer(
+    name="gmar-hf",
+    help="Explain image classifiers of the ViT kind, head by head.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]
+
+_GMAR = Method("gmar")
+
+
+class Norm(StrEnum):
+    """Norms of the attention's gradient."""
+
+    L1 = "l1"
+    L2 = "l2"
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of an image classifier.")]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Such as cpu, cuda or cuda:1. [default: a GPU where there is one]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def explain(
+    images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE...")],
+    model: ModelOption = "google/vit-base-patch16-224",
+    revision: RevisionOption = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
+    ] = None,
+    versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Explain the best K labels. [default: 1]")] = None,
+    method: Annotated[Method, typer.Option(help="How the map is made.")] = _GMAR,
+    norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8,
+    device: DeviceOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations"),
+    as_json: JsonOption = False,
+) -> None:
+    """Explain images: an overlay for each target, maps and head scores, and a table of what was found."""
+    from .explaining import explain_images
+
+    summary = explain_images(
+        images,
+        model=model,
+        revision=revision,
+        device=device,
+        batch_size=batch_size,
+        out=out,
+        parameters={
+            "target": [_label(one) for one in target] if target else None,
+            "versus": None if versus is None else _label(versus),
+            "top_k": top_k,
+            "method": method.value,
+            "norm": norm.value,
+        },
+        show=not as_json,
+    )
+    if as_json:
+        _echo_json(summary)
+    if any("error" in image for image in summary):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("gmar-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Which scenes.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain both garments of bundled scenes with the bundled ViT, offline, by two methods side by side."""
+    from .demonstration import demonstrate
+
+    summary = demonstrate(out, seed, show=not as_json)
+    if as_json:
+        _echo_json(summary)
+
+
+@app.command()
+def check(
+    model: ModelOption,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Can this model be explained? Compares the engine with explicit attention on one small batch."""
+    from .checking import check_model
+
+    summary = check_model(model, revision, device, show=not as_json)
+    if as_json:
+        _echo_json(summary)
+    if summary["verdict"] != "ok":
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend ends in one line on standard error and exit code 1."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        app()
+    except (GMARError, OSError) as error:
+        # OSError: what transformers raises for a model that is missing, gated or offline.
+        _fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        raise SystemExit(130) from None
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"gmar-hf: {printable(message)}\n")
+    raise SystemExit(1)
+
+
+def _label(text: str) -> str | int:
+    """An index where the text is a number; no label of a classifier is."""
+    return int(text) if text.isdecimal() else text
+
+
+def _echo_json(summary: Any) -> None:
+    typer.echo(json.dumps(summary, indent=2, ensure_ascii=False, default=os.fspath))

@@ -1,0 +1,52 @@
+"""Models that explain themselves: the mixin, and four ready classes."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from transformers import (
+    BeitForImageClassification,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
+    ViTForImageClassification,
+)
+
+from .engine import explain
+from .explanation import Explanation
+from .retention import RetainedAttentions, retain_attention
+
+
+class AttentionRetentionMixin:
+    """Gives an image classifier of transformers `.retain_attention()` and `.explain()`.
+
+    Checkpoints, configs and forwards are those of the model it is mixed into.
+
+    Example:
+        >>> from transformers import ViTForImageClassification
+        >>> import gmar_hf
+        >>> class MyViT(gmar_hf.AttentionRetentionMixin, ViTForImageClassification): ...
+    """
+
+    def retain_attention(self) -> AbstractContextManager[RetainedAttentions]:
+        """Keep explicit attention probabilities, with gradients, inside a `with` block: see [`retain_attention`]."""
+        return retain_attention(self)  # type: ignore[arg-type]
+
+    def explain(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Explanation:
+        """Explain a batch of images: see [`explain`], whose arguments after the model these are."""
+        return explain(self, pixel_values, *args, **kwargs)  # type: ignore[arg-type]
+
+
+class GMARViTForImageClassification(AttentionRetentionMixin, ViTForImageClassification):
+    """ViT that explains itself."""
+
+
+class GMARDeiTForImageClassification(AttentionRetentionMixin, DeiTForImageClassification):
+    """DeiT that explains itself."""
+
+
+class GMARDeiTForImageClassificationWithTeacher(AttentionRetentionMixin, DeiTForImageClassificationWithTeacher):
+    """DeiT with a distillation token that explains itself."""
+
+
+class GMARBeitForImageClassification(AttentionRetentionMixin, BeitForImageClassification):
+    """BEiT that explains itself."""

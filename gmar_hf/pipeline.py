@@ -1,0 +1,258 @@
+"""The "gmar-explanation" task of `transformers.pipeline`."""
+
+import os
+from dataclasses import fields
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.image_classification import ClassificationFunction
+
+from .engine import explain_scores
+from .errors import ArgumentError, ArgumentTypeError
+from .images import read_image
+from .labels import find_label
+from .placement import heatmap, image_box
+from .plotting import overlay
+from .targets import Choice, class_scores
+from .walk import Request
+
+TASK = "gmar-explanation"
+_BATCHED = ("attribution", "head_importance", "head_contribution", "head_maps")  # fields that go on to the result
+
+
+class GMARExplainer(Pipeline):
+    """Explains image classifiers: `pipeline("gmar-explanation", model=...)`.
+
+    Takes a path, a URL, a PIL image, or a list, generator or data set of them. A single image gives a list of dicts,
+    one
+    for each target, best first; a list of images gives a list of those. Each dict has
+
+    - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
+      where one was given;
+    - `attribution` (float32 CPU tensor (rows, cols)): the raw map;
+    - `box` (`tuple[float, float, float, float]`): left, top, right, bottom of the rectangle of the image's pixels
+      that the
+      patches cover;
+    - `heatmap` (PIL image, mode "L", the size of the upright input): the map's positive part divided by its maximum;
+    - `head_importance` (tensor (layers, heads) or None): the head weights that the method used, rows sum to one;
+    - `head_contribution` (tensor (layers, heads) or None): signed, in logits.
+
+    Args (of the constructor or of a call):
+        top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
+        target (`str`, `int` or a list of them): Labels or indices to explain instead.
+        versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
+        method, norm, residual_weight, start_layer, interpolate_pos_encoding: As in [`explain`].
+        return_overlay (`bool`): Adds `overlay`, the heatmap on the image (PIL RGB).
+        return_head_maps (`bool`): Adds `head_maps` (layers, heads, rows, cols), each head's contributions in logits.
+        function_to_apply (`str`): "sigmoid", "softmax" or "none", for the scores.
+        timeout (`float`): Seconds that a URL may take; None for no limit.
+
+    Example:
+        >>> import gmar_hf, gmar_hf.demo
+        >>> model, image_processor = gmar_hf.demo.load("vit")
+        >>> explain = gmar_hf.GMARExplainer(model=model, image_processor=image_processor, device="cpu")
+        >>> result = explain(gmar_hf.demo.scenes(1)[0]["image"], method="contribution")
+        >>> result[0]["attribution"].shape, result[0]["heatmap"].size
+        (torch.Size([8, 8]), (64, 64))
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.image_processor is None:
+            raise ArgumentTypeError(
+                "`image_processor` must be given where the model's repository has none; got None. "
+                "Pass `image_processor=AutoImageProcessor.from_pretrained(...)`."
+            )
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Explain `inputs`; see the class for arguments and results."""
+        if inputs is None or (isinstance(inputs, list | tuple) and not inputs):
+            raise ArgumentError(
+                f"`inputs` must hold at least one image; got {inputs!r}. Pass a path, a URL or a PIL image."
+            )
+        return super().__call__(list(inputs) if isinstance(inputs, tuple) else inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write model and image processor as a plain repository, which loads without gmar_hf too.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            **kwargs: Handed to the model's and the processor's `save_pretrained`.
+        """
+        # The inherited method names this class as the repository's own code, which nobody could load without trusting
+        # it.
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.image_processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict, dict, dict]:
+        preprocess = {name: parameters.pop(name) for name in ("timeout",) if name in parameters}
+        postprocess = {name: parameters.pop(name) for name in ("return_overlay",) if name in parameters}
+        if "function_to_apply" in parameters:
+            postprocess["function_to_apply"] = _checked_function(parameters.pop("function_to_apply"))
+        forward = self._sanitize_targets(parameters)
+        names = {one.name for one in fields(Request)} - {"return_maps"} | {"interpolate_pos_encoding"}
+        unknown = sorted(set(parameters) - names)
+        if unknown:
+            raise ArgumentTypeError(
+                f"`{unknown[0]}` is not a parameter of this pipeline. There are: {', '.join(_PARAMETERS)}."
+            )
+        Request(**{name: value for name, value in parameters.items() if name != "interpolate_pos_encoding"})
+        return preprocess, {**forward, **parameters}, postprocess
+
+    def _sanitize_targets(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Take `top_k`, `target` and `versus` out of the parameters, as class indices."""
+        forward: dict[str, Any] = {}
+        top_k, target, versus = (parameters.pop(name, None) for name in ("top_k", "target", "versus"))
+        labels = self.model.config.id2label
+        if top_k is not None and target is not None:
+            raise ArgumentError(
+                "`top_k` must not be given together with `target` (which says what to explain). Drop one."
+            )
+        if versus is not None and target is None:
+            raise ArgumentError(
+                "`versus` must come with `target`: why that label and not this one. Pass `target` too."
+            )
+        if top_k is not None:
+            if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+                raise ArgumentError(f"`top_k` must be an int of 1 or more; got {top_k!r}.")
+            forward.update(top_k=min(top_k, len(labels)), target=None, versus=None)
+        if target is not None:
+            wanted = list(target) if isinstance(target, list | tuple) else [target]
+            if not wanted:
+                raise ArgumentError("`target` must name at least one label or index; got an empty list.")
+            indices = [find_label(one, labels) for one in wanted]
+            against = None if versus is None else find_label(versus, labels, "versus")
+            if against in indices:
+                raise ArgumentError(f"`versus` must be another class than `target`; got {labels[against]!r} for both.")
+            forward.update(top_k=None, target=indices, versus=against)
+        return forward
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
+        image = read_image(image, timeout=timeout)
+        pixel_values = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixel_values.to(self.dtype), "image": image}
+
+    def get_inference_context(self) -> Any:
+        return torch.enable_grad
+
+    def _forward(
+        self,
+        model_inputs: dict[str, Any],
+        top_k: int | None = None,
+        target: list[int] | None = None,
+        versus: int | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        pixel_values = model_inputs["pixel_values"]
+
+        def choose(logits: torch.Tensor) -> Choice:
+            if target is None:
+                indices = logits.detach().topk(top_k or 1, dim=-1).indices
+            else:
+                indices = torch.tensor(target, device=logits.device).expand(logits.shape[0], -1)
+            scores = class_scores(logits, indices)
+            if versus is not None:
+                scores = [score - logits[:, versus] for score in scores]
+            return Choice(scores, indices)
+
+        kwargs = {} if interpolate_pos_encoding is None else {"interpolate_pos_encoding": interpolate_pos_encoding}
+        out = explain_scores(self.model, pixel_values, choose, Request(**settings), kwargs)
+        batch = pixel_values.shape[0]
+        found = {name: getattr(out, name) for name in ("logits", "target", *_BATCHED)}
+        # transformers cuts batches apart along dimension 0: what is the same for every image is repeated.
+        found["pixel_size"] = torch.tensor(pixel_values.shape[-2:]).repeat(batch, 1)
+        found["patch_size"] = torch.tensor(out.settings["patch_size"]).repeat(batch, 1)
+        if versus is not None:
+            found["versus"] = torch.full((batch,), versus)
+        found["image"] = model_inputs["image"]
+        return {name: value for name, value in found.items() if value is not None}
+
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        function_to_apply: ClassificationFunction | None = None,
+        return_overlay: bool = False,
+    ) -> list[dict[str, Any]]:
+        image: Image.Image = model_outputs["image"]
+        scores = self._scores(model_outputs["logits"][0], function_to_apply)
+        labels = self.model.config.id2label
+        results = []
+        for number, target in enumerate(model_outputs["target"][0].tolist()):
+            tensors = {name: model_outputs[name][0, number].clone() for name in _BATCHED if name in model_outputs}
+            box = self._box(image, tensors["attribution"].shape, model_outputs)
+            result = {
+                "label": labels[target],
+                "score": scores[target].item(),
+                "target": target,
+                "attribution": tensors["attribution"],
+                "box": box,
+                "heatmap": heatmap(tensors["attribution"], box, image.size),
+                "head_importance": tensors.get("head_importance"),
+                "head_contribution": tensors.get("head_contribution"),
+            }
+            if "versus" in model_outputs:
+                result["versus"] = labels[model_outputs["versus"].item()]
+            if return_overlay:
+                result["overlay"] = overlay(image, result["heatmap"])
+            if "head_maps" in tensors:
+                result["head_maps"] = tensors["head_maps"]
+            results.append(result)
+        return results
+
+    def _box(self, image: Image.Image, grid: torch.Size, outputs: dict[str, Any]) -> tuple[float, float, float, float]:
+        patch_height, patch_width = outputs["patch_size"][0].tolist()
+        height, width = outputs["pixel_size"][0].tolist()
+        return image_box(
+            image.size, self.image_processor, (height, width), (grid[0] * patch_height, grid[1] * patch_width)
+        )
+
+    def _scores(self, logits: torch.Tensor, function: ClassificationFunction | None) -> torch.Tensor:
+        """Scores as `ImageClassificationPipeline` makes them."""
+        config = self.model.config
+        if function is None:
+            if config.problem_type == "regression":
+                function = ClassificationFunction.NONE
+            elif config.problem_type == "multi_label_classification" or config.num_labels == 1:
+                function = ClassificationFunction.SIGMOID
+            else:
+                function = ClassificationFunction.SOFTMAX
+        if function is ClassificationFunction.SIGMOID:
+            return logits.sigmoid()
+        return logits.softmax(dim=-1) if function is ClassificationFunction.SOFTMAX else logits
+
+
+_PARAMETERS = (
+    "top_k", "target", "versus", "method", "norm", "residual_weight", "start_layer", "return_overlay",
+    "return_head_maps", "function_to_apply", "interpolate_pos_encoding", "timeout", "batch_size", "num_workers",
+)  # fmt: skip
+
+
+def _checked_function(name: Any) -> ClassificationFunction | None:
+    if name is None or name == "default":
+        return None
+    names = [function.value for function in ClassificationFunction]
+    if not isinstance(name, str) or name.lower() not in names:
+        raise ArgumentError(f"`function_to_apply` must be one of {', '.join(names)} or None; got {name!r}.")
+    return ClassificationFunction(name.lower())
+
+
+def register() -> None:
+    """Make the task known to `transformers.pipeline`, with the model that transformers itself pins for the kind."""
+    if TASK in PIPELINE_REGISTRY.supported_tasks:
+        return  # a second registration would only log a warning
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK,
+        pipeline_class=GMARExplainer,
+        pt_model=AutoModelForImageClassification,
+        default={"model": PIPELINE_REGISTRY.supported_tasks["image-classification"]["default"]["model"]},
+        type="image",
+    )

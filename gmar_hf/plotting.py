@@ -1,0 +1,165 @@
+"""Figures of explanations. Every function returns what it drew and shows nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .errors import ArgumentError
+
+Array = torch.Tensor | np.ndarray
+
+
+def overlay(image: Image.Image, heatmap: Image.Image, *, alpha: float = 0.7, colormap: str = "inferno") -> Image.Image:
+    """Lay a heatmap over its image: the hotter a pixel, the more of the colour map covers it.
+
+    Args:
+        image (PIL image): The image as the user sees it.
+        heatmap (PIL image, mode "L"): Of the same size, as the pipeline gives it.
+        alpha (`float`, defaults to 0.7): Share of the colour where the heatmap is at its maximum, in [0, 1].
+        colormap (`str`, defaults to "inferno"): A colour map of matplotlib.
+
+    Returns:
+        PIL image, RGB, of the image's size.
+
+    Raises:
+        ArgumentError: If the sizes differ, or `alpha` is out of range.
+    """
+    if image.size != heatmap.size:
+        raise ArgumentError(f"`heatmap` must be of the image's size {image.size}; got {heatmap.size}.")
+    if not 0 <= alpha <= 1:
+        raise ArgumentError(f"`alpha` must be in [0, 1]; got {alpha}.")
+    heat = np.asarray(heatmap.convert("L"), dtype=np.float32) / 255
+    colours = matplotlib.colormaps[colormap](heat)[..., :3]
+    share = alpha * np.sqrt(heat)[..., None]  # a root keeps weaker regions in sight
+    grey = np.asarray(image.convert("L").convert("RGB"), dtype=np.float32) / 255
+    colour = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    base = (grey + colour) / 2  # muted, so that the map's colours are not mistaken for the image's
+    return Image.fromarray(np.rint((base * (1 - share) + colours * share) * 255).astype(np.uint8))
+
+
+def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax: Axes | None = None) -> Axes:
+    """Draw one number for every head, layers downwards; signed numbers in two colours around zero.
+
+    Args:
+        scores (tensor or array (layers, heads)): Head weights, norms or contributions.
+        title (`str`): Over the axes.
+        label (`str`): Beside the colour bar: what the numbers are, and their unit.
+        ax (`matplotlib.axes.Axes`, *optional*): Where to draw; a new figure by default.
+
+    Returns:
+        `matplotlib.axes.Axes`: What was drawn on; its `.figure` can be saved.
+
+    Raises:
+        ArgumentError: If `scores` is not of shape (layers, heads).
+    """
+    values = _array(scores)
+    if values.ndim != 2:
+        raise ArgumentError(f"`scores` must have shape (layers, heads); got {values.shape}. Pass those of one image.")
+    ax = ax or _new_axes()
+    norm, colours = _signed(values)
+    drawn = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
+    ax.set(xlabel="head", ylabel="layer", xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    ax.set_title(_plain(title), fontsize="medium")
+    ax.figure.colorbar(drawn, ax=ax, label=_plain(label), fraction=0.05)
+    return ax
+
+
+def plot_head_maps(
+    head_maps: Array, *, title: str = "", layers: Sequence[int] | None = None, figure: Any = None
+) -> Any:
+    """Draw the map of every head, one row a layer, all on one signed scale.
+
+    Args:
+        head_maps (tensor or array (layers, heads, rows, cols)): Contributions in logits.
+        title (`str`): Over the figure.
+        layers (`Sequence[int]`, *optional*): Which layers; all by default.
+        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ArgumentError: If `head_maps` is not of shape (layers, heads, rows, cols).
+    """
+    values = _array(head_maps)
+    if values.ndim != 4:
+        raise ArgumentError(f"`head_maps` must have shape (layers, heads, rows, cols); got {values.shape}.")
+    shown = range(values.shape[0]) if layers is None else layers
+    figure = figure or Figure(figsize=(values.shape[1], len(shown) + 0.4), layout="constrained")
+    norm, colours = _signed(values)
+    grid = figure.subplots(len(shown), values.shape[1], squeeze=False)
+    for axes, layer in zip(grid, shown, strict=True):
+        for head, ax in enumerate(axes):
+            ax.imshow(values[layer, head], norm=norm, cmap=colours)
+            ax.set(xticks=[], yticks=[])
+        axes[0].set_ylabel(f"layer {layer}", fontsize="small")
+    for head, ax in enumerate(grid[0]):
+        ax.set_title(f"head {head}", fontsize="small")
+    figure.suptitle(_plain(title), fontsize="medium")
+    return figure
+
+
+def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str = "", figure: Any = None) -> Any:
+    """Draw an image beside the overlays and head figures of its explained targets, one row a target.
+
+    Args:
+        image (PIL image): The image as the user sees it.
+        results (`Sequence[dict]`): What the pipeline gave for it.
+        title (`str`): Over the figure.
+        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ArgumentError: If there is nothing to draw.
+    """
+    if not results:
+        raise ArgumentError("`results` must hold at least one explained target; got none.")
+    figure = figure or Figure(figsize=(10, 2.8 * len(results) + 0.3), layout="constrained")
+    grid = figure.subplots(len(results), 3, squeeze=False)
+    for (left, middle, right), result in zip(grid, results, strict=True):
+        left.imshow(image)
+        left.set_title("image", fontsize="medium")
+        middle.imshow(overlay(image, result["heatmap"]))
+        middle.set_title(_plain(f"{result['label']}: {result['score']:.2f}"), fontsize="medium")
+        for ax in (left, middle):
+            ax.set(xticks=[], yticks=[])
+        if result["head_contribution"] is not None:
+            plot_head_importance(result["head_contribution"], title="head contributions", label="logits", ax=right)
+        elif result["head_importance"] is not None:
+            plot_head_importance(result["head_importance"], title="head weights", label="share of the layer", ax=right)
+        else:
+            right.set_axis_off()
+    figure.suptitle(_plain(title), fontsize="medium")
+    return figure
+
+
+def _array(values: Array) -> np.ndarray:
+    return (
+        values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, dtype=float)
+    )
+
+
+def _new_axes() -> Axes:
+    return Figure(figsize=(6, 4), layout="constrained").subplots()
+
+
+def _signed(values: np.ndarray) -> tuple[Normalize, str]:
+    """A scale from zero for numbers that are not negative, one around zero for signed numbers."""
+    limit = float(np.abs(values).max()) or 1.0
+    if values.min() >= 0:
+        return Normalize(0, limit), "inferno"
+    return TwoSlopeNorm(0, -limit, limit), "RdBu_r"
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not take for mathematics."""
+    return text.replace("\\", "\\\\").replace("$", r"\$")
