@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from .errors import ArgumentError
 
 
@@ -18,6 +20,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         ArgumentError: If the folder does not exist or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "result.txt")
+        >>> with replacing(path) as temporary:
+        ...     _ = temporary.write_text("complete")
+        >>> path.read_text()
+        'complete'
     """
     target = Path(path)
     try:
@@ -25,8 +35,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary = Path(folder) / target.name
             yield temporary
             os.replace(temporary, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has no other word for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise ArgumentError(
-            f"`path` must be a file that can be written; got {str(target)!r} ({error.strerror or error}). "
+            f"`path` must be a file that can be written; got {str(path)!r} ({reason}). "
             "Choose another place, or make the folder."
         ) from error

@@ -8,11 +8,11 @@ is `G = dO V^T`, where `dO = dy/dO`.
 
 import torch
 
-from .blocks import at_least_float32, row_slices
+from .blocks import at_least_float32, pieces
 
 
 def l1_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Sum of |G| over all query-key pairs of every head, by blocks of rows of `dO V^T`.
+    """Sum of |G| over all query-key pairs of every head, piece by piece of `dO V^T`.
 
     Args:
         output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `dO`, in logits per unit of `O`.
@@ -23,8 +23,8 @@ def l1_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """
     output_grad, keys = at_least_float32(output_grad), at_least_float32(value).transpose(-2, -1)
     total = output_grad.new_zeros(output_grad.shape[:2])
-    for rows in row_slices(output_grad):
-        total += (output_grad[:, :, rows] @ keys).abs_().sum(dim=(-2, -1))
+    for images, rows in pieces(output_grad):
+        total[images] += (output_grad[images, :, rows] @ keys[images]).abs_().sum(dim=(-2, -1))
     return total
 
 

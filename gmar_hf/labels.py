@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from numbers import Integral
 
 from .errors import ArgumentError, ArgumentTypeError
 
@@ -23,19 +24,18 @@ def find_label(wanted: str | int, id2label: Mapping[int, str], argument: str = "
         >>> find_label("dog", {0: "cat", 1: "dog"})
         1
     """
-    if isinstance(wanted, bool) or not isinstance(wanted, str | int):
-        raise ArgumentTypeError(f"`{argument}` must be a label or an index; got {wanted!r:.80}.")
-    if isinstance(wanted, int):
-        if wanted not in id2label:
+    if isinstance(wanted, Integral) and not isinstance(wanted, bool):  # NumPy's ints too
+        if int(wanted) not in id2label:
             raise ArgumentError(f"`{argument}` must be an index in [0, {len(id2label) - 1}] or a label; got {wanted}.")
-        return wanted
+        return int(wanted)
+    if not isinstance(wanted, str):
+        raise ArgumentTypeError(f"`{argument}` must be a label or an index; got {wanted!r:.80}.")
     found = [index for index, label in id2label.items() if label == wanted]
     if len(found) == 1:
         return found[0]
     if found:
         raise ArgumentError(
-            f"`{argument}` must name one class; got {wanted!r}, the label of classes {found}. Pass one of these "
-            "indices."
+            f"`{argument}` must name one class; got {wanted!r}, the label of classes {found}. Pass one of these indices."
         )
     near = ", ".join(repr(label) for label in _nearest(wanted, list(id2label.values())))
     raise ArgumentError(

@@ -1,6 +1,7 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -26,16 +27,15 @@ _BATCHED = ("attribution", "head_importance", "head_contribution", "head_maps") 
 class GMARExplainer(Pipeline):
     """Explains image classifiers: `pipeline("gmar-explanation", model=...)`.
 
-    Takes a path, a URL, a PIL image, or a list, generator or data set of them. A single image gives a list of dicts,
-    one
-    for each target, best first; a list of images gives a list of those. Each dict has
+    Takes a path, a URL, a PIL image, or a list, generator or torch data set of them. A single image gives a list of
+    dicts, one for each target, best first (named targets in their order); a list of images gives a list of those,
+    generators and data sets an iterator. Each dict has
 
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
       where one was given;
     - `attribution` (float32 CPU tensor (rows, cols)): the raw map;
     - `box` (`tuple[float, float, float, float]`): left, top, right, bottom of the rectangle of the image's pixels
-      that the
-      patches cover;
+      that the patches cover;
     - `heatmap` (PIL image, mode "L", the size of the upright input): the map's positive part divided by its maximum;
     - `head_importance` (tensor (layers, heads) or None): the head weights that the method used, rows sum to one;
     - `head_contribution` (tensor (layers, heads) or None): signed, in logits.
@@ -87,8 +87,7 @@ class GMARExplainer(Pipeline):
             save_directory (`str` or `os.PathLike`): The folder.
             **kwargs: Handed to the model's and the processor's `save_pretrained`.
         """
-        # The inherited method names this class as the repository's own code, which nobody could load without trusting
-        # it.
+        # The inherited method would name this class as code of the repository, which loads only for who trusts it.
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
 
@@ -109,36 +108,35 @@ class GMARExplainer(Pipeline):
 
     def _sanitize_targets(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Take `top_k`, `target` and `versus` out of the parameters, as class indices."""
-        forward: dict[str, Any] = {}
-        top_k, target, versus = (parameters.pop(name, None) for name in ("top_k", "target", "versus"))
-        labels = self.model.config.id2label
+        given = {name: parameters.pop(name) for name in ("top_k", "target", "versus") if name in parameters}
+        top_k, target, versus = (given.get(name) for name in ("top_k", "target", "versus"))
         if top_k is not None and target is not None:
             raise ArgumentError(
                 "`top_k` must not be given together with `target` (which says what to explain). Drop one."
             )
-        if versus is not None and target is None:
+        labels = self.model.config.id2label
+        found: dict[str, Any] = dict.fromkeys(given)  # None takes back what the constructor was given
+        if top_k is not None:
+            found.update(top_k=_checked_top_k(top_k, len(labels)), target=None, versus=None)
+        if target is not None:
+            found.update(top_k=None, target=_indices(target, labels))
+        if versus is not None:
+            found["versus"] = find_label(versus, labels, "versus")
+        fused = {**getattr(self, "_forward_params", {}), **found}
+        against = fused.get("versus")
+        if against is not None and fused.get("target") is None:
             raise ArgumentError(
                 "`versus` must come with `target`: why that label and not this one. Pass `target` too."
             )
-        if top_k is not None:
-            if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-                raise ArgumentError(f"`top_k` must be an int of 1 or more; got {top_k!r}.")
-            forward.update(top_k=min(top_k, len(labels)), target=None, versus=None)
-        if target is not None:
-            wanted = list(target) if isinstance(target, list | tuple) else [target]
-            if not wanted:
-                raise ArgumentError("`target` must name at least one label or index; got an empty list.")
-            indices = [find_label(one, labels) for one in wanted]
-            against = None if versus is None else find_label(versus, labels, "versus")
-            if against in indices:
-                raise ArgumentError(f"`versus` must be another class than `target`; got {labels[against]!r} for both.")
-            forward.update(top_k=None, target=indices, versus=against)
-        return forward
+        if against is not None and against in fused["target"]:
+            raise ArgumentError(f"`versus` must be another class than `target`; got {labels[against]!r} for both.")
+        return found
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
         image = read_image(image, timeout=timeout)
         pixel_values = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixel_values.to(self.dtype), "image": image}
+        # In a list, as transformers would concatenate tensors without a word about sizes that differ.
+        return {"pixel_values": [pixel_values.to(self.dtype)], "image": image}
 
     def get_inference_context(self) -> Any:
         return torch.enable_grad
@@ -234,6 +232,30 @@ _PARAMETERS = (
     "top_k", "target", "versus", "method", "norm", "residual_weight", "start_layer", "return_overlay",
     "return_head_maps", "function_to_apply", "interpolate_pos_encoding", "timeout", "batch_size", "num_workers",
 )  # fmt: skip
+
+
+def _checked_top_k(top_k: Any, num_labels: int) -> int:
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise ArgumentError(f"`top_k` must be an int of 1 or more; got {top_k!r}.")
+    return min(top_k, num_labels)
+
+
+def _indices(target: Any, labels: Mapping[int, str]) -> list[int]:
+    wanted = list(target) if isinstance(target, list | tuple) else [target]
+    if not wanted:
+        raise ArgumentError("`target` must name at least one label or index; got an empty list.")
+    return [find_label(one, labels) for one in wanted]
+
+
+def _stack(images: list[torch.Tensor]) -> torch.Tensor:
+    """Images (1, channels, height, width) as one batch."""
+    sizes = list(dict.fromkeys(f"{image.shape[-2]} x {image.shape[-1]}" for image in images))
+    if len(sizes) > 1:
+        raise ArgumentError(
+            f"Images of one batch must leave the image processor in one size; got {' and '.join(sizes)} pixels. "
+            "Pass `batch_size=1`, or give the processor a fixed size."
+        )
+    return torch.cat(images)
 
 
 def _checked_function(name: Any) -> ClassificationFunction | None:

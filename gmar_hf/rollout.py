@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import torch
 
-from .blocks import at_least_float32, row_slices
+from .blocks import at_least_float32, pieces
 
 
 def attention_blocks(
     query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None, scaling: float
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Make the post-softmax attention again, a block of rows at a time.
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Make the post-softmax attention again, a block at a time.
 
     Args:
         query (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): Queries.
@@ -19,15 +19,16 @@ def attention_blocks(
         scaling (`float`): Factor of the products of queries and keys.
 
     Yields:
-        `tuple[slice, torch.Tensor]`: The rows, and their attention (batch, heads, rows, tokens), at least float32, in
-            [0, 1].
+        `tuple[slice, slice, torch.Tensor]`: Images, rows, and their attention (images, heads, rows, tokens), at least
+            float32, in [0, 1].
     """
     scaled, keys = at_least_float32(query) * scaling, at_least_float32(key).transpose(-2, -1)
-    for rows in row_slices(query):
-        scores = scaled[:, :, rows] @ keys
+    for images, rows in pieces(query):
+        scores = scaled[images, :, rows] @ keys[images]
         if bias is not None:
-            scores += bias[:, :, rows] if bias.shape[2] > 1 else bias
-        yield rows, scores.softmax(dim=-1)
+            of_images = bias[images] if bias.shape[0] > 1 else bias
+            scores += of_images[:, :, rows] if bias.shape[2] > 1 else of_images
+        yield images, rows, scores.softmax(dim=-1)
 
 
 def fuse(
@@ -49,8 +50,8 @@ def fuse(
         `torch.Tensor` of shape (batch, tokens): At least float32; it sums to `row`'s sum where the weights sum to one.
     """
     fused = torch.zeros_like(row)
-    for rows, attention in attention_blocks(query, key, bias, scaling):
-        fused += _through(weights[:, :, None] * row[:, None, rows], attention)
+    for images, rows, attention in attention_blocks(query, key, bias, scaling):
+        fused[images] += _through(weights[images, :, None] * row[images, None, rows], attention)
     return fused
 
 
@@ -76,11 +77,11 @@ def fuse_gradient(
     """
     output_grad, values = at_least_float32(output_grad), at_least_float32(value).transpose(-2, -1)
     fused = torch.zeros_like(row)
-    share = torch.full_like(row[:, :1], 1 / query.shape[1])  # the mean over heads
-    for rows, attention in attention_blocks(query, key, bias, scaling):
-        attention *= (output_grad[:, :, rows] @ values).clamp_min_(0)  # A >= 0, so relu(G * A) = relu(G) * A
-        fused += _through((share * row[:, rows])[:, None].expand(-1, query.shape[1], -1), attention)
-    return fused
+    for images, rows, attention in attention_blocks(query, key, bias, scaling):
+        # A >= 0, so relu(G * A) = relu(G) * A
+        attention *= (output_grad[images, :, rows] @ values[images]).clamp_min_(0)
+        fused[images] += _through(row[images, None, rows].expand(-1, query.shape[1], -1), attention)
+    return fused / query.shape[1]
 
 
 def residual(fused: torch.Tensor, row: torch.Tensor, residual_weight: float) -> torch.Tensor:

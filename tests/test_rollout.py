@@ -39,17 +39,18 @@ def whole_attention(query, key, bias, scaling) -> torch.Tensor:
     return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
-def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[slice]]:
-    """Put the blocks where their slices say; NaN where no block came."""
-    tokens = query.shape[2]
-    whole = torch.full((*query.shape[:2], tokens, tokens), math.nan)
-    slices = []
-    for rows, block in attention_blocks(query, key, bias, scaling):
-        assert block.shape == (*query.shape[:2], len(range(*rows.indices(tokens))), tokens)
+def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
+    """Put the blocks where their slices say; NaN where no block came. Gives the pieces (image, row) of each too."""
+    batch, heads, tokens, _ = query.shape
+    whole = torch.full((batch, heads, tokens, tokens), math.nan)
+    parts = []
+    for images, rows, block in attention_blocks(query, key, bias, scaling):
+        image_numbers, row_numbers = range(*images.indices(batch)), range(*rows.indices(tokens))
+        assert block.shape == (len(image_numbers), heads, len(row_numbers), tokens)
         assert block.dtype == torch.float32
-        whole[:, :, rows] = block
-        slices.append(rows)
-    return whole, slices
+        whole[images, :, rows] = block
+        parts.append([(image, row) for image in image_numbers for row in row_numbers])
+    return whole, parts
 
 
 class TestAttentionBlocks:
@@ -100,23 +101,23 @@ class TestAttentionBlocks:
         torch.testing.assert_close(whole, torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]]))
 
     def test_one_block_is_enough_for_a_small_layer(self):
-        _, slices = assemble(*random_layer(), None, 0.5)
-        assert len(slices) == 1
+        _, parts = assemble(*random_layer(), None, 0.5)
+        assert len(parts) == 1
 
-    @pytest.mark.parametrize("block_elements", [1, 2 * 3 * 13, 2 * 3 * 13 * 4 + 5])
+    @pytest.mark.parametrize("block_elements", [1, 3 * 13, 3 * 13 * 4 + 5, 3 * 13 * 13 + 5])
     @pytest.mark.parametrize("bias_shape", [None, (1, 3), (2, 1), (2, 3), (1, 1)])
     def test_blocks_together_are_the_whole_softmax(self, monkeypatch, block_elements, bias_shape):
         monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", block_elements)
         query, key = random_layer()
         bias = None if bias_shape is None else random_bias(*bias_shape, tokens=13)
-        whole, slices = assemble(query, key, bias, 0.7)
+        whole, parts = assemble(query, key, bias, 0.7)
         torch.testing.assert_close(whole, whole_attention(query, key, bias, 0.7).float())
         torch.testing.assert_close(whole.sum(dim=-1), torch.ones(2, 3, 13))
-        assert len(slices) > 1
-        covered = [token for rows in slices for token in range(*rows.indices(13))]
-        assert covered == list(range(13))
+        assert len(parts) > 1
+        covered = [place for part in parts for place in part]
+        assert sorted(covered) == [(image, row) for image in range(2) for row in range(13)]
         # Four rows and a bit are four rows; what is smaller than a row still has to be one.
-        assert max(len(range(*rows.indices(13))) for rows in slices) <= max(1, block_elements // (2 * 3 * 13))
+        assert max(len(part) for part in parts) <= max(1, block_elements // (3 * 13))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_layers_give_float32_rows(self, dtype):
@@ -163,7 +164,7 @@ class TestFuse:
         assert fused.shape == (2, 13)
         torch.testing.assert_close(fused.sum(dim=-1), torch.ones(2))
 
-    @pytest.mark.parametrize("block_elements", [None, 1, 2 * 3 * 13 * 4 + 5])
+    @pytest.mark.parametrize("block_elements", [None, 1, 3 * 13 * 4 + 5, 3 * 13 * 13])
     @pytest.mark.parametrize("bias_shape", [None, (1, 3), (2, 1)])
     def test_equals_the_whole_product(self, monkeypatch, block_elements, bias_shape):
         if block_elements is not None:
