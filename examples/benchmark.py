@@ -3,6 +3,7 @@
     python examples/benchmark.py                    # cost of a batch, paired with the floor
     python examples/benchmark.py targets            # five targets in one call
     python examples/benchmark.py memory             # peak memory of one 1024 px image, in a process of its own
+    python examples/benchmark.py precision          # head scores in half precision beside float32
 
 The floor is one SDPA forward and one backward for activations only of the same batch, in bare torch. The model is a
 ViT-B/16 of random weights: costs do not depend on what it learned.
@@ -143,6 +144,33 @@ def memory(image_size: int = 1024, method: str = "gmar", batch_size: int = 1) ->
         f"{image_size} px, {out.readout.shape[-1]} tokens, {method}: peak {peak:.2f} GiB ({before:.2f} GiB before "
         "explaining)"
     )
+
+
+@app.command()
+def precision(num_scenes: int = 200, seed: int = 0) -> None:
+    """Half precision on the trained demo ViT: Spearman correlation of an image's 48 head scores with float32's."""
+    model, image_processor = gmar_hf.demo.load("vit")
+    scenes = gmar_hf.demo.scenes(num_scenes, seed=seed)
+    pixel_values = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
+    target = torch.tensor([scene["labels"][0] for scene in scenes])
+    for norm in ("l1", "l2"):
+        exact = gmar_hf.explain(model.float(), pixel_values, target, norm=norm, return_maps=False).head_score
+        for dtype in (torch.bfloat16, torch.float16):
+            half = gmar_hf.explain(model.to(dtype), pixel_values, target, norm=norm, return_maps=False).head_score
+            found = spearman(exact.flatten(1), half.flatten(1))
+            underflown = int((half == 0).sum())
+            typer.echo(
+                f"{norm} {str(dtype).removeprefix('torch.'):9} Spearman mean {found.mean():.4f}, lowest {found.min():.4f}; "
+                f"{underflown} of {half.numel()} scores are zero"
+            )
+            model = gmar_hf.demo.load("vit")[0]
+
+
+def spearman(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Rank correlation of each row (rows, numbers) with the same row of the other."""
+    ranks = torch.stack([one, other]).argsort(dim=-1).argsort(dim=-1).double()
+    ranks -= ranks.mean(dim=-1, keepdim=True)
+    return (ranks[0] * ranks[1]).sum(dim=-1) / (ranks[0].norm(dim=-1) * ranks[1].norm(dim=-1))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Hands a model's attention calls to a recorder, through transformers' attention interface.
 
 One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which
-recorder
-gets a call is told by a context variable and by the module that calls. A module that no recorder waits for (a second
-model
-built from the same config, another thread's model) computes what its own implementation would have computed.
+recorder gets a call is told by a context variable and by the module that calls. A module that no recorder waits for (a
+second model built from the same config, another thread's model) computes what its own implementation would have
+computed.
 """
 
 import sys
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -59,7 +58,8 @@ class Recorder(Protocol):
         """Compute the output (batch, heads, tokens, head_dim), and the probabilities where they are explicit."""
 
 
-_recording: ContextVar[tuple[Recorder, frozenset[int]] | None] = ContextVar("gmar_hf_recording", default=None)
+_Recording = tuple[Recorder, frozenset[int]]  # and the ids of the modules whose calls it gets
+_recordings: ContextVar[tuple[_Recording, ...]] = ContextVar("gmar_hf_recordings", default=())  # outer ones first
 _own_implementation: dict[int, str | None] = {}  # of every config that is switched now, by its id
 
 
@@ -82,24 +82,35 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             f"`model` must be a transformers model or hold one; got {type(model).__name__}. "
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        if is_recording(module, recorder):
+            recorder.begin()
+
+    entry = (recorder, frozenset(map(id, model.modules())))
     with ExitStack() as stack:
-        for config in configs:
-            stack.enter_context(_switched.hold(config))
+        stack.enter_context(_switched.hold(configs))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
-                hook = module.register_forward_pre_hook(
-                    lambda *_: recorder.begin() if is_recording(recorder) else None
-                )
-                stack.callback(hook.remove)
-        token = _recording.set((recorder, frozenset(map(id, model.modules()))))
-        stack.callback(_recording.reset, token)
+                stack.callback(module.register_forward_pre_hook(begin).remove)
+        stack.callback(_forget, entry)
+        _recordings.set((*_recordings.get(), entry))
         yield
 
 
-def is_recording(recorder: Recorder) -> bool:
-    """Whether this thread's attention calls go to `recorder` now."""
-    active = _recording.get()
-    return active is not None and active[0] is recorder
+def is_recording(module: nn.Module, recorder: Recorder) -> bool:
+    """Whether this thread's calls of `module` go to `recorder` now."""
+    return _recorder(module) is recorder
+
+
+def _recorder(module: nn.Module) -> Recorder | None:
+    """The innermost one that waits for this module."""
+    return next((recorder for recorder, modules in reversed(_recordings.get()) if id(module) in modules), None)
+
+
+def _forget(entry: _Recording) -> None:
+    """Not the context variable's own `reset`: blocks need not end in the reverse order of their beginning."""
+    _recordings.set(tuple(one for one in _recordings.get() if one is not entry))
 
 
 def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
@@ -117,27 +128,21 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _configs(model: nn.Module) -> list[Any]:
-    """Every config that an attention module of the model may ask for its implementation, outer ones first."""
-    found: dict[int, Any] = {}
-    waiting = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
-    while waiting:
-        config = waiting.pop(0)
-        if config is not None and id(config) not in found:
-            found[id(config)] = config
-            waiting += [getattr(config, name, None) for name in config.sub_configs]
-    return list(found.values())
+def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Every config that a module of the model may ask for its attention implementation."""
+    configs = (getattr(module, "config", None) for module in model.modules())
+    return list({id(config): config for config in configs if isinstance(config, PreTrainedConfig)}.values())
 
 
 def _switch(config: Any) -> Undo:
     own = config._attn_implementation
-    _own_implementation[id(config)] = own
 
     def undo() -> None:
-        config._attn_implementation = {"": own}
+        config._attn_implementation_internal = own
         del _own_implementation[id(config)]
 
-    config._attn_implementation = {"": IMPLEMENTATION}  # a dict with "" sets this config and leaves its sub-configs
+    _own_implementation[id(config)] = own
+    config._attn_implementation_internal = IMPLEMENTATION  # the public setter would write to sub-configs too
     return undo
 
 
@@ -155,24 +160,35 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What transformers calls: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
-    active = _recording.get()
-    if active is None or id(module) not in active[1]:
+    recorder = _recorder(module)
+    if recorder is None:
         function = _own_function(module)
         return function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, "its attention is causal")
-    bias = (
-        attention_mask.detach() if attention_mask is not None else None
-    )  # a bias wanting gradients leaves SDPA's fused path
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output, probabilities = active[0].attend(AttentionCall(module, query, key, value, bias, scaling, dropout))
+    call = AttentionCall(module, query, key, value, _bias(attention_mask, query.dtype), scaling, dropout)
+    output, probabilities = recorder.attend(call)
     return output.transpose(1, 2).contiguous(), probabilities
+
+
+def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """What is added to the scores; detached, as SDPA leaves its fused path for a bias that wants gradients."""
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:  # a mask of four dimensions arrives as the user made it: True takes part
+        return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    return mask.detach()
 
 
 def _own_function(module: nn.Module) -> Any:
     """What `module` would have called, had its config not been switched for somebody else."""
     config: Any = module.config
-    own = _own_implementation.get(id(config), config._attn_implementation)
+    own = _own_implementation.get(id(config))
+    if own is None:
+        own = config._attn_implementation  # the other thread has switched back in the meantime
+    if own == IMPLEMENTATION:  # a copy of a switched config, made inside the block, never had another one
+        own = _own_implementation.get(id(config), "sdpa")
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
 

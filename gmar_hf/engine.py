@@ -10,9 +10,9 @@ import transformers
 from torch import nn
 
 from ._version import __version__
-from .borrow import frozen, gradients_on
+from .borrow import frozen, full_precision, gradients_on
 from .capture import class_name, unsupported, unwrapped
-from .errors import ArgumentError, ArgumentTypeError
+from .errors import ArgumentError, ArgumentTypeError, GMARError
 from .explanation import Explanation
 from .patches import find_grid, pair
 from .targets import Choice, Target, choose_target
@@ -41,18 +41,16 @@ def explain(
         model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
         target: Which logit to explain: None (the predicted class; of a regression head, its output), an int, (batch,)
-            ints,
-            (batch, targets) ints (one forward for all; results get a targets axis after the batch), or a callable from
-            logits (batch, classes) to one scalar an image that depends on that image's logits only.
+            ints, (batch, targets) ints (one forward for all; results get a targets axis after the batch), or a
+            callable from float32 logits (batch, classes) to one scalar an image that depends on that image's only.
         method (`str`, defaults to "gmar"): "gmar", "contribution", "rollout", "gradient-rollout" or "attention".
-        norm (`str`, defaults to "l1"): "l1" or "l2", the norm of each head's attention gradient that "gmar" weights
-            by.
+        norm (`str`, defaults to "l1"): "l1" or "l2", the norm of each head's attention gradient that "gmar" weighs by.
         residual_weight (`float`, defaults to 1.0): Weight of the skip connection in the rollouts, beside the
             attention's 1.
         start_layer (`int`, defaults to 0): Layers before it are left out of the map.
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
-        return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch (by a
-            backward).
+        return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
+            backward with every method.
         **model_kwargs: Handed to the model, which must know them, such as `interpolate_pos_encoding=True`.
 
     Returns:
@@ -92,19 +90,20 @@ def explain_scores(
         request ([`Request`]): What is asked for.
     """
     _check_model(model, model_kwargs)
-    with gradients_on(), frozen.hold(model):
+    with gradients_on(), frozen(model):
         trace = Trace(model, request.start)
-        _forward(trace, _checked_pixels(model, pixel_values), model_kwargs)
+        _forward(trace, checked_pixels(model, pixel_values), model_kwargs)
         if request.start_layer >= len(trace.layers):
             raise ArgumentError(f"`start_layer` must be in [0, {len(trace.layers) - 1}]; got {request.start_layer}.")
         patch_size = pair(_vision_setting(trace, "patch_size"))
         grid = find_grid(pair(pixel_values.shape[-2:]), patch_size, trace.hidden.shape[1])
-        choice = choose(trace.logits)
+        choice = choose(trace.logits.clone())  # the chooser may write into its own
         found = []
-        for number, score in enumerate(choice.scores, start=1):
-            walk = Walk(trace, request, trace.head_gradient(score))
-            walk.go(retain_graph=number < len(choice.scores))
-            found.append(walk.results(grid))
+        with full_precision(trace.hidden.device):
+            for number, score in enumerate(choice.scores, start=1):
+                walk = Walk(trace, request, trace.head_gradient(score))
+                walk.go(retain_graph=number < len(choice.scores))
+                found.append(walk.results(grid))
     results = {}
     for name in found[0]:
         tensors = [tensor for one in found if (tensor := one[name]) is not None]
@@ -117,7 +116,7 @@ def explain_scores(
         settings={
             **asdict(request),
             "grid": grid._asdict(),
-            "patch_size": patch_size,
+            "patch_size": list(patch_size),
             "model_class": class_name(model),
             "model_dtype": str(trace.hidden.dtype).removeprefix("torch."),
             "versions": versions(),
@@ -138,15 +137,16 @@ def _check_model(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
             f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
+    if "labels" in model_kwargs:
+        raise ArgumentError("`labels` must not be given (there is no loss here). Say what to explain by `target`.")
     known = _known_kwargs(model)
     for name in model_kwargs:
         if name not in known:
-            config = getattr(unwrapped(model), "config", None)
-            size = _setting(config, "image_size")
-            takes = (
-                f" It takes images of {_by(size)} pixels: resize to that." if "interpolate" in name and size else ""
-            )
-            raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{takes}")
+            size = _setting(getattr(unwrapped(model), "config", None), "image_size")
+            advice = " Leave it out."
+            if "interpolate" in name and size:
+                advice = f" It was made for images of {_by(size)} pixels: resize to that, or leave the argument out."
+            raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{advice}")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ArgumentError(
             "`model` must have been loaded outside `torch.inference_mode` (no gradient can pass its weights); "
@@ -165,8 +165,17 @@ def _known_kwargs(model: nn.Module) -> set[str]:
     return set(known) - {"pixel_values", "labels", "kwargs"}
 
 
-def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """`pixel_values` ready for the model: detached, in its dtype."""
+def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """`pixel_values` ready for the model: detached, in its dtype.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
+
+    Raises:
+        ArgumentError: If the shape, the channels or the dtype do not fit.
+        ArgumentTypeError: If it is no tensor.
+    """
     if not isinstance(pixel_values, torch.Tensor):
         raise ArgumentTypeError(
             f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
@@ -176,8 +185,7 @@ def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tenso
         raise ArgumentError(
             "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
             f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. Models that take other "
-            "inputs, "
-            "such as SigLIP2 NaFlex's flattened patches, are not supported."
+            "inputs, such as SigLIP2 NaFlex's flattened patches, are not supported."
         )
     channels = _setting(getattr(unwrapped(model), "config", None), "num_channels")
     if channels is not None and pixel_values.shape[1] != channels:
@@ -185,18 +193,22 @@ def _checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tenso
             f"`pixel_values` must have {channels} channels for {class_name(model)}; got {pixel_values.shape[1]}."
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
-    return (
-        pixel_values.detach().clone().to(dtype)
-    )  # a clone, as a tensor made in inference mode cannot be differentiated
+    return _usable(pixel_values).to(dtype)
+
+
+def _usable(value: Any) -> Any:
+    """A tensor without a graph, which a backward can keep even if it was made in inference mode."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
 def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
     """Run the model; where it refuses a size that is not its own, say which it takes."""
     size = _setting(getattr(unwrapped(trace.model), "config", None), "image_size")
     try:
-        trace.run(pixels, **model_kwargs)
+        trace.run(pixels, **{name: _usable(value) for name, value in model_kwargs.items()})
     except (ValueError, RuntimeError) as error:
-        if size is None or pair(size) == tuple(pixels.shape[-2:]) or trace.layers:
+        own_size = size is None or pair(size) == tuple(pixels.shape[-2:])
+        if own_size or trace.layers or isinstance(error, GMARError | torch.OutOfMemoryError):
             raise
         advice = "Resize to that"
         if "interpolate_pos_encoding" in _known_kwargs(trace.model):

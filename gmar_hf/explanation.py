@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .errors import ArtifactError
 from .files import replacing
@@ -29,21 +29,18 @@ class Explanation:
         target (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The classes explained; None for
             a callable.
         attribution (`torch.Tensor` of shape (batch, rows, cols), *optional*): The map over the patches. Shares of the
-            readout
-            for "gmar", "rollout" and "attention" (with the prefix tokens' they sum to one); signed logits for
+            readout for "gmar", "rollout" and "attention" (with the prefix tokens' they sum to one); signed logits for
             "contribution".
         head_importance (`torch.Tensor` of shape (batch, layers, heads), *optional*): The head weights the method
             used; rows sum to one.
         head_score (`torch.Tensor` of shape (batch, layers, heads), *optional*): Norms of the attention's gradient, in
             logits.
         head_contribution (`torch.Tensor` of shape (batch, layers, heads), *optional*): Signed, in logits: what
-            removing a
-            head takes away, to first order.
+            removing a head takes away, to first order.
         head_maps (`torch.Tensor` of shape (batch, layers, heads, rows, cols), *optional*): Contributions by patch, in
             logits.
         prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
-            contributions'
-            part on prefix tokens; with the head maps it sums to `head_contribution`.
+            contributions' part on prefix tokens; with the head maps it sums to `head_contribution`.
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
         settings (`Mapping[str, Any]`): How it was made: method, its parameters, the model, versions. Plain JSON
             values.
@@ -69,14 +66,18 @@ class Explanation:
         Raises:
             ArgumentError: If the place cannot be written.
         """
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
+        # Copies: safetensors takes no views, and none that share their storage, as head maps and prefix tokens do.
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.tensors().items()
+        }
         metadata = {
             "format": FORMAT,
             "format_version": str(FORMAT_VERSION),
             "settings": json.dumps(dict(self.settings)),
         }
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            temporary.write_bytes(save(tensors, metadata))  # safetensors' own files are for their owner's eyes only
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Explanation":
@@ -88,9 +89,9 @@ class Explanation:
         Raises:
             ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version.
         """
-        name = str(path)
+        name = os.fspath(path)
         if not Path(path).is_file():
-            raise ArtifactError(f"`path` must be an explanation's file; got {name!r}, which does not exist.")
+            raise ArtifactError(f"`path` must be an explanation's file; got {name!r}, which is no file.")
         try:
             with safe_open(name, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -103,10 +104,12 @@ class Explanation:
                         f"{name!r} must have format version {FORMAT_VERSION}; got {metadata.get('format_version')}. "
                         "Install the gmar_hf that wrote it."
                     )
-                known = {one.name for one in fields(cls)}
+                known = {one.name for one in fields(cls)} - {"settings"}
                 tensors = {key: file.get_tensor(key) for key in file.keys() if key in known}  # noqa: SIM118
                 return cls(settings=json.loads(metadata["settings"]), **tensors)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except ArtifactError:
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ArtifactError(
                 f"{name!r} must be a complete explanation; it is corrupt ({error}). Save it again."
             ) from error

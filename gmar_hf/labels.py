@@ -35,7 +35,7 @@ def find_label(wanted: str | int, id2label: Mapping[int, str], argument: str = "
         return found[0]
     if found:
         raise ArgumentError(
-            f"`{argument}` must name one class; got {wanted!r}, the label of classes {found}. Pass one of these indices."
+            f"`{argument}` must name one class; got {wanted!r}, the label of classes {found}. Pass an index."
         )
     near = ", ".join(repr(label) for label in _nearest(wanted, list(id2label.values())))
     raise ArgumentError(

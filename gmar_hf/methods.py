@@ -1,9 +1,8 @@
 """The maps: each method is a name and a function from one layer to the next, last layer first.
 
 This is one reading of GMAR (Jo, Jang, Park, ICIP 2025, arXiv 2504.19414), of which the abstract and reviews are
-public:
-head weights per layer and image, half-and-half residual, last layer on the left. Public re-readings differ on all
-three.
+public: head weights per layer and image, half-and-half residual, last layer on the left. Public re-readings differ on
+all three.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,8 @@ class LayerView:
         residual_weight (`float`): Share of the skip connection beside the attention's 1.
         head_weights (`torch.Tensor` of shape (batch, heads), *optional*): Rows sum to one.
         output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim), *optional*): Gradient of the heads'
-            outputs.
+            outputs, divided by `gradient_size`.
+        gradient_size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
         token_contribution (`torch.Tensor` of shape (batch, heads, tokens), *optional*): Logits.
     """
 
@@ -36,6 +36,7 @@ class LayerView:
     residual_weight: float
     head_weights: torch.Tensor | None
     output_grad: torch.Tensor | None
+    gradient_size: torch.Tensor
     token_contribution: torch.Tensor | None
 
 
@@ -74,7 +75,8 @@ def _gradient_rollout(row: torch.Tensor, layer: LayerView) -> torch.Tensor:
     """Chefer, Gur, Wolf, ICCV 2021: `R <- R + E R` with `E = mean_h relu(G * A)`, read from the left."""
     assert layer.output_grad is not None
     call = layer.call
-    return row + fuse_gradient(row, layer.output_grad, call.value, call.query, call.key, call.bias, call.scaling)
+    fused = fuse_gradient(row, layer.output_grad, call.value, call.query, call.key, call.bias, call.scaling)
+    return row + fused * layer.gradient_size
 
 
 def _contribution(row: torch.Tensor, layer: LayerView) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Models that explain themselves: the mixin, and four ready classes."""
 
+import copy
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,7 +20,8 @@ from .retention import RetainedAttentions, retain_attention
 class AttentionRetentionMixin:
     """Gives an image classifier of transformers `.retain_attention()` and `.explain()`.
 
-    Checkpoints, configs and forwards are those of the model it is mixed into.
+    Checkpoints, configs and forwards are those of the class it is mixed into: a plain checkpoint loads, and what
+    [`save_pretrained`] writes is a plain checkpoint, which names that class.
 
     Example:
         >>> from transformers import ViTForImageClassification
@@ -34,6 +36,15 @@ class AttentionRetentionMixin:
     def explain(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Explanation:
         """Explain a batch of images: see [`explain`], whose arguments after the model these are."""
         return explain(self, pixel_values, *args, **kwargs)  # type: ignore[arg-type]
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save a plain checkpoint: as in transformers, whose arguments these are."""
+        order = type(self).__mro__
+        # By a name that transformers does not know, its Auto classes would build the first architecture of the model
+        # type: a DeiT with teacher would load as one without, with new weights in the head.
+        plain = copy.copy(self)
+        plain.__class__ = order[order.index(AttentionRetentionMixin) + 1]
+        plain.save_pretrained(*args, **kwargs)
 
 
 class GMARViTForImageClassification(AttentionRetentionMixin, ViTForImageClassification):

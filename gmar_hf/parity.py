@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from .blocks import at_least_float32
-from .engine import explain
+from .borrow import frozen, gradients_on
+from .engine import checked_pixels, explain
 from .explanation import Explanation
 from .retention import retain_attention
 from .walk import Request
@@ -32,13 +33,15 @@ class Parity:
         return all(error <= TOLERANCE for error in self.errors.values())
 
 
-def check_parity(model: nn.Module, pixel_values: torch.Tensor) -> Parity:
+def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Module | None = None) -> Parity:
     """Explain a small batch twice: by the engine, and by explicit attention matrices and their gradients.
 
     Args:
         model (`nn.Module`): An image classifier, best in float32.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): A small batch: memory grows with
             tokens squared.
+        reference (`nn.Module`, *optional*): A copy of the model in a finer dtype for the explicit side, such as
+            `copy.deepcopy(model).double()`; the model itself by default.
 
     Returns:
         [`Parity`]: Errors of logits, both norms, contributions and the GMAR map.
@@ -47,21 +50,14 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor) -> Parity:
     other = explain(model, pixel_values, norm="l2", return_maps=False)
     assert found.target is not None
     assert found.readout is not None
-    was_training = [module for module in model.modules() if module.training]
-    pixels = pixel_values.detach().clone()
-    try:
-        for module in was_training:
-            module.training = False
-        with torch.enable_grad(), retain_attention(model) as retained:
-            dtype = next(parameter.dtype for parameter in model.parameters())
-            logits = model(pixel_values=pixels.to(dtype)).logits
-            attentions = list(retained)
-            score = logits.gather(1, found.target[:, None]).sum()
-            gradients = torch.autograd.grad(score, attentions)
-    finally:
-        for module in was_training:
-            module.training = True
-    attention = at_least_float32(torch.stack(attentions, dim=1).detach())
+    explicit = model if reference is None else reference
+    with gradients_on(), frozen(explicit):
+        pixels = checked_pixels(explicit, pixel_values)
+        with retain_attention(explicit) as attentions:
+            logits = explicit(pixel_values=pixels).logits
+        score = logits.gather(1, found.target[:, None]).sum()
+        gradients = torch.autograd.grad(score, list(attentions))
+    attention = at_least_float32(torch.stack(list(attentions), dim=1).detach())
     gradient = at_least_float32(torch.stack(gradients, dim=1))
     edges = attention * gradient
     l1 = gradient.abs().sum(dim=(-2, -1))

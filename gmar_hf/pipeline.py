@@ -1,8 +1,6 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from transformers.pipelines.image_classification import ClassificationFunction
 from .engine import explain_scores
 from .errors import ArgumentError, ArgumentTypeError
 from .images import read_image
-from .labels import find_label
+from .parameters import sort_parameters
 from .placement import heatmap, image_box
 from .plotting import overlay
 from .targets import Choice, class_scores
@@ -92,45 +90,8 @@ class GMARExplainer(Pipeline):
         self.image_processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict, dict, dict]:
-        preprocess = {name: parameters.pop(name) for name in ("timeout",) if name in parameters}
-        postprocess = {name: parameters.pop(name) for name in ("return_overlay",) if name in parameters}
-        if "function_to_apply" in parameters:
-            postprocess["function_to_apply"] = _checked_function(parameters.pop("function_to_apply"))
-        forward = self._sanitize_targets(parameters)
-        names = {one.name for one in fields(Request)} - {"return_maps"} | {"interpolate_pos_encoding"}
-        unknown = sorted(set(parameters) - names)
-        if unknown:
-            raise ArgumentTypeError(
-                f"`{unknown[0]}` is not a parameter of this pipeline. There are: {', '.join(_PARAMETERS)}."
-            )
-        Request(**{name: value for name, value in parameters.items() if name != "interpolate_pos_encoding"})
-        return preprocess, {**forward, **parameters}, postprocess
-
-    def _sanitize_targets(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Take `top_k`, `target` and `versus` out of the parameters, as class indices."""
-        given = {name: parameters.pop(name) for name in ("top_k", "target", "versus") if name in parameters}
-        top_k, target, versus = (given.get(name) for name in ("top_k", "target", "versus"))
-        if top_k is not None and target is not None:
-            raise ArgumentError(
-                "`top_k` must not be given together with `target` (which says what to explain). Drop one."
-            )
-        labels = self.model.config.id2label
-        found: dict[str, Any] = dict.fromkeys(given)  # None takes back what the constructor was given
-        if top_k is not None:
-            found.update(top_k=_checked_top_k(top_k, len(labels)), target=None, versus=None)
-        if target is not None:
-            found.update(top_k=None, target=_indices(target, labels))
-        if versus is not None:
-            found["versus"] = find_label(versus, labels, "versus")
-        fused = {**getattr(self, "_forward_params", {}), **found}
-        against = fused.get("versus")
-        if against is not None and fused.get("target") is None:
-            raise ArgumentError(
-                "`versus` must come with `target`: why that label and not this one. Pass `target` too."
-            )
-        if against is not None and against in fused["target"]:
-            raise ArgumentError(f"`versus` must be another class than `target`; got {labels[against]!r} for both.")
-        return found
+        before = getattr(self, "_forward_params", {})  # the constructor's, in a call
+        return sort_parameters(parameters, before, self.model.config.id2label)
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
         image = read_image(image, timeout=timeout)
@@ -150,7 +111,7 @@ class GMARExplainer(Pipeline):
         interpolate_pos_encoding: bool | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
-        pixel_values = model_inputs["pixel_values"]
+        pixel_values = _stack(model_inputs["pixel_values"])
 
         def choose(logits: torch.Tensor) -> Choice:
             if target is None:
@@ -228,43 +189,16 @@ class GMARExplainer(Pipeline):
         return logits.softmax(dim=-1) if function is ClassificationFunction.SOFTMAX else logits
 
 
-_PARAMETERS = (
-    "top_k", "target", "versus", "method", "norm", "residual_weight", "start_layer", "return_overlay",
-    "return_head_maps", "function_to_apply", "interpolate_pos_encoding", "timeout", "batch_size", "num_workers",
-)  # fmt: skip
-
-
-def _checked_top_k(top_k: Any, num_labels: int) -> int:
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise ArgumentError(f"`top_k` must be an int of 1 or more; got {top_k!r}.")
-    return min(top_k, num_labels)
-
-
-def _indices(target: Any, labels: Mapping[int, str]) -> list[int]:
-    wanted = list(target) if isinstance(target, list | tuple) else [target]
-    if not wanted:
-        raise ArgumentError("`target` must name at least one label or index; got an empty list.")
-    return [find_label(one, labels) for one in wanted]
-
-
-def _stack(images: list[torch.Tensor]) -> torch.Tensor:
-    """Images (1, channels, height, width) as one batch."""
-    sizes = list(dict.fromkeys(f"{image.shape[-2]} x {image.shape[-1]}" for image in images))
+def _stack(images: list[torch.Tensor] | list[list[torch.Tensor]]) -> torch.Tensor:
+    """The lists of one (1, channels, height, width) that `preprocess` made, or a single one of them, as a batch."""
+    flat = [one[0] if isinstance(one, list) else one for one in images]
+    sizes = list(dict.fromkeys(f"{image.shape[-2]} x {image.shape[-1]}" for image in flat))
     if len(sizes) > 1:
         raise ArgumentError(
             f"Images of one batch must leave the image processor in one size; got {' and '.join(sizes)} pixels. "
             "Pass `batch_size=1`, or give the processor a fixed size."
         )
-    return torch.cat(images)
-
-
-def _checked_function(name: Any) -> ClassificationFunction | None:
-    if name is None or name == "default":
-        return None
-    names = [function.value for function in ClassificationFunction]
-    if not isinstance(name, str) or name.lower() not in names:
-        raise ArgumentError(f"`function_to_apply` must be one of {', '.join(names)} or None; got {name!r}.")
-    return ClassificationFunction(name.lower())
+    return torch.cat(flat)
 
 
 def register() -> None:

@@ -1,6 +1,7 @@
 """Figures of explanations. Every function returns what it drew and shows nothing."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 import matplotlib
@@ -9,9 +10,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .errors import ArgumentError
+from .labels import printable
 
 Array = torch.Tensor | np.ndarray
 
@@ -29,12 +32,14 @@ def overlay(image: Image.Image, heatmap: Image.Image, *, alpha: float = 0.7, col
         PIL image, RGB, of the image's size.
 
     Raises:
-        ArgumentError: If the sizes differ, or `alpha` is out of range.
+        ArgumentError: If the sizes differ, `alpha` is out of range, or there is no such colour map.
     """
     if image.size != heatmap.size:
         raise ArgumentError(f"`heatmap` must be of the image's size {image.size}; got {heatmap.size}.")
     if not 0 <= alpha <= 1:
         raise ArgumentError(f"`alpha` must be in [0, 1]; got {alpha}.")
+    if colormap not in matplotlib.colormaps:
+        raise ArgumentError(f"`colormap` must be one that matplotlib knows, such as 'viridis'; got {colormap!r}.")
     heat = np.asarray(heatmap.convert("L"), dtype=np.float32) / 255
     colours = matplotlib.colormaps[colormap](heat)[..., :3]
     share = alpha * np.sqrt(heat)[..., None]  # a root keeps weaker regions in sight
@@ -57,28 +62,36 @@ def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax:
         `matplotlib.axes.Axes`: What was drawn on; its `.figure` can be saved.
 
     Raises:
-        ArgumentError: If `scores` is not of shape (layers, heads).
+        ArgumentError: If `scores` is not of shape (layers, heads) or not finite.
     """
-    values = _array(scores)
-    if values.ndim != 2:
-        raise ArgumentError(f"`scores` must have shape (layers, heads); got {values.shape}. Pass those of one image.")
-    ax = ax or _new_axes()
+    values = _array(scores, "scores", "layers", "heads")
+    if ax is None:
+        layers, heads = values.shape
+        ax = Figure(figsize=(2.2 + 0.35 * max(heads, 6), 1 + 0.35 * max(layers, 4)), layout="constrained").subplots()
     norm, colours = _signed(values)
     drawn = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
-    ax.set(xlabel="head", ylabel="layer", xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    ax.set(xlabel="head", ylabel="layer")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=12, integer=True))
     ax.set_title(_plain(title), fontsize="medium")
     ax.figure.colorbar(drawn, ax=ax, label=_plain(label), fraction=0.05)
     return ax
 
 
 def plot_head_maps(
-    head_maps: Array, *, title: str = "", layers: Sequence[int] | None = None, figure: Any = None
+    head_maps: Array,
+    *,
+    title: str = "",
+    label: str = "",
+    layers: Sequence[int] | None = None,
+    figure: Any = None,
 ) -> Any:
-    """Draw the map of every head, one row a layer, all on one signed scale.
+    """Draw the map of every head, one row a layer, all on one scale around zero.
 
     Args:
         head_maps (tensor or array (layers, heads, rows, cols)): Contributions in logits.
         title (`str`): Over the figure.
+        label (`str`): Beside the colour bar: what the numbers are, and their unit.
         layers (`Sequence[int]`, *optional*): Which layers; all by default.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
 
@@ -86,22 +99,24 @@ def plot_head_maps(
         The figure.
 
     Raises:
-        ArgumentError: If `head_maps` is not of shape (layers, heads, rows, cols).
+        ArgumentError: If `head_maps` is not of shape (layers, heads, rows, cols) or not finite, or there is no such
+            layer.
     """
-    values = _array(head_maps)
-    if values.ndim != 4:
-        raise ArgumentError(f"`head_maps` must have shape (layers, heads, rows, cols); got {values.shape}.")
+    values = _array(head_maps, "head_maps", "layers", "heads", "rows", "cols")
     shown = range(values.shape[0]) if layers is None else layers
-    figure = figure or Figure(figsize=(values.shape[1], len(shown) + 0.4), layout="constrained")
+    if not shown or not all(0 <= layer < values.shape[0] for layer in shown):
+        raise ArgumentError(f"`layers` must name layers in [0, {values.shape[0] - 1}]; got {layers}.")
+    figure = figure or Figure(figsize=(values.shape[1] + 1, len(shown) + 0.4), layout="constrained")
     norm, colours = _signed(values)
     grid = figure.subplots(len(shown), values.shape[1], squeeze=False)
     for axes, layer in zip(grid, shown, strict=True):
         for head, ax in enumerate(axes):
-            ax.imshow(values[layer, head], norm=norm, cmap=colours)
+            drawn = ax.imshow(values[layer, head], norm=norm, cmap=colours)
             ax.set(xticks=[], yticks=[])
         axes[0].set_ylabel(f"layer {layer}", fontsize="small")
     for head, ax in enumerate(grid[0]):
         ax.set_title(f"head {head}", fontsize="small")
+    figure.colorbar(drawn, ax=grid, label=_plain(label), aspect=40, fraction=0.03, pad=0.01)
     figure.suptitle(_plain(title), fontsize="medium")
     return figure
 
@@ -129,7 +144,7 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
         left.imshow(image)
         left.set_title("image", fontsize="medium")
         middle.imshow(overlay(image, result["heatmap"]))
-        middle.set_title(_plain(f"{result['label']}: {result['score']:.2f}"), fontsize="medium")
+        middle.set_title(f"{_name(result)}: {result['score']:.2f}", fontsize="medium")
         for ax in (left, middle):
             ax.set(xticks=[], yticks=[])
         if result["head_contribution"] is not None:
@@ -142,14 +157,17 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
     return figure
 
 
-def _array(values: Array) -> np.ndarray:
-    return (
-        values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, dtype=float)
-    )
-
-
-def _new_axes() -> Axes:
-    return Figure(figsize=(6, 4), layout="constrained").subplots()
+def _array(values: Array, name: str, *axes: str) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    array = np.asarray(values, dtype=float)
+    if array.ndim != len(axes) or not array.size:
+        raise ArgumentError(
+            f"`{name}` must have shape ({', '.join(axes)}); got {array.shape}. Pass what belongs to one image."
+        )
+    if not np.isfinite(array).all():
+        raise ArgumentError(f"`{name}` must be finite; got NaN or infinity.")
+    return array
 
 
 def _signed(values: np.ndarray) -> tuple[Normalize, str]:
@@ -160,6 +178,12 @@ def _signed(values: np.ndarray) -> tuple[Normalize, str]:
     return TwoSlopeNorm(0, -limit, limit), "RdBu_r"
 
 
+def _name(result: dict) -> str:
+    """What was explained, short enough to stand over a picture."""
+    labels = [shorten(result[key], 40, placeholder=" ...") for key in ("label", "versus") if key in result]
+    return _plain(", not ".join(labels))
+
+
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
-    return text.replace("\\", "\\\\").replace("$", r"\$")
+    """Text that matplotlib does not take for mathematics, without control characters, which no font has."""
+    return printable(text).replace("$", r"\$")

@@ -14,8 +14,7 @@ class RetainedAttentions(Sequence[torch.Tensor]):
     """The last forward's attention probabilities, a tensor (batch, heads, tokens, tokens) a layer, in layer order.
 
     Each row sums to one. After a backward every tensor's `.grad` holds the gradient of what was differentiated, also
-    where
-    all parameters are frozen. Under `torch.no_grad` the probabilities come without gradients.
+    where all parameters are frozen. Under `torch.no_grad` the probabilities come without gradients.
     """
 
     def __init__(self) -> None:
@@ -46,13 +45,16 @@ class RetainedAttentions(Sequence[torch.Tensor]):
         return dropped @ call.value, probabilities
 
     def _retain(self, module: int, probabilities: torch.Tensor) -> None:
-        if module in self._retained:
-            if self._retained[module][0] == self._num_begun:
-                return  # gradient checkpointing calls again in the backward: the first call's tensor has the gradient
-            self._retained.clear()  # another forward has begun
         if torch.is_grad_enabled():
             # With frozen parameters the probabilities of the first layer are a leaf, which then wants its gradient.
             probabilities.retain_grad() if probabilities.requires_grad else probabilities.requires_grad_()
+        if module in self._retained:
+            num_begun, before = self._retained[module]
+            if num_begun != self._num_begun:
+                self._retained.clear()  # another forward has begun
+            elif before.requires_grad:
+                return  # gradient checkpointing calls again in the backward: the first call's tensor has the gradient
+            # Else checkpointing is reentrant, its forward has no graph, and the second call's tensor has the gradient.
         self._retained[module] = (self._num_begun, probabilities)
 
 
@@ -61,8 +63,8 @@ def retain_attention(model: nn.Module) -> Iterator[RetainedAttentions]:
     """Run the model with explicit attention inside the block and keep every layer's probabilities.
 
     Memory grows with tokens squared; [`explain`] needs none of it. The model's own attention implementation is back
-    after
-    the block, also after an exception; what was retained stays usable.
+    after the block, also after an exception; what was retained stays usable. With gradient checkpointing, run the
+    backward inside the block: it computes the attention once more.
 
     Args:
         model (`nn.Module`): A transformers model, or one wrapped by PEFT, on the attention interface.

@@ -32,8 +32,7 @@ def choose_target(target: Target, logits: torch.Tensor) -> Choice:
 
     Args:
         target: None (the predicted class; of a model with one output, that output), an int, (batch,) or (batch,
-            targets)
-            ints, or a callable from logits to one scalar an image.
+            targets) ints, or a callable from logits to one scalar an image.
         logits (`torch.Tensor` of shape (batch, classes)): What the model said, with its graph.
 
     Raises:
@@ -59,11 +58,13 @@ def _checked_indices(target: Any, logits: torch.Tensor) -> torch.Tensor:
         indices = torch.as_tensor(target, device=logits.device).clone()  # made in inference mode it could not be used
     except (TypeError, ValueError, RuntimeError) as error:
         raise _wrong_kind(target) from error
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+    empty = indices.numel() == 0  # of which torch makes floating point
+    if not empty and (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool):
         raise _wrong_kind(target)
+    indices = indices.long()
     if indices.ndim == 0:
         indices = indices.expand(batch)
-    if indices.ndim > 2 or indices.shape[0] != batch or indices.numel() == 0:
+    if indices.ndim > 2 or indices.shape[0] != batch or empty:
         raise ArgumentError(
             f"`target` must have one row for each of the {batch} images, shape ({batch},) or ({batch}, targets); "
             f"got shape {tuple(indices.shape)}. Pass one int for all images, or one entry an image."
@@ -74,13 +75,15 @@ def _checked_indices(target: Any, logits: torch.Tensor) -> torch.Tensor:
             f"`target` must be in [0, {classes - 1}] (the model has {classes} classes); got {wrong}. "
             "Look the index up in `model.config.label2id`."
         )
-    return indices.long()
+    return indices
 
 
 def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torch.Tensor:
     scores = target(logits)
     if not isinstance(scores, torch.Tensor) or scores.shape != logits.shape[:1] or not scores.requires_grad:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
+        if isinstance(scores, torch.Tensor) and not scores.requires_grad:
+            got += " without a gradient"
         raise ArgumentError(
             f"`target` must turn logits {tuple(logits.shape)} into one differentiable scalar an image, shape "
             f"({logits.shape[0]},); got {got}. Write it like `lambda logits: logits[:, 3] - logits[:, 5]`."
@@ -91,6 +94,5 @@ def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torc
 def _wrong_kind(target: Any) -> ArgumentTypeError:
     return ArgumentTypeError(
         "`target` must be None, an int, a tensor or list of ints of shape (batch,) or (batch, targets), or a "
-        "callable; "
-        f"got {target!r:.80}. Labels are understood by the pipeline; here pass `model.config.label2id[label]`."
+        f"callable; got {target!r:.80}. The pipeline understands labels; here pass `model.config.label2id[label]`."
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -15,10 +16,26 @@ from .errors import ArgumentError, NonFiniteError
 
 Start = Literal["value", "output", "head"]
 Visit = Callable[[int, torch.Tensor, torch.Tensor | None], None]
-_HALF_HEAD_SCALE = 2.0**10  # fp16 gradients of a head that averages thousands of tokens would underflow
-_HALF_PEAK = (
+NOT_IN_A_ROW = "its `last_hidden_state` does not come from all of its attention layers, one after another"
+NO_BACKBONE = "its logits do not depend on the backbone's `last_hidden_state`"
+# fp16 gradients live between 2^-24 and 2^16. Those of a head that averages thousands of tokens would underflow, those
+# of a head that normalises tiny features would overflow: the first scale that overflows nothing is taken.
+_HALF_HEAD_SCALES = (2.0**10, 1.0, 2.0**-10)
+_PEAK = (
     2.0**6
-)  # largest fp16 gradient to start the encoder's backward with: 2^10 below overflow, 2^20 above underflow
+)  # largest gradient to start the encoder's backward with: 2^10 below fp16's overflow, 2^20 above underflow
+
+
+class HeadGradient(NamedTuple):
+    """Gradient of a score with respect to the backbone's last hidden state: `relative * size`, at least float32.
+
+    Args:
+        relative (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of a size that any dtype holds, squared too.
+        size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
+    """
+
+    relative: torch.Tensor
+    size: torch.Tensor
 
 
 class Trace:
@@ -29,9 +46,14 @@ class Trace:
     Args:
         model (`nn.Module`): The classifier, its parameters frozen.
         start: "value", at the first layer's values (for gradients of values and outputs of all layers); "output", at
-            the
-            first layer's output (for gradients of outputs); "head", behind the last layer's attention (for the
+            the first layer's output (for gradients of outputs); "head", behind the last layer's attention (for the
             readout).
+
+    Attributes:
+        layers (`list` of [`AttentionCall`]): First layer first.
+        outputs (`list` of `torch.Tensor` of shape (batch, heads, tokens, head_dim)): The layers' outputs; none with
+            start "head".
+        logits (`torch.Tensor` of shape (batch, classes)): At least float32; a leaf, to make scores from.
     """
 
     logits: torch.Tensor
@@ -39,9 +61,7 @@ class Trace:
     def __init__(self, model: nn.Module, start: Start) -> None:
         self.model = model
         self.layers: list[AttentionCall] = []
-        self.outputs: list[
-            torch.Tensor
-        ] = []  # (batch, heads, tokens, head_dim) a layer; with start "head" none is kept
+        self.outputs: list[torch.Tensor] = []
         self._start = start
         self._hidden: torch.Tensor | None = None
 
@@ -60,9 +80,9 @@ class Trace:
             **model_kwargs: Handed to the model.
 
         Raises:
-            ArgumentError: If the model refuses the size, or has no logits.
             NonFiniteError: If a logit is NaN or infinite.
-            UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens.
+            UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens, or if there
+                are no logits.
         """
         self._batch = pixel_values.shape[0]
         with ExitStack() as stack:
@@ -75,6 +95,12 @@ class Trace:
             raise unsupported(self.model, "it returns no logits of shape (batch, classes)")
         if not self.layers:
             raise unsupported(self.model, OFF_THE_INTERFACE)
+        if len(self.layers) != (num_layers := _num_layers(self.layers[0])):
+            raise unsupported(
+                self.model,
+                f"{len(self.layers)} of the {num_layers} layers in its config go through transformers' attention "
+                "interface",
+            )
         if not logits.isfinite().all():
             rows = (~logits.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
             raise NonFiniteError(
@@ -83,7 +109,8 @@ class Trace:
             )
         if self.hidden.shape[:2] != (self._batch, self.layers[0].query.shape[2]):
             raise unsupported(self.model, "its head does not read the tokens of its attention")
-        self.logits = logits
+        self._own_logits = logits
+        self.logits = at_least_float32(logits.detach()).requires_grad_()
 
     def begin(self) -> None:
         """Part of the recorder's protocol; a trace sees a single forward."""
@@ -95,8 +122,7 @@ class Trace:
             call.value = call.value.detach().requires_grad_()
         bias = None if call.bias is None else call.bias.to(call.query.dtype)
         output = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=bias, scale=call.scaling)
-        num_layers = getattr(getattr(call.module, "config", None), "num_hidden_layers", 1)
-        last = len(self.layers) + 1 == num_layers
+        last = len(self.layers) + 1 == _num_layers(call)
         if (self._start == "output" and first) or (self._start == "head" and last):
             output = output.detach().requires_grad_()
         if self._start != "head":
@@ -104,85 +130,99 @@ class Trace:
         self.layers.append(call)
         return output, None
 
-    def head_gradient(self, score: torch.Tensor) -> torch.Tensor:
-        """Gradient of one scalar an image with respect to the backbone's last hidden state.
+    def head_gradient(self, score: torch.Tensor) -> HeadGradient:
+        """Differentiate one scalar an image with respect to the backbone's last hidden state.
 
         Args:
             score (`torch.Tensor` of shape (batch,)): Made from `logits`.
 
         Returns:
-            `torch.Tensor` of shape (batch, tokens, hidden_size): At least float32.
+            [`HeadGradient`]
 
         Raises:
             ArgumentError: If some image's score does not depend on the hidden state.
+            NonFiniteError: If a gradient is NaN or infinite.
         """
         hidden = self.hidden
         if not hidden.requires_grad:
-            raise unsupported(
-                self.model, f"only {len(self.layers)} of its layers use transformers' attention interface"
-            )
-        scale = _HALF_HEAD_SCALE if hidden.dtype == torch.float16 else 1.0
-        weights = torch.full_like(score, scale)
-        (gradient,) = torch.autograd.grad(score, hidden, weights, retain_graph=True, allow_unused=True)
-        if gradient is None:
-            raise unsupported(self.model, "its logits do not depend on the backbone's `last_hidden_state`")
-        gradient = at_least_float32(gradient) / scale
-        if not gradient.isfinite().all():
-            raise _gradients_not_finite(self.model)
-        silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
-        if silent:
-            raise ArgumentError(
-                f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} "
-                "of the "
-                "batch. Choose another target, or check that the classifier's weights are not all zero."
-            )
-        return gradient
+            raise unsupported(self.model, NOT_IN_A_ROW)
+        if not self._own_logits.requires_grad:
+            raise unsupported(self.model, NO_BACKBONE)
+        slope, size = self._slope(score)
+        for scale in _HALF_HEAD_SCALES if self._in_half() else (1.0,):
+            upstream = (slope * scale).to(self._own_logits.dtype)
+            (gradient,) = torch.autograd.grad(self._own_logits, hidden, upstream, retain_graph=True, allow_unused=True)
+            if gradient is None:
+                raise unsupported(self.model, NO_BACKBONE)
+            if gradient.isfinite().all():
+                break
+        else:
+            raise _not_finite("Check the model's weights, or load it in bfloat16 or float32: float16 can overflow.")
+        gradient = at_least_float32(gradient)
+        _check_each_depends(gradient)
+        lift = _power_of_two(gradient) / _PEAK
+        return HeadGradient(gradient / lift[:, :, None], lift * size.to(lift.device) / scale)
+
+    def _slope(self, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient of the score with respect to the logits, and the power of two (batch, 1) it has been divided by."""
+        (slope,) = torch.autograd.grad(
+            score, self.logits, torch.ones_like(score), retain_graph=True, allow_unused=True
+        )
+        slope = torch.zeros_like(self.logits) if slope is None else slope
+        if not slope.isfinite().all():
+            raise _not_finite("Check that `target` has a finite slope everywhere.")
+        _check_each_depends(slope)
+        size = _power_of_two(slope)
+        return slope / size, size
 
     def backward(self, hidden_gradient: torch.Tensor, visit: Visit, *, retain_graph: bool) -> None:
         """Walk back from the last layer to the first.
 
         Args:
-            hidden_gradient (`torch.Tensor` of shape (batch, tokens, hidden_size)): What [`head_gradient`] gave.
+            hidden_gradient (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of the last hidden state.
             visit (`Callable`): Called for each layer with its index, `dO` and, with start "value", `dV`, both
-                (batch, heads, tokens, head_dim), at least float32, in logits per unit.
+                (batch, heads, tokens, head_dim), at least float32.
             retain_graph (`bool`): Whether another backward follows.
+
+        Raises:
+            UnsupportedModelError: If some layer has no part in the hidden state.
         """
-        scale = self._scale(hidden_gradient)
         output_grads: dict[int, torch.Tensor] = {}
+        visited = []
         with_value = self._start == "value"
 
         def on_output(index: int, gradient: torch.Tensor) -> None:
-            output_grads[index] = (
-                at_least_float32(gradient) / scale if scale is not None else at_least_float32(gradient)
-            )
-            if not with_value:
-                visit(index, output_grads.pop(index), None)
+            if with_value:
+                output_grads[index] = at_least_float32(gradient)  # until the gradient of the values arrives
+            else:
+                arrive(index, at_least_float32(gradient), None)
 
         def on_value(index: int, gradient: torch.Tensor) -> None:
-            value_grad = at_least_float32(gradient) / scale if scale is not None else at_least_float32(gradient)
-            visit(index, output_grads.pop(index), value_grad)
+            arrive(index, output_grads.pop(index), at_least_float32(gradient))
+
+        def arrive(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
+            visited.append(index)
+            visit(index, output_grad, value_grad)
 
         with ExitStack() as stack:
             for index, (layer, output) in enumerate(zip(self.layers, self.outputs, strict=True)):
-                stack.callback(output.register_hook(lambda gradient, i=index: on_output(i, gradient)).remove)
+                stack.callback(output.register_hook(partial(on_output, index)).remove)
                 if with_value:
-                    stack.callback(layer.value.register_hook(lambda gradient, i=index: on_value(i, gradient)).remove)
+                    stack.callback(layer.value.register_hook(partial(on_value, index)).remove)
             start = self.layers[0].value if with_value else self.outputs[0]
-            if scale is not None:
-                hidden_gradient = hidden_gradient * scale[:, 0]
             upstream = hidden_gradient.to(self.hidden.dtype)
-            torch.autograd.grad(self.hidden, start, upstream, retain_graph=retain_graph)
+            torch.autograd.grad(self.hidden, start, upstream, retain_graph=retain_graph, allow_unused=True)
+        if visited != list(reversed(range(len(self.layers)))):
+            raise unsupported(self.model, NOT_IN_A_ROW)
 
-    def _scale(self, hidden_gradient: torch.Tensor) -> torch.Tensor | None:
-        """A power of two for every image, (batch, 1, 1, 1), by which fp16 gradients are lifted out of underflow."""
-        if self.hidden.dtype != torch.float16:
-            return None
-        peak = hidden_gradient.abs().amax(dim=(1, 2))
-        return torch.exp2(torch.floor(torch.log2(_HALF_PEAK / peak)))[:, None, None, None]
+    def _in_half(self) -> bool:
+        """Whether some of the gradients are fp16, in a model of that dtype or under autocast."""
+        tensors = [self.hidden, self._own_logits, *(layer.query for layer in self.layers)]
+        return any(tensor.dtype == torch.float16 for tensor in tensors)
 
     def _keep_hidden(self, module: nn.Module, inputs: Any, output: Any) -> None:
         hidden = getattr(output, "last_hidden_state", None)
-        if is_recording(self) and isinstance(hidden, torch.Tensor) and hidden.ndim == 3:
+        if is_recording(module, self) and isinstance(hidden, torch.Tensor) and hidden.ndim == 3:
             self._hidden = hidden  # the outermost model inside the classifier is the last to return
 
     def _check(self, call: AttentionCall) -> None:
@@ -196,8 +236,25 @@ class Trace:
             )
 
 
-def _gradients_not_finite(model: nn.Module) -> NonFiniteError:
-    return NonFiniteError(
-        "The gradients must be finite; got NaN or infinity. Check the model's weights, or load it with "
-        "`dtype=torch.bfloat16` or `torch.float32`: float16 can overflow."
-    )
+def _power_of_two(tensor: torch.Tensor) -> torch.Tensor:
+    """The largest one, (batch, 1), that each image's largest magnitude in (batch, ...) reaches."""
+    return tensor.flatten(1).abs().amax(dim=1, keepdim=True).log2().floor().exp2()
+
+
+def _num_layers(call: AttentionCall) -> int | None:
+    """How many layers the encoder of an attention module has, by its config."""
+    return getattr(getattr(call.module, "config", None), "num_hidden_layers", None)
+
+
+def _check_each_depends(gradient: torch.Tensor) -> None:
+    """Raise if some image's gradient (batch, ...) is zero everywhere."""
+    silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
+    if silent:
+        raise ArgumentError(
+            f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} of the "
+            "batch. Choose another target, or check that the classifier's weights are not all zero."
+        )
+
+
+def _not_finite(advice: str) -> NonFiniteError:
+    return NonFiniteError(f"The gradients must be finite; got NaN or infinity. {advice}")

@@ -9,7 +9,7 @@ from .errors import ArgumentError, NonFiniteError
 from .head_scores import head_contribution, head_weights, l1_norm, l2_norm, token_contribution
 from .methods import LayerView, get_method
 from .patches import Grid, to_grid
-from .trace import Start, Trace
+from .trace import HeadGradient, Start, Trace
 
 NORMS = {"l1": l1_norm, "l2": l2_norm}
 
@@ -49,16 +49,15 @@ class Walk:
     Args:
         trace ([`Trace`]): A forward whose graph begins at `request.start`.
         request ([`Request`]): What is asked for.
-        hidden_gradient (`torch.Tensor` of shape (batch, tokens, hidden_size)): The explained score's gradient at the
-            backbone's last hidden state.
+        head_gradient ([`HeadGradient`]): The explained score's gradient at the backbone's last hidden state.
     """
 
-    def __init__(self, trace: Trace, request: Request, hidden_gradient: torch.Tensor) -> None:
+    def __init__(self, trace: Trace, request: Request, head_gradient: HeadGradient) -> None:
         self._trace = trace
         self._request = request
         self._method = get_method(request.method)
-        self._hidden_gradient = hidden_gradient
-        norms = hidden_gradient.norm(dim=-1)
+        self._head_gradient = head_gradient
+        norms = head_gradient.relative.norm(dim=-1)
         self.readout = norms / norms.sum(dim=-1, keepdim=True)
         self._row = self.readout if self._method.from_readout else torch.zeros_like(self.readout)
         self._head_score: dict[int, torch.Tensor] = {}
@@ -73,7 +72,7 @@ class Walk:
             retain_graph (`bool`): Whether another walk over the same trace follows.
         """
         if self._request.start != "head":
-            self._trace.backward(self._hidden_gradient, self._visit, retain_graph=retain_graph)
+            self._trace.backward(self._head_gradient.relative, self._visit, retain_graph=retain_graph)
             return
         for index in reversed(range(len(self._trace.layers))):
             self._visit(index, None, None)
@@ -97,26 +96,28 @@ class Walk:
         if not all(tensor.isfinite().all() for tensor in found.values() if tensor is not None):
             raise NonFiniteError(
                 "The gradients must be finite; got NaN or infinity inside the encoder. Check the model's weights, "
-                "or load "
-                "it with `dtype=torch.bfloat16` or `torch.float32`: float16 can overflow."
+                "or load it in bfloat16 or float32: float16 can overflow."
             )
         return found
 
     def _visit(self, index: int, output_grad: torch.Tensor | None, value_grad: torch.Tensor | None) -> None:
         call = self._trace.layers[index]
+        size = self._head_gradient.size.to(call.query.device)  # with a device map the layers live apart
         if output_grad is not None:
-            self._head_contribution[index] = head_contribution(self._trace.outputs[index].detach(), output_grad)
+            self._head_contribution[index] = head_contribution(self._trace.outputs[index].detach(), output_grad) * size
         by_token = None
         if value_grad is not None:
-            by_token = self._token_contribution[index] = token_contribution(call.value.detach(), value_grad)
+            by_token = token_contribution(call.value.detach(), value_grad) * size[:, :, None]
+            self._token_contribution[index] = by_token
         weights = None
         if self._method.weights == "uniform":
             batch, heads = call.query.shape[:2]
-            weights = self._row.new_full((batch, heads), 1 / heads)
+            weights = self._row.new_full((batch, heads), 1 / heads, device=call.query.device)
         elif self._method.weights == "gradient":
             assert output_grad is not None
-            score = self._head_score[index] = NORMS[self._request.norm](output_grad, call.value.detach())
+            score = NORMS[self._request.norm](output_grad, call.value.detach())
             weights = head_weights(score)
+            self._head_score[index] = score * size
         if weights is not None:
             self._head_importance[index] = weights
         if self._request.return_maps and index >= self._request.start_layer:
@@ -126,6 +127,7 @@ class Walk:
                 residual_weight=self._request.residual_weight,
                 head_weights=weights,
                 output_grad=output_grad,
+                gradient_size=size,
                 token_contribution=by_token,
             )
             self._row = self._method.step(self._row.to(call.query.device), view)
@@ -135,7 +137,7 @@ def _by_layer(found: dict[int, torch.Tensor]) -> torch.Tensor | None:
     """Stack per-layer tensors (batch, heads, ...) as (batch, layers, heads, ...)."""
     if not found:
         return None
-    device = found[0].device  # with a device map the layers live apart
+    device = found[0].device
     return torch.stack([found[index].to(device) for index in sorted(found)], dim=1)
 
 

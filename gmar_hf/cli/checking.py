@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import transformers
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +13,7 @@ from ..labels import printable
 from ..parity import TOLERANCE, check_parity
 from ..patches import pair
 from ..placement import check_placeable
-from .loading import checked_device
+from .loading import checked_device, load_image_processor, load_model
 
 
 def check_model(name: str, revision: str | None, device: str | None, *, show: bool) -> dict[str, Any]:
@@ -31,8 +30,7 @@ def check_model(name: str, revision: str | None, device: str | None, *, show: bo
             "unsupported".
     """
     place = checked_device(device) or torch.device("cpu")
-    model = transformers.AutoModelForImageClassification.from_pretrained(name, revision=revision, dtype=torch.float32)
-    model = model.to(place).eval()
+    model = load_model(name, revision, torch.float32).to(place).eval()
     summary: dict[str, Any] = {"model": name, "class": type(model).__name__}
     try:
         summary.update(_measure(model, place))
@@ -76,10 +74,7 @@ def _measure(model: Any, device: torch.device) -> dict[str, Any]:
 
 def _processor(name: str, revision: str | None) -> str:
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, ImportError) as error:
-        return f"none ({' '.join(str(error).split())[:200]})"
-    try:
+        processor = load_image_processor(name, revision)
         check_placeable(processor)
     except GMARError as error:
         return str(error)

@@ -1,9 +1,9 @@
 """The commands. Exit codes: 0 done, 1 bad input (one line says what to do), 2 wrong usage."""
 
+import io
 import json
-import os
+import re
 import sys
-import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +60,7 @@ def explain(
         list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
     ] = None,
     versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Explain the best K labels. [default: 1]")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels. [default: 1]")] = None,
     method: Annotated[Method, typer.Option(help="How the map is made.")] = _GMAR,
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8,
@@ -126,28 +126,22 @@ def check(
 
 def main() -> None:
     """Run the command line; what a user can mend ends in one line on standard error and exit code 1."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a label may hold letters that a terminal lacks
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         app()
     except (GMARError, OSError) as error:
-        # OSError: what transformers raises for a model that is missing, gated or offline.
-        _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        raise SystemExit(130) from None
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"gmar-hf: {printable(message)}\n")
-    raise SystemExit(1)
+        sys.stderr.write(f"gmar-hf: {printable(' '.join(str(error).split()))}\n")
+        raise SystemExit(1) from None
 
 
 def _label(text: str) -> str | int:
-    """An index where the text is a number; no label of a classifier is."""
-    return int(text) if text.isdecimal() else text
+    """An index where the text is digits, also where a label is."""
+    return int(text) if re.fullmatch(r"\d{1,9}", text) else text
 
 
 def _echo_json(summary: Any) -> None:
-    typer.echo(json.dumps(summary, indent=2, ensure_ascii=False, default=os.fspath))
+    typer.echo(json.dumps(summary, indent=2))

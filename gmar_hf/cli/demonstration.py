@@ -37,9 +37,8 @@ def demonstrate(out: Path, seed: int, *, show: bool) -> list[dict[str, Any]]:
         show (`bool`): Whether to print what was found.
 
     Returns:
-        `list[dict]`: One dict for each scene, target and method: label, score, energy on the garment and on the other
-            one
-        (share of the map's positive part inside the mask), file.
+        `list[dict]`: One dict for each scene, method and target: label, score, energy on the garment and on the other
+            one (share of the map's positive part inside the mask), file.
     """
     make_folder(out)
     model, image_processor = demo.load("vit")
@@ -61,7 +60,7 @@ def demonstrate(out: Path, seed: int, *, show: bool) -> list[dict[str, Any]]:
     scene, results = shown[0]
     best = results["contribution"][0]
     _save_figure(_contact_sheet(shown), out / "contact-sheet.png")
-    figure = plot_head_maps(best["head_maps"], title=f"Contribution of every head to {best['label']!r} (logits)")
+    figure = plot_head_maps(best["head_maps"], title=f"What every head adds to {best['label']!r}", label="logits")
     _save_figure(figure, out / "head-maps.png")
     with replacing(out / "demo.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
@@ -107,21 +106,24 @@ def _picture(image: Image.Image, result: dict) -> Image.Image:
 
 
 def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> Figure:
-    """One row a target: the scene, the map of each method, the heads' contributions."""
-    rows = [(scene, number) for scene, _ in shown for number in range(len(scene["labels"]))]
+    """One row a target: the scene with the target outlined, the map of each method, the heads' contributions."""
+    rows = [(scene, results, number) for scene, results in shown for number in range(len(scene["labels"]))]
     figure = Figure(figsize=(11, 2.5 * len(rows)), layout="constrained")
+    title = "How much of each map lies on the garment asked for (outlined); area: its share of the picture"
+    figure.suptitle(title, fontsize="medium")
     grid = figure.subplots(len(rows), len(METHODS) + 2, squeeze=False)
-    for row, (axes, (scene, number)) in enumerate(zip(grid, rows, strict=True)):
-        results = shown[row // 2][1]
-        label = results["gmar"][number]["label"]
+    for axes, (scene, results, number) in zip(grid, rows, strict=True):
+        target = scene["labels"][number]
+        mask = scene["masks"][target]
         axes[0].imshow(_enlarge(scene["image"]))
-        axes[0].set_title(" and ".join(LABELS[index] for index in scene["labels"]), fontsize="medium")
-        axes[0].set_ylabel(f"why {label!r}?")
+        axes[0].contour(np.kron(mask, np.ones((_ENLARGED, _ENLARGED))), levels=[0.5], colors="white", linewidths=1)
+        axes[0].set_title(f"area: {mask.mean():.0%}", fontsize="medium")
+        axes[0].set_ylabel(f"why {LABELS[target]!r}?")
         for ax, method in zip(axes[1:], METHODS, strict=False):
             result = results[method][number]
             energy = _describe(scene, result, 0, method)["energy_on_target"]
             ax.imshow(_picture(scene["image"], result))
-            ax.set_title(f"{method}: {energy:.0%} on the {label}", fontsize="medium")
+            ax.set_title(f"{method}: {energy:.0%}", fontsize="medium")
         for ax in axes[:-1]:
             ax.set(xticks=[], yticks=[])
         contribution = results["gmar"][number]["head_contribution"]
@@ -135,7 +137,7 @@ def _save_figure(figure: Any, path: Path) -> None:
 
 
 def _print(summary: list[dict[str, Any]], out: Path) -> None:
-    table = Table("scene", "why", "score", "method", "on the garment", "on the other")
+    table = Table("scene", "label", "score", "method", "on the garment", "on the other")
     for entry in summary:
         table.add_row(
             str(entry["scene"]),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..files import replacing
 from ..images import read_image
 from ..labels import printable
 from ..pipeline import GMARExplainer
-from .inputs import expand, safe, stem
+from .inputs import expand, safe, stem, unique
 from .loading import load_explainer
 
 _FEW = 4  # images up to which no progress bar is worth showing
@@ -56,7 +57,9 @@ def explain_images(
     make_folder(out)
     explainer = load_explainer(model, revision, device, {**parameters, "return_overlay": True})
     settings = {"model": model, "revision": revision, **parameters, "versions": versions()}
-    names = unique([safe(stem(source), 100) for source in sources])
+    names = unique([safe(stem(source), 100) for source in sources], set())
+    # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
+    pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
     summary = []
     with tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None) as bar:
         for source, name, found in zip(sources, names, _explained(explainer, sources, batch_size), strict=True):
@@ -65,7 +68,7 @@ def explain_images(
                 tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
                 summary.append({"image": source, "error": message})
             else:
-                summary.append(_write(out, name, source, found, settings))
+                summary.append(_write(out, name, pictures, source, found, settings))
             bar.update()
     if show:
         _print_table(summary, out)
@@ -80,32 +83,11 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / ".gmar-hf") as temporary:
-            temporary.touch()
-        (folder / ".gmar-hf").unlink()
-    except (OSError, ArgumentError) as error:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
         raise ArgumentError(
-            f"`--out` must be a folder that can be written; got {str(folder)!r}. Choose another."
+            f"`--out` must be a folder that can be written; got {str(folder)!r} ({error.strerror}). Choose another."
         ) from error
-
-
-def unique(names: list[str]) -> list[str]:
-    """The names, those that occur again with a number behind them; case does not tell files apart everywhere.
-
-    Example:
-        >>> unique(["cat", "dog", "cat"])
-        ['cat', 'dog', 'cat-2']
-    """
-    taken: set[str] = set()
-    found = []
-    for name in names:
-        number, free = 1, name
-        while free.casefold() in taken:
-            number += 1
-            free = f"{name}-{number}"
-        taken.add(free.casefold())
-        found.append(free)
-    return found
 
 
 def _explained(explainer: GMARExplainer, sources: list[str], batch_size: int) -> Iterator[list[dict] | Exception]:
@@ -130,9 +112,11 @@ def _attempt(function: Any, *args: Any, **kwargs: Any) -> Any:
         return error
 
 
-def _write(out: Path, name: str, source: str, results: list[dict], settings: dict[str, Any]) -> dict[str, Any]:
+def _write(
+    out: Path, name: str, taken: set[str], source: str, results: list[dict], settings: dict[str, Any]
+) -> dict[str, Any]:
     """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
-    pictures = unique([f"{name}-{safe(result['label'])}" for result in results])
+    pictures = unique([f"{name}-{safe(result['label'])}" for result in results], taken)
     for picture, result in zip(pictures, results, strict=True):
         with replacing(out / f"{picture}.png") as temporary:
             result["overlay"].save(temporary)
@@ -148,7 +132,7 @@ def _write(out: Path, name: str, source: str, results: list[dict], settings: dic
     ]
     entry = {"image": source, "results": shown, "files": files}
     with replacing(out / f"{name}.json") as temporary:
-        text = json.dumps({**entry, "settings": settings}, indent=2, ensure_ascii=False)
+        text = json.dumps({**entry, "settings": settings}, indent=2)
         temporary.write_text(text, encoding="utf-8")
     return {**entry, "files": {"json": f"{name}.json", **files}}
 

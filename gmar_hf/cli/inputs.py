@@ -1,11 +1,15 @@
 """From what a user typed to images' names."""
 
 import glob
+import unicodedata
 from pathlib import Path
 
 from PIL import Image
 
 from ..errors import ArgumentError
+
+# Formats that Pillow knows by name without a decoder of its own: in a folder these are no images.
+_NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 def expand(arguments: list[str]) -> list[str]:
@@ -18,11 +22,14 @@ def expand(arguments: list[str]) -> list[str]:
         ArgumentError: If a folder holds no images, or a glob matches nothing.
     """
     found: list[str] = []
+    suffixes = _suffixes()
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
+        if argument and path.is_dir():  # an empty name, of an unset variable, is not this folder
             here = sorted(
-                str(file) for file in path.iterdir() if file.is_file() and file.suffix.lower() in _suffixes()
+                str(file)
+                for file in path.iterdir()
+                if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
             )
             if not here:
                 raise ArgumentError(
@@ -44,17 +51,41 @@ def stem(source: str) -> str:
     return Path(source.split("?")[0].split("#")[0] if _is_url(source) else source).stem or "image"
 
 
-def safe(text: str, length: int = 60) -> str:
-    """Text as part of a file name on every system.
+def safe(text: str, num_bytes: int = 60) -> str:
+    """Text as part of a file name on every system, of at most so many bytes in UTF-8.
 
     Example:
         >>> safe("../tabby, tabby cat")
         'tabby_tabby_cat'
     """
+    text = unicodedata.normalize("NFC", text)
     kept = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in text)
     while "__" in kept:
         kept = kept.replace("__", "_")
-    return kept.strip("._")[:length].rstrip("._") or "label"
+    cut = kept.strip("._").encode()[:num_bytes].decode(errors="ignore")
+    return cut.rstrip("._") or "unnamed"
+
+
+def unique(names: list[str], taken: set[str]) -> list[str]:
+    """The names, those that are taken with a number behind them; case does not tell files apart everywhere.
+
+    Args:
+        names (`list[str]`): What files would be called.
+        taken (`set[str]`): Names in use; the new ones are added.
+
+    Example:
+        >>> unique(["cat", "dog", "Cat"], set())
+        ['cat', 'dog', 'Cat-2']
+    """
+    found = []
+    for name in names:
+        number, free = 1, name
+        while free.casefold() in taken:
+            number += 1
+            free = f"{name}-{number}"
+        taken.add(free.casefold())
+        found.append(free)
+    return found
 
 
 def _is_url(text: str) -> bool:
@@ -62,4 +93,5 @@ def _is_url(text: str) -> bool:
 
 
 def _suffixes() -> set[str]:
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    extensions = Image.registered_extensions()  # loads Pillow's plugins, which fill `OPEN`
+    return {suffix for suffix, name in extensions.items() if name in Image.OPEN and name not in _NOT_DECODED}

@@ -3,24 +3,58 @@
 from typing import Any
 
 import torch
-import transformers
+import typer
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..errors import ArgumentError
-from ..pipeline import TASK, GMARExplainer
+from ..labels import printable
+from ..pipeline import GMARExplainer
 
 
 def load_explainer(model: str, revision: str | None, device: str | None, parameters: dict[str, Any]) -> GMARExplainer:
     """The pipeline for a model's name or folder.
 
+    Args:
+        model (`str`), revision (`str`, *optional*): What to load.
+        device (`str`, *optional*): Where to run; a GPU where there is one.
+        parameters (`dict[str, Any]`): Of the pipeline; those that are None are left at their defaults.
+
     Raises:
-        ArgumentError: If there is no such device, or a parameter is wrong.
-        OSError: If the model cannot be loaded; transformers says why.
+        ArgumentError: If it cannot be loaded, there is no such device, or a parameter is wrong.
     """
-    given = {name: value for name, value in parameters.items() if value is not None}
-    explainer: Any = transformers.pipeline(
-        TASK, model=model, revision=revision, device=checked_device(device), **given
+    place = checked_device(device)
+    return GMARExplainer(
+        model=load_model(model, revision),
+        image_processor=load_image_processor(model, revision),
+        device=place,
+        **{name: value for name, value in parameters.items() if value is not None},
     )
-    return explainer
+
+
+def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
+    """An image classifier of transformers; says on standard error if a part of it is untrained.
+
+    Raises:
+        ArgumentError: If it cannot be loaded; the message holds what transformers says.
+    """
+    model, info = _load(AutoModelForImageClassification, name, revision, dtype=dtype, output_loading_info=True)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        typer.echo(
+            f"gmar-hf: {printable(name)} has no weights for {', '.join(missing[:3])}{' ...' if missing[3:] else ''}: "
+            "these are random now, and what is explained is too.",
+            err=True,
+        )
+    return model
+
+
+def load_image_processor(name: str, revision: str | None) -> Any:
+    """The image processor of a model.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
+    return _load(AutoImageProcessor, name, revision)
 
 
 def checked_device(device: str | None) -> torch.device | None:
@@ -35,5 +69,16 @@ def checked_device(device: str | None) -> torch.device | None:
         found = torch.device(device)
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise ArgumentError(f"`device` must be one that this machine has; got {device!r}. Use cpu.") from error
+        raise ArgumentError(f"`--device` must be one that this machine has; got {device!r}. Use cpu.") from error
     return found
+
+
+def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
+    try:
+        return loader.from_pretrained(name, revision=revision, **kwargs)
+    except Exception as error:  # broken files end in errors of any kind: ValueError, SafetensorError, ImportError, ...
+        reason = " ".join(str(error).split())
+        raise ArgumentError(
+            "`--model` must be the Hub id or the folder of an image classifier with its image processor; got "
+            f"{name!r} ({reason if len(reason) <= 300 else reason[:300] + '...'}). Check the name and the connection."
+        ) from error

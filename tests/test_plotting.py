@@ -1,0 +1,188 @@
+import math
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from explainers import make_explainer, photo
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.plotting import overlay, plot_explanation, plot_head_importance, plot_head_maps
+
+NASTY = "a$b^c$ \\alpha \x1b[2J\n_{x}"
+SIGNED = np.linspace(-1, 2, 12).reshape(3, 4)
+
+
+def draw(figure, tmp_path):
+    """Renders a figure; matplotlib complains only then."""
+    figure.savefig(tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+# overlay
+
+
+def test_overlay_of_no_heat_is_the_muted_image():
+    image = photo()
+    laid = overlay(image, Image.new("L", image.size))
+    assert (laid.mode, laid.size) == ("RGB", image.size)
+    grey = np.asarray(image.convert("L").convert("RGB"), dtype=float)
+    np.testing.assert_allclose(np.asarray(laid), (grey + np.asarray(image)) / 2, atol=0.51)
+
+
+def test_overlay_where_it_is_hottest_is_the_end_of_the_colour_map():
+    image = photo()
+    heat = Image.new("L", image.size)
+    heat.paste(255, (10, 10, 20, 20))
+    hot = np.asarray(overlay(image, heat, alpha=1.0, colormap="viridis"))[12, 12]
+    np.testing.assert_allclose(hot, np.array(matplotlib.colormaps["viridis"](1.0)[:3]) * 255, atol=1)
+    cold = np.asarray(overlay(image, heat, alpha=0.0))
+    np.testing.assert_array_equal(cold, np.asarray(overlay(image, Image.new("L", image.size))))
+
+
+def test_more_heat_means_more_colour():
+    black, heats = Image.new("RGB", (4, 1)), Image.fromarray(np.array([[0, 60, 130, 255]], np.uint8))
+    brightness = np.asarray(overlay(black, heats), dtype=int).sum(axis=-1)[0]
+    assert (np.diff(brightness) > 0).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_overlay_on_images_of_every_mode(mode):
+    image = photo().convert(mode)
+    before = image.tobytes()
+    assert overlay(image, Image.new("L", image.size, 128)).mode == "RGB"
+    assert image.tobytes() == before
+
+
+def test_overlay_refuses():
+    image, heat = photo(), Image.new("L", (60, 40))
+    with pytest.raises(ArgumentError) as caught:
+        overlay(image, Image.new("L", (40, 60)))
+    assert str(caught.value) == "`heatmap` must be of the image's size (60, 40); got (40, 60)."
+    for alpha in (-0.1, 1.1, math.nan):
+        with pytest.raises(ArgumentError, match=rf"^`alpha` must be in \[0, 1\]; got {alpha}\."):
+            overlay(image, heat, alpha=alpha)
+    with pytest.raises(ArgumentError) as caught:
+        overlay(image, heat, colormap="lava")
+    assert str(caught.value) == "`colormap` must be one that matplotlib knows, such as 'viridis'; got 'lava'."
+
+
+# heads
+
+
+def test_head_importance(tmp_path):
+    for scores in (SIGNED, torch.tensor(SIGNED, requires_grad=True), torch.tensor(SIGNED).bfloat16(), SIGNED.tolist()):
+        ax = plot_head_importance(scores, title=NASTY, label=NASTY)
+        assert isinstance(ax, Axes)
+        (drawn,) = ax.images
+        assert drawn.get_array().shape == (3, 4)
+        assert (drawn.norm.vmin, drawn.norm.vcenter, drawn.norm.vmax) == (-2, 0, 2)
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("head", "layer")
+        assert draw(ax.figure, tmp_path).std() > 10
+
+
+def test_numbers_that_are_not_negative_start_at_zero(tmp_path):
+    ax = plot_head_importance(np.abs(SIGNED))
+    assert (ax.images[0].norm.vmin, ax.images[0].norm.vmax) == (0, 2)
+    draw(plot_head_importance(np.zeros((2, 2))).figure, tmp_path)
+    draw(plot_head_importance(-np.ones((1, 1))).figure, tmp_path)
+
+
+def test_axes_and_figures_of_the_user_are_used():
+    figure = Figure()
+    ax = figure.subplots()
+    assert plot_head_importance(SIGNED, ax=ax) is ax
+    figure = Figure()
+    assert plot_head_maps(np.ones((2, 3, 4, 5)), figure=figure) is figure
+    halves = Figure().subfigures(1, 2)
+    assert plot_head_maps(np.ones((2, 3, 4, 5)), figure=halves[1]) is halves[1]
+
+
+def test_head_maps(tmp_path):
+    maps = np.random.default_rng(0).normal(size=(3, 4, 5, 7))
+    figure = plot_head_maps(maps, title=NASTY, label="logits")
+    panels = [ax for ax in figure.axes if ax.images]
+    assert len(panels) == 12
+    assert len({(ax.images[0].norm.vmin, ax.images[0].norm.vmax) for ax in panels}) == 1
+    np.testing.assert_array_equal(panels[5].images[0].get_array(), maps[1, 1])
+    assert draw(figure, tmp_path).std() > 10
+    assert {"head 3", "layer 2", "logits"} <= set(texts(figure))
+    chosen = plot_head_maps(torch.tensor(maps), layers=[2, 0])
+    assert {"layer 2", "layer 0"} <= set(texts(chosen))
+    np.testing.assert_array_equal(chosen.axes[0].images[0].get_array(), maps[2, 0])
+
+
+def test_text_is_never_mathematics(tmp_path):
+    ax = plot_head_importance(SIGNED, title="50$ and 60$ \\x")
+    assert not ax.title._preprocess_math(ax.title.get_text())[1]
+    assert ax.title._preprocess_math(ax.title.get_text())[0] == "50$ and 60$ \\x"
+
+
+@pytest.mark.parametrize("values", [np.ones((2, 3, 4)), np.ones(3), np.ones((0, 4)), 1.0])
+def test_shapes_that_are_refused(values):
+    with pytest.raises(ArgumentError) as caught:
+        plot_head_importance(values)
+    shape = np.asarray(values).shape
+    assert str(caught.value) == (
+        f"`scores` must have shape (layers, heads); got {shape}. Pass what belongs to one image."
+    )
+    with pytest.raises(ArgumentError, match=r"^`head_maps` must have shape \(layers, heads, rows, cols\); got "):
+        plot_head_maps(values)
+
+
+def test_other_refusals():
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ArgumentError, match=r"^`scores` must be finite; got NaN or infinity\.$"):
+            plot_head_importance([[1.0, bad]])
+    for layers in ([3], [-1], []):
+        with pytest.raises(ArgumentError) as caught:
+            plot_head_maps(np.ones((3, 2, 4, 4)), layers=layers)
+        assert str(caught.value) == f"`layers` must name layers in [0, 2]; got {layers}."
+
+
+# explanations
+
+
+@pytest.mark.parametrize("method", ["gmar", "contribution", "rollout", "gradient-rollout"])
+def test_explanations_as_the_pipeline_gives_them(method, tmp_path):
+    image = photo(size=(90, 60))
+    results = make_explainer()(image, top_k=2, method=method)
+    results[0]["label"] = NASTY
+    figure = plot_explanation(image, results, title=NASTY)
+    assert isinstance(figure, Figure)
+    assert len([ax for ax in figure.axes if ax.images]) == 6
+    assert draw(figure, tmp_path).std() > 10
+    heads = "head weights" if method == "rollout" else "head contributions"
+    assert texts(figure).count(heads) == 2
+
+
+def test_explanations_without_head_scores(tmp_path):
+    result = dict(
+        label="cat", score=0.5, heatmap=Image.new("L", (60, 40)), head_contribution=None, head_importance=None
+    )
+    draw(plot_explanation(photo(), [result]), tmp_path)
+
+
+def test_no_explanations():
+    with pytest.raises(ArgumentError) as caught:
+        plot_explanation(photo(), [])
+    assert str(caught.value) == "`results` must hold at least one explained target; got none."
+
+
+def test_pyplot_is_left_alone():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        import matplotlib.pyplot as plt
+    before = plt.get_fignums()
+    plot_head_importance(SIGNED)
+    plot_head_maps(np.ones((1, 1, 2, 2)))
+    assert plt.get_fignums() == before

@@ -1,0 +1,74 @@
+"""The README's code runs as it stands, on stand-ins for what would come from the Hub."""
+
+import re
+from pathlib import Path
+
+import pytest
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+import gmar_hf
+from gmar_hf.cli import main
+
+README = Path(__file__).parents[1] / "README.md"
+MODEL = "google/vit-base-patch16-224"
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of a language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch) -> Path:
+    """A folder with the images that the README names, and a tiny ViT with ImageNet's number of labels."""
+    labels = {index: f"class {index}" for index in range(1000)}
+    labels.update({281: "tabby, tabby cat", 287: "lynx, catamount"})
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=8,
+        id2label=labels,
+        label2id={label: index for index, label in labels.items()},
+    )
+    ViTForImageClassification(config).save_pretrained(tmp_path / "model")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "model")
+    for name, scene in zip(("cat.jpg", "a.jpg", "b.jpg"), gmar_hf.demo.scenes(3), strict=True):
+        scene["image"].save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_blocks_run(stand_in):
+    namespace: dict = {}
+    for block in blocks("python"):
+        assert MODEL in block or "explain" in block
+        exec(compile(block.replace(MODEL, str(stand_in / "model")), str(README), "exec"), namespace)
+    assert (stand_in / "why.png").stat().st_size > 0
+    assert gmar_hf.Explanation.load(stand_in / "out.safetensors").head_maps.shape == (4, 6, 8, 8, 8)
+    assert namespace["attentions"][3].grad.shape == (4, 8, 65, 65)
+
+
+def test_commands_are_those_of_the_command_line(stand_in, monkeypatch, capsys):
+    (stand_in / "photos").mkdir()
+    (stand_in / "holiday").mkdir()
+    for folder in ("photos", "holiday"):
+        gmar_hf.demo.scenes(1)[0]["image"].save(stand_in / folder / "one.jpg")
+    (block,) = (block for block in blocks("bash") if "gmar-hf check" in block)
+    for line in block.strip().splitlines():
+        command = line.split("#")[0].replace('"', "").replace(MODEL, str(stand_in / "model")).split()
+        assert command[0] == "gmar-hf"
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 0, capsys.readouterr().err
+    assert sorted(file.name for file in (stand_in / "explained").glob("*.json")) == ["one-2.json", "one.json"]
+
+
+def test_readme_is_short_and_shows_code_at_once():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert any(line.startswith("```python") for line in lines[:20])
+    assert "{{" not in README.read_text(encoding="utf-8")
