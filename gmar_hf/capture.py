@@ -124,7 +124,8 @@ def class_name(model: nn.Module) -> str:
 
 
 def unwrapped(model: Any) -> Any:
-    """The transformers model itself, under a PEFT wrapper too."""
+    """The transformers model itself, also of a model that `torch.compile` or PEFT has wrapped."""
+    model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -66,7 +66,7 @@ class Explanation:
         Raises:
             ArgumentError: If the place cannot be written.
         """
-        # Copies: safetensors takes no views, and none that share their storage, as head maps and prefix tokens do.
+        # Copies: safetensors takes neither strides nor two tensors that share memory.
         tensors = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self.tensors().items()

@@ -88,7 +88,24 @@ def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torc
             f"`target` must turn logits {tuple(logits.shape)} into one differentiable scalar an image, shape "
             f"({logits.shape[0]},); got {got}. Write it like `lambda logits: logits[:, 3] - logits[:, 5]`."
         )
+    _check_separate(scores, logits)
     return scores
+
+
+def _check_separate(scores: torch.Tensor, logits: torch.Tensor) -> None:
+    """Raise if some image's score depends on another image's logits: their gradients could not be told apart."""
+    weights = torch.exp2(torch.arange(len(scores), device=scores.device) % 16).to(scores.dtype)
+    plain, weighted = (
+        torch.autograd.grad(scores, logits, upstream, retain_graph=True, allow_unused=True)[0]
+        for upstream in (torch.ones_like(scores), weights)
+    )
+    if plain is None or weighted is None:
+        return  # which is for whoever differentiates it to say
+    if not torch.allclose(weighted, plain * weights.to(plain)[:, None], rtol=1e-3, atol=0, equal_nan=True):
+        raise ArgumentError(
+            "`target` must make each image's scalar from that image's logits; got one that mixes the images of the "
+            "batch. Reduce over `dim=-1`."
+        )
 
 
 def _wrong_kind(target: Any) -> ArgumentTypeError:

@@ -21,9 +21,7 @@ NO_BACKBONE = "its logits do not depend on the backbone's `last_hidden_state`"
 # fp16 gradients live between 2^-24 and 2^16. Those of a head that averages thousands of tokens would underflow, those
 # of a head that normalises tiny features would overflow: the first scale that overflows nothing is taken.
 _HALF_HEAD_SCALES = (2.0**10, 1.0, 2.0**-10)
-_PEAK = (
-    2.0**6
-)  # largest gradient to start the encoder's backward with: 2^10 below fp16's overflow, 2^20 above underflow
+_PEAK = 2.0**6  # of the gradient that the encoder's backward starts with: 2^10 below overflow, 2^20 above underflow
 
 
 class HeadGradient(NamedTuple):
@@ -149,7 +147,7 @@ class Trace:
         if not self._own_logits.requires_grad:
             raise unsupported(self.model, NO_BACKBONE)
         slope, size = self._slope(score)
-        for scale in _HALF_HEAD_SCALES if self._in_half() else (1.0,):
+        for scale in _HALF_HEAD_SCALES if hidden.dtype == torch.float16 else (1.0,):
             upstream = (slope * scale).to(self._own_logits.dtype)
             (gradient,) = torch.autograd.grad(self._own_logits, hidden, upstream, retain_graph=True, allow_unused=True)
             if gradient is None:
@@ -214,11 +212,6 @@ class Trace:
             torch.autograd.grad(self.hidden, start, upstream, retain_graph=retain_graph, allow_unused=True)
         if visited != list(reversed(range(len(self.layers)))):
             raise unsupported(self.model, NOT_IN_A_ROW)
-
-    def _in_half(self) -> bool:
-        """Whether some of the gradients are fp16, in a model of that dtype or under autocast."""
-        tensors = [self.hidden, self._own_logits, *(layer.query for layer in self.layers)]
-        return any(tensor.dtype == torch.float16 for tensor in tensors)
 
     def _keep_hidden(self, module: nn.Module, inputs: Any, output: Any) -> None:
         hidden = getattr(output, "last_hidden_state", None)

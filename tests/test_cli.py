@@ -48,6 +48,17 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def start(*arguments, python=()):
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *python, "-m", "gmar_hf", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_PROXY": "*", "PYTHONPATH": str(Path(gmar_hf.__file__).parents[1])},
+    )
+
+
 def written(folder="out"):
     return sorted(os.listdir(folder))
 
@@ -232,14 +243,13 @@ def test_one_image_that_spoils_its_batch(run, here, tmp_path_factory):
 
 def test_json_and_nothing_else_on_standard_output(here, model):
     """In a process of its own, with everything that anybody may warn of."""
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-m", "gmar_hf", "explain", "one.png", "broken.png", "two.jpg", "more",
-         "--model", model, "--target", "tabby, tabby cat", "--json", "--out", "out"],
-        capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(gmar_hf.__file__).parents[1])},
+    process = start(
+        "explain", "one.png", "broken.png", "two.jpg", "more", "--model", model, "--target", "tabby, tabby cat",
+        "--json", "--out", "out", python=("-W", "always"),
     )  # fmt: skip
-    assert (done.returncode, done.stdout[:1]) == (1, "["), done.stderr
-    summary = json.loads(done.stdout)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out[:1]) == (1, "["), err
+    summary = json.loads(out)
     assert [entry["image"] for entry in summary] == [
         "one.png",
         "broken.png",
@@ -248,8 +258,8 @@ def test_json_and_nothing_else_on_standard_output(here, model):
         "more/one.bmp",
     ]
     assert [entry["results"][0]["label"] for entry in summary if "results" in entry] == ["tabby, tabby cat"] * 4
-    assert summary[1]["error"] in done.stderr
-    (ours,) = (line for line in done.stderr.splitlines() if line.startswith("gmar-hf"))
+    assert summary[1]["error"] in err
+    (ours,) = (line for line in err.splitlines() if line.startswith("gmar-hf"))
     assert ours.startswith("gmar-hf: broken.png: ")
 
 
@@ -344,6 +354,7 @@ def test_version_and_help(run):
     code, out, _ = run("--help")
     assert code == 0
     assert all(name in out for name in ("explain", "demo", "check"))
+    assert "a GPU by default" in run("explain", "--help")[1]  # in brackets it would be taken for markup
     assert run("nonsense")[0] == 2
 
 
@@ -462,14 +473,11 @@ def test_control_c(here, model):
             done.wait(60)
 
     with HTTPServer(("127.0.0.1", 0), Silent) as server:
-        threading.Thread(target=server.handle_request).start()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gmar_hf", "explain", "one.png", f"http://127.0.0.1:{server.server_address[1]}/x.png",
-             "--batch-size", "1", "--model", model, "--out", "out"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "NO_PROXY": "*", "PYTHONPATH": str(Path(gmar_hf.__file__).parents[1])},
-        )  # fmt: skip
-        assert asked.wait(120), process.communicate()
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/x.png"
+        process = start("explain", "one.png", url, "--batch-size", "1", "--model", model, "--out", "out")
+        while not asked.wait(0.1):
+            assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         done.set()

@@ -53,6 +53,12 @@ class TestRoundTrip:
         explanation.save(tmp_path / "one")
         assert_equal(Explanation.load(tmp_path / "one"), explanation)
 
+    def test_one_tensor_in_two_fields(self, tmp_path):
+        tensor = torch.rand(1, 4)
+        explanation = Explanation(logits=tensor, readout=tensor)
+        explanation.save(tmp_path / "twice")
+        assert_equal(Explanation.load(tmp_path / "twice"), explanation)
+
     def test_none_and_settings(self, tmp_path):
         settings = {"method": "mine", "depth": [1, 2.5, None, True, {"ü": "é"}]}
         explanation = Explanation(torch.rand(2, 3), settings=settings)

@@ -201,6 +201,18 @@ class TestForwards:
             assert len(attentions) == 3
         assert state.snapshot(model) == before
 
+    def test_a_forward_that_fails_on_its_way_is_not_mixed_with_the_one_before(self):
+        model = zoo.vit()
+        with gmar_hf.retain_attention(model) as attentions:
+            model(pixel_values=zoo.pixel_values(model, batch=1))
+            handle = model.vit.layers[1].register_forward_pre_hook(lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                model(pixel_values=zoo.pixel_values(model, batch=2))
+            assert [attention.shape[0] for attention in attentions] == [2]
+            handle.remove()
+            model(pixel_values=zoo.pixel_values(model, batch=3))
+            assert [attention.shape[0] for attention in attentions] == [3, 3, 3]
+
     def test_only_the_last_layers_trainable(self):
         model = zoo.vit().requires_grad_(False)
         model.vit.layers[2].requires_grad_(True)

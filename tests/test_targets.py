@@ -102,6 +102,42 @@ class TestCallable:
         assert str(caught.value).startswith("`target` must turn logits (2, 4) into one differentiable scalar an image")
         assert "`lambda logits: logits[:, 3] - logits[:, 5]`" in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda logits: logits.softmax(dim=0)[:, 1],
+            lambda logits: logits[:, 1] - logits[:, 1].mean(),
+            lambda logits: logits[:, 1].flip(0),
+            lambda logits: logits[:, 1] * logits[:, 0].sum(),
+        ],
+    )
+    def test_what_mixes_images(self, logits, function):
+        with pytest.raises(ArgumentError) as caught:
+            choose_target(function, logits)
+        assert str(caught.value) == (
+            "`target` must make each image's scalar from that image's logits; got one that mixes the images of the "
+            "batch. Reduce over `dim=-1`."
+        )
+
+    @pytest.mark.parametrize("size", [1, 2, 40])
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda logits: logits.softmax(dim=-1)[:, 1] * 1e-20,
+            lambda logits: logits.logsumexp(dim=-1) * 1e20,
+            lambda logits: logits.max(dim=-1).values,
+            lambda logits: logits[:, 1] * torch.linspace(-3, 3, len(logits)),
+            lambda logits: (logits - logits.mean(dim=-1, keepdim=True)).square().sum(dim=-1),
+            lambda logits: logits.double()[:, 2],
+            lambda logits: logits[:, 2] * 0,
+        ],
+    )
+    def test_what_mixes_classes_only(self, function, size):
+        logits = torch.randn(size, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        (scores,) = choose_target(function, logits).scores
+        assert torch.equal(scores, function(logits))
+        assert logits.grad is None
+
     def test_its_own_exception_is_not_dressed_up(self, logits):
         def broken(logits):
             raise ZeroDivisionError("mine")

@@ -38,9 +38,7 @@ class Norm(StrEnum):
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of an image classifier.")]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="Such as cpu, cuda or cuda:1. [default: a GPU where there is one]")
-]
+DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; a GPU by default, where there is one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -60,7 +58,7 @@ def explain(
         list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
     ] = None,
     versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels. [default: 1]")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None,
     method: Annotated[Method, typer.Option(help="How the map is made.")] = _GMAR,
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8,

@@ -164,5 +164,7 @@ def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
 
 
 def _head_text(head: dict[str, Any]) -> str:
-    value = head.get("head_contribution", head.get("head_importance"))
-    return f"{head['layer']}.{head['head']} {value:+.2f}"
+    where = f"{head['layer']}.{head['head']}"
+    if "head_contribution" in head:
+        return f"{where}: {head['head_contribution']:+.2f}"
+    return f"{where}: {head['head_importance']:.0%}"
