@@ -160,7 +160,8 @@ def precision(num_scenes: int = 200, seed: int = 0) -> None:
             found = spearman(exact.flatten(1), half.flatten(1))
             underflown = int((half == 0).sum())
             typer.echo(
-                f"{norm} {str(dtype).removeprefix('torch.'):9} Spearman mean {found.mean():.4f}, lowest {found.min():.4f}; "
+                f"{norm} {str(dtype).removeprefix('torch.'):9} Spearman mean {found.mean():.4f}, "
+                f"lowest {found.min():.4f}; "
                 f"{underflown} of {half.numel()} scores are zero"
             )
             model = gmar_hf.demo.load("vit")[0]

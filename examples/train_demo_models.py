@@ -26,9 +26,8 @@ from gmar_hf.demo.scene import GARMENT_SIZE, LABELS, SCENE_SIZE, SceneStyle, mak
 FASHION_MNIST_CLASSES = (0, 1, 3, 5, 8, 9)  # Fashion-MNIST's own indices of LABELS, in that order
 NUM_TEST_GARMENTS = 64  # of each label, in the bundled sheet
 BATCH_SIZE = 64
-LARGE_SINGLE = SceneStyle(
-    min_size=30, max_size=44, brightness=0.1
-)  # the first lessons: one big garment, almost no background
+# The first lessons: one big garment, almost no background.
+LARGE_SINGLE = SceneStyle(min_size=30, max_size=44, brightness=0.1)
 NUM_FIRST_SCENES, NUM_SCENES = 24_000, 72_000
 FIRST_SHARE = 0.3  # of the steps
 ARCHITECTURE = dict(
@@ -48,6 +47,9 @@ class Family(StrEnum):
     VIT = "vit"
     DEIT = "deit"
     BEIT = "beit"
+
+
+NUM_STEPS = {Family.VIT: 6000, Family.DEIT: 4500, Family.BEIT: 4500}  # a taught model learns faster
 
 
 def read_garments(data: Path, part: str) -> list[np.ndarray]:
@@ -132,9 +134,11 @@ def loss_of(outputs, labels: torch.Tensor, teaching: torch.Tensor | None) -> tor
 @app.command()
 def train(
     family: Family, data: DataOption = DATA, out: Path = DEMO, teacher: Path | None = None,
-    steps: int = 6000, seed: int = 0, threads: int = 2,
+    steps: Annotated[int | None, typer.Option(help="Batches; by default as many as the bundled model saw.")] = None,
+    seed: int = 0, threads: int = 2,
 ) -> None:  # fmt: skip
     """Train one demo model and write it, in half precision, into OUT/FAMILY."""
+    steps = steps or NUM_STEPS[family]
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     train_garments = read_garments(data, "train")

@@ -190,7 +190,8 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
     channels = _setting(getattr(unwrapped(model), "config", None), "num_channels")
     if channels is not None and pixel_values.shape[1] != channels:
         raise ArgumentError(
-            f"`pixel_values` must have {channels} channels for {class_name(model)}; got {pixel_values.shape[1]}."
+            f"`pixel_values` must have {channels} channel{'s' * (channels > 1)} for {class_name(model)}; "
+            f"got {pixel_values.shape[1]}. Convert the images."
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
     return _usable(pixel_values).to(dtype)

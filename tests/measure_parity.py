@@ -1,7 +1,7 @@
 """Print the engine's largest errors, family by family: `python tests/measure_parity.py`.
 
-Each is `max|a - b| / max|b|` of a tensor, worst over both GMAR norms, the other four methods and two images: the engine
-in float32 against the oracle in float64, with explicit attention and plain autograd. ViT-B/16 has random weights.
+Each is `max|a - b| / max|b|` of a tensor, worst over both GMAR norms, the other four methods and two images: float32
+by the engine against the oracle in float64, with explicit attention and plain autograd. ViT-B/16 has random weights.
 """
 
 import copy
