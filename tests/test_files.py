@@ -1,9 +1,8 @@
 import os
-import resource
+import subprocess
+import sys
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.files import replacing
@@ -83,18 +82,31 @@ def test_long_and_odd_names(tmp_path):
         assert (tmp_path / name).read_text() == name
 
 
-@pytest.fixture
-def full_disk():
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+FULL_DISK = """
+import resource, sys
+import torch
+from safetensors.torch import save_file
+from gmar_hf.errors import ArgumentError
+from gmar_hf.files import replacing
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file of this process may be longer
+for name, write in {
+    "result.txt": lambda path: path.write_text("x" * 10_000),
+    "tensors": lambda path: save_file({"zeros": torch.zeros(1000)}, path),
+}.items():
+    try:
+        with replacing(name) as temporary:
+            write(temporary)
+    except ArgumentError as error:
+        print(error)
+"""
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_file_that_finds_no_room(tmp_path):
-    with pytest.raises(ArgumentError, match=r"result.txt' \(File too large\)"):
-        write(tmp_path / "result.txt", "x" * 10_000)
-    with pytest.raises(ArgumentError, match=r"File too large"), replacing(tmp_path / "tensors") as temporary:
-        save_file({"zeros": torch.zeros(1000)}, temporary)
+    # In a process of its own: the limit would also hold for what pytest itself writes.
+    command = [sys.executable, "-c", FULL_DISK]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert "result.txt' (File too large)" in first
+    assert "File too large" in second
     assert os.listdir(tmp_path) == []
