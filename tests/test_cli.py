@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def start(*arguments, python=()):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "NO_PROXY": "*", "PYTHONPATH": str(Path(gmar_hf.__file__).parents[1])},
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that: a terminal's would not be.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

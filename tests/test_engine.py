@@ -193,7 +193,9 @@ class TestBadInput:
         model = zoo.MODELS[name]()
         with pytest.raises(gmar_hf.ArgumentError) as caught:
             gmar_hf.explain(model, torch.zeros(2, channels, 32, 32))
-        assert str(caught.value) == f"`pixel_values` must have 3 channels for {type(model).__name__}; got {channels}."
+        assert str(caught.value) == (
+            f"`pixel_values` must have 3 channels for {type(model).__name__}; got {channels}. Convert the images."
+        )
 
     @pytest.mark.parametrize(
         ("name", "takes", "advice"),

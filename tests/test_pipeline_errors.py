@@ -257,7 +257,7 @@ def test_logits_that_are_nan():
 def test_another_number_of_channels():
     config = zoo.ViTConfig(**zoo.NARROW, **zoo.SQUARE, num_channels=1, num_labels=5)
     explainer = make_explainer(name_classes(zoo.build(zoo.ViTForImageClassification, config)))
-    message = "`pixel_values` must have 1 channels for ViTForImageClassification; got 3."
+    message = "`pixel_values` must have 1 channel for ViTForImageClassification; got 3. Convert the images."
     refused(ArgumentError, message, explainer, photo())
     refused(ArgumentError, message, explainer, Image.new("L", (32, 32)))
 
