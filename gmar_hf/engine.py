@@ -143,7 +143,8 @@ def _check_model(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
     for name in model_kwargs:
         if name not in known:
             size = _setting(getattr(unwrapped(model), "config", None), "image_size")
-            advice = " Leave it out."
+            own = [one for one in inspect.signature(explain).parameters.values() if one.kind is one.KEYWORD_ONLY]
+            advice = f" `explain` itself has target, method, {', '.join(one.name for one in own)}."
             if "interpolate" in name and size:
                 advice = f" It was made for images of {_by(size)} pixels: resize to that, or leave the argument out."
             raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{advice}")
@@ -184,8 +185,9 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
     if pixel_values.ndim != 4 or pixel_values.shape[0] == 0 or not pixel_values.is_floating_point():
         raise ArgumentError(
             "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
-            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. Models that take other "
-            "inputs, such as SigLIP2 NaFlex's flattened patches, are not supported."
+            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs "
+            "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
+            "patches, are not supported."
         )
     channels = _setting(getattr(unwrapped(model), "config", None), "num_channels")
     if channels is not None and pixel_values.shape[1] != channels:

@@ -18,7 +18,7 @@ FORMAT = "gmar_hf.explanation"
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Why a batch of images got its logits: maps and head scores, float32, detached, on the inputs' device.
 
@@ -113,6 +113,12 @@ class Explanation:
             raise ArtifactError(
                 f"{name!r} must be a complete explanation; it is corrupt ({error}). Save it again."
             ) from error
+
+    def __repr__(self) -> str:
+        """Shapes in place of numbers, which would fill the screen."""
+        shapes = ", ".join(f"{name}={tuple(tensor.shape)}" for name, tensor in self.tensors().items())
+        method, model = self.settings.get("method"), self.settings.get("model_class")
+        return f"Explanation({f'{method} of {model}: ' if method else ''}{shapes})"
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The fields that are there, by name."""

@@ -104,7 +104,7 @@ def test_without_an_image_processor(run, tmp_path):
     Path(folder, "preprocessor_config.json").unlink()
     code, summary = check(run, folder)
     assert (code, summary["verdict"]) == (0, "ok")
-    assert summary["image_processor"].startswith("`--model` must be the Hub id or the folder of an image classifier")
+    assert summary["image_processor"].startswith("none that can be loaded: `gmar-hf explain` needs one")
 
 
 def test_models_that_are_missing(run, tmp_path):

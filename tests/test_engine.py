@@ -236,7 +236,8 @@ class TestBadInput:
         with pytest.raises(gmar_hf.ArgumentError) as caught:
             gmar_hf.explain(model, zoo.pixel_values(model), traget=3)
         assert str(caught.value) == (
-            f"`traget` must be an argument that {type(model).__name__} knows; it does not. Leave it out."
+            f"`traget` must be an argument that {type(model).__name__} knows; it does not. `explain` itself has "
+            "target, method, norm, residual_weight, start_layer, return_maps, return_head_maps."
         )
 
     def test_labels(self):

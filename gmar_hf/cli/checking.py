@@ -75,6 +75,9 @@ def _measure(model: Any, device: torch.device) -> dict[str, Any]:
 def _processor(name: str, revision: str | None) -> str:
     try:
         processor = load_image_processor(name, revision)
+    except GMARError:
+        return "none that can be loaded: `gmar-hf explain` needs one, `gmar_hf.explain` takes pixel_values without"
+    try:
         check_placeable(processor)
     except GMARError as error:
         return str(error)
