@@ -18,8 +18,9 @@ import gmar_hf
 from gmar_hf import blocks
 
 TOLERANCE = 1e-5
-# Two float32 runs of the package on the same numbers; only the order of sums differs.
-SAME_RUN_TOLERANCE = 2e-6
+# Two float32 runs of the package on the same numbers: the order of sums differs with the batch, the threads and the
+# release of transformers (2.4e-6 was seen), so the bound is no tighter than the oracle's.
+SAME_RUN_TOLERANCE = TOLERANCE
 TARGETS = [1, 3]
 
 # A rule gets a reference, the residual weight and the start layer; not every rule knows all of them.
