@@ -62,7 +62,8 @@ def wait_until(condition, alive, seconds=PATIENCE):
 
 def saved(*folders):
     """Numbers of the batches in the checkpoints of processes' folders, where none must stand twice."""
-    files = [file for folder in folders for file in sorted((folder / "out" / "checkpoints").glob("rank-*"))]
+    # A folder that is listed while a file in it is replaced may name the file twice.
+    files = [file for folder in folders for file in sorted(set((folder / "out" / "checkpoints").glob("rank-*")))]
     numbers = [number for file in files for number in Part.load(file).done]
     assert len(numbers) == len(set(numbers))
     return set(numbers)
