@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .data import MapData, Sample, StreamData
 from .errors import ArgumentError
+from .placement import place_mask
 
 
 @dataclass
@@ -21,17 +22,23 @@ class Batch:
         number (`int`): Of the batch, the same however many processes share the work (of streams: for so many).
         size (`int`): Samples read, bad ones too.
         names (`list[str]`): Of the good ones.
+        places (`list[int]`): Of the good ones: where they stand in the data, or in a process's share of a stream.
         labels (`list`): Of the good ones: a tuple of classes each, or None where the data has none.
         pixel_values (`torch.Tensor` of shape (good ones, channels, height, width), *optional*): None without any.
         unreadable (`list[dict[str, str]]`): `image` and `reason` of the bad ones.
+        masks (`list[dict[int | None, torch.Tensor]]`): Of the good ones, by class: bool (height, width) in the frame
+            of `pixel_values`, false where those are padded. Under None: that of whatever class is explained. Empty
+            where no masks are known.
     """
 
     number: int
     size: int
     names: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     labels: list[tuple[int, ...] | None] = field(default_factory=list)
     pixel_values: torch.Tensor | None = None
     unreadable: list[dict[str, str]] = field(default_factory=list)
+    masks: list[dict[int | None, torch.Tensor]] = field(default_factory=list)
 
 
 def map_loader(
@@ -68,7 +75,8 @@ class _MapBatches(Dataset):
 
     def __getitem__(self, number: int) -> Batch:
         places = self._order[number * self._batch_size : (number + 1) * self._batch_size]
-        return _batch(number, [self._data.read(int(index)) for index in places], self._processor)
+        samples = [self._data.read(int(index)) for index in places]
+        return _batch(number, samples, [int(index) for index in places], self._processor)
 
 
 class _StreamBatches(IterableDataset):
@@ -102,24 +110,27 @@ class _StreamBatches(IterableDataset):
 
     def _cut(self, place: int, samples: list[Sample]) -> Batch:
         own_number = (place - 1) // self._batch_size
-        return _batch(own_number * self._num_processes + self._rank, samples, self._processor)
+        number = own_number * self._num_processes + self._rank
+        return _batch(number, samples, list(range(place - len(samples), place)), self._processor)
 
 
-def _batch(number: int, samples: list[Sample], image_processor: Any) -> Batch:
+def _batch(number: int, samples: list[Sample], places: list[int], image_processor: Any) -> Batch:
     batch = Batch(number, len(samples))
-    good: list[Sample] = []
-    for sample in samples:
+    good: list[tuple[Sample, int]] = []
+    for sample, place in zip(samples, places, strict=True):
         if sample.image is None:
             batch.unreadable.append({"image": sample.name, "reason": sample.error or "unreadable"})
         else:
-            good.append(sample)
-    pixels = _processed(good, image_processor)
-    for sample, found in zip(good, pixels, strict=True):
+            good.append((sample, place))
+    pixels = processed([sample for sample, _ in good], image_processor)
+    for (sample, place), found in zip(good, pixels, strict=True):
         if isinstance(found, Exception):
             batch.unreadable.append({"image": sample.name, "reason": " ".join(str(found).split())})
         else:
             batch.names.append(sample.name)
+            batch.places.append(place)
             batch.labels.append(sample.labels)
+            batch.masks.append(_placed_masks(sample, image_processor, (found.shape[-2], found.shape[-1])))
     tensors = [found for found in pixels if isinstance(found, torch.Tensor)]
     if tensors:
         sizes = sorted({tuple(one.shape) for one in tensors})
@@ -132,8 +143,19 @@ def _batch(number: int, samples: list[Sample], image_processor: Any) -> Batch:
     return batch
 
 
-def _processed(samples: list[Sample], image_processor: Any) -> list[torch.Tensor | Exception]:
-    """Pixel values (channels, height, width) of every sample; an exception for an image that cannot be processed."""
+def processed(samples: Sequence[Sample], image_processor: Any) -> list[torch.Tensor | Exception]:
+    """Make pixel values of samples that have images.
+
+    Args:
+        samples (`Sequence` of [`Sample`]): Each with an image, or all with pixel values.
+        image_processor: The model's; None will do where all have pixel values.
+
+    Returns:
+        Pixel values (channels, height, width) of every sample; an exception for an image that cannot be processed.
+
+    Raises:
+        ArgumentError: If there are images and no processor, images beside pixel values, or no image can be processed.
+    """
     if all(isinstance(sample.image, torch.Tensor) for sample in samples):
         return [sample.image for sample in samples]  # type: ignore[misc]
     if image_processor is None:
@@ -154,6 +176,14 @@ def _processed(samples: list[Sample], image_processor: Any) -> list[torch.Tensor
                 "Check that it belongs to the model."
             ) from error
         return alone
+
+
+def _placed_masks(sample: Sample, image_processor: Any, size: tuple[int, int]) -> dict[int | None, torch.Tensor]:
+    """A sample's masks in the frame of its pixel values."""
+    masks = sample.masks or {}
+    if isinstance(sample.image, torch.Tensor):  # processed already, and so are they
+        return {key: torch.from_numpy(mask) for key, mask in masks.items()}
+    return {key: place_mask(mask, image_processor, size) for key, mask in masks.items()}
 
 
 def _attempt(image_processor: Any, image: Any) -> torch.Tensor | Exception:

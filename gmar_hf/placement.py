@@ -114,6 +114,31 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
     return Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
 
 
+def place_mask(mask: np.ndarray, image_processor: Any, pixel_size: Size) -> torch.Tensor:
+    """Brings a mask of the input image into the frame of `pixel_values`.
+
+    Args:
+        mask: bool (height, width), of the input image's size.
+        image_processor: the one that made `pixel_values`, with the settings it made them with.
+        pixel_size: (height, width) of `pixel_values`.
+
+    Returns:
+        Bool tensor of shape `pixel_size`, on the CPU: the mask where the centre of each pixel lies on the image,
+        false outside of the image, where pixels are padded.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: as [`image_box`].
+    """
+    height, width = mask.shape
+    left, top, right, bottom = image_box((width, height), image_processor, pixel_size, pixel_size)
+    rows, is_row = _nearest(top, bottom, pixel_size[0], height)
+    columns, is_column = _nearest(left, right, pixel_size[1], width)
+    if image_processor.do_center_crop:  # what lies beyond the crop was added by padding, also where the image goes on
+        crop = get_size_dict(image_processor.crop_size, param_name="crop_size")
+        is_row[crop["height"] :] = is_column[crop["width"] :] = False
+    return torch.from_numpy(mask[np.ix_(rows, columns)] & is_row[:, None] & is_column)
+
+
 def check_placeable(image_processor: Any) -> None:
     """Refuses a processor that preprocesses in a way of its own.
 
@@ -158,6 +183,12 @@ def _crop_start(length: int, crop: int, image_processor: Any) -> int:
     if isinstance(image_processor, TorchvisionBackend):
         return int((length - crop) / 2)  # towards 0
     return (length - crop) // 2
+
+
+def _nearest(start: float, end: float, num_pixels: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centres of pixels that cover [start, end) lie among `length` others, and whether they do at all."""
+    position = np.floor(start + (np.arange(num_pixels) + 0.5) * (end - start) / num_pixels).astype(np.int64)
+    return position.clip(0, length - 1), (position >= 0) & (position < length)
 
 
 def _interpolation(num_pixels: int, start: float, end: float, num_patches: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.utils import is_torchvision_available
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.placement import heatmap, image_box
+from gmar_hf.placement import heatmap, image_box, place_mask
 
 PATCH = 8
 BACKENDS = ["Pil", ""] if is_torchvision_available() else ["Pil"]  # "" is the torchvision class
@@ -40,6 +40,10 @@ SETTINGS = {
     "padding": ("ViT", dict(do_resize=False, do_pad=True, pad_size=dict(height=136, width=104))),
     "resize and padding": ("ViT", dict(size=dict(max_height=48, max_width=48), do_pad=True, pad_size=48)),
     "padding to the batch": ("ViT", dict(do_resize=False, do_pad=True)),
+}
+CROPPED_AND_PADDED = {  # the image goes on beyond the crop, but what the model sees there is padding
+    "crop and padding": ("ViT", dict(size=64, do_center_crop=True, crop_size=40, do_pad=True, pad_size=56)),
+    "larger crop and padding": ("ViT", dict(size=32, do_center_crop=True, crop_size=40, do_pad=True, pad_size=56)),
 }
 EVERY_SETTING = pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS.keys())
 EVERY_SIZE = pytest.mark.parametrize("image_size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -294,3 +298,66 @@ def test_heatmap_takes_tensors_of_any_kind(dtype):
 def test_heatmap_refuses_what_is_no_map(attribution, got):
     with pytest.raises(ArgumentError, match=rf"^`attribution` must be a finite map .*; got {got} that are not finite"):
         heatmap(attribution, (0, 0, 2, 2), (2, 2))
+
+
+@EVERY_BACKEND
+@EVERY_SIZE
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    (SETTINGS | CROPPED_AND_PADDED).values(),
+    ids=(SETTINGS | CROPPED_AND_PADDED).keys(),
+)
+def test_mask_lies_on_the_pixels_that_show_the_object(family, settings, image_size, backend):
+    """The processor itself says where: white pixels on black."""
+    processor = make_processor(family, backend, **settings)
+    width, height = image_size
+    rows, columns = np.mgrid[:height, :width]
+    # A disc that the crops cut, and two corners.
+    mask = (rows / height - 0.4) ** 2 + (columns / width - 0.6) ** 2 < 0.16
+    mask |= (rows < height // 4) & (columns < width // 4) | (rows > 0.7 * height) & (columns > 0.8 * width)
+    black, white = process(processor, paint(mask * 0)), process(processor, paint(mask * 0 + 255))
+    shown = ((process(processor, paint(mask * 255)) - black) / (white - black).max()).clip(0, 1)
+    placed = place_mask(mask, processor, black.shape)
+
+    assert placed.dtype == torch.bool
+    assert placed.shape == black.shape
+    # The nearest pixel and the mean around it differ at edges only, and on the whole not at all.
+    assert placed.numpy()[shown > 0.95].mean() > 0.99
+    assert placed.numpy()[shown < 0.05].mean() < 0.01
+    assert placed.sum() == pytest.approx(shown.sum(), rel=0.03)
+    whole = place_mask(np.ones_like(mask), processor, black.shape)
+    assert (whole.numpy() == (white > black)).all()  # outside is padding
+
+
+@pytest.mark.parametrize(("size", "pixel_size"), [((9, 7), (14, 27)), ((30, 41), (16, 16)), ((16, 16), (16, 16))])
+def test_mask_equals_the_loop(size, pixel_size):
+    mask = np.random.default_rng(0).random(size) < 0.5
+    processor = make_processor("ViT", size=dict(zip(("height", "width"), pixel_size, strict=True)))
+    expected = [
+        [
+            bool(mask[(2 * row + 1) * size[0] // (2 * pixel_size[0]), (2 * col + 1) * size[1] // (2 * pixel_size[1])])
+            for col in range(pixel_size[1])
+        ]
+        for row in range(pixel_size[0])
+    ]
+    assert place_mask(mask, processor, pixel_size).tolist() == expected
+
+
+def test_mask_by_hand():
+    mask = np.array([[True, False, True], [False, True, False]])
+    larger = make_processor("Bit", do_resize=False, crop_size=dict(height=4, width=5))
+    assert place_mask(mask, larger, (4, 5)).int().tolist() == [
+        [0, 0, 0, 0, 0],
+        [0, 1, 0, 1, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+    padded = make_processor("ViT", do_resize=False, do_pad=True)
+    assert place_mask(mask, padded, (3, 4)).int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_masks_are_placed_by_known_processors_only():
+    with pytest.raises(ArgumentTypeError, match=r"`image_processor` must resize, crop and pad as transformers'"):
+        place_mask(np.ones((4, 4), dtype=bool), make_processor("ConvNext"), (224, 224))
+    with pytest.raises(ArgumentError, match=r"got 4 x 4 .* makes 224 x 224"):
+        place_mask(np.ones((4, 4), dtype=bool), make_processor("ViT"), (4, 4))

@@ -18,15 +18,25 @@ class Columns:
         image (`str`): The column of images.
         label (`str`, *optional*): The column of labels, if it has one.
         names (`list[str]`, *optional*): What the class numbers in it mean; None where they are the model's.
+        mask (`str`, *optional*): The column of masks, if it has one and it was asked for.
     """
 
     image: str
     label: str | None
     names: list[str] | None = None
+    mask: str | None = None
+
+    @property
+    def all(self) -> list[str]:
+        """The columns that are read."""
+        return [name for name in (self.image, self.label, self.mask) if name is not None]
 
 
 def find_columns(
-    features: Mapping[str, Any], use_labels: bool = True, label_map: Mapping[str, str | int] | None = None
+    features: Mapping[str, Any],
+    use_labels: bool = True,
+    label_map: Mapping[str, str | int] | None = None,
+    use_masks: bool = False,
 ) -> Columns:
     """Which columns hold images and labels.
 
@@ -34,11 +44,14 @@ def find_columns(
         features (`Mapping`): A table's columns and their types.
         use_labels (`bool`): Whether to look for labels.
         label_map (`Mapping`, *optional*): What the user gave.
+        use_masks (`bool`, defaults to False): Whether to look for masks.
 
     Raises:
-        ArgumentError: If no column holds images, labels are of a type that labels never are, or there is a
+        ArgumentError: If no column holds images, labels or masks are of a type that they never are, or there is a
             `label_map` without labels.
     """
+    mask = _mask_column(features) if use_masks else None
+    features = {name: feature for name, feature in features.items() if name != mask}
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     image = images[0] if len(images) == 1 else next((n for n in ("image", "img") if n in (images or features)), None)
     shown = ", ".join(f"{name!r} ({kind_of(feature)})" for name, feature in features.items())
@@ -60,17 +73,17 @@ def find_columns(
                 f'`label_map` must be None for a data set without labels (a column "label" or "labels", or the only '
                 f"one of type ClassLabel); got one for columns {shown}. Leave it out, or rename a column."
             )
-        return Columns(image, None)
+        return Columns(image, None, mask=mask)
     element = _element(features[label])
     if type(element).__name__ == "ClassLabel":
-        return Columns(image, label, list(element.names))
+        return Columns(image, label, list(element.names), mask)
     if type(element).__name__ != "Value" or not ("int" in element.dtype or "string" in element.dtype):
         raise ArgumentError(
             f"`data` must have labels that are ints, strings or class labels, or lists of them; got "
             f"{kind_of(features[label])} in column {label!r}. Cast the column, or leave labels out with "
             "`use_labels=False`."
         )
-    return Columns(image, label)
+    return Columns(image, label, mask=mask)
 
 
 def guessed_features(table: Any) -> dict[str, Any]:
@@ -87,6 +100,20 @@ def guessed_features(table: Any) -> dict[str, Any]:
 
     rows = list(table.with_format(None).take(1))
     return {name: guess(value) for name, value in rows[0].items()} if rows else {}
+
+
+def _mask_column(features: Mapping[str, Any]) -> str | None:
+    """The column of masks, if there is one."""
+    if "mask" in features and type(features["mask"]).__name__ == "Image":
+        return "mask"
+    for name in ("mask", "masks"):
+        if name in features and kind_of(features[name]) != "null":
+            raise ArgumentError(
+                f'`data` must have its masks in a column "mask" of type Image, one for each row; got '
+                f"{kind_of(features[name])} in column {name!r}. Cast it with `cast_column`, drop it with "
+                "`remove_columns`, or pass a list of dicts whose `masks` tell the mask of each class."
+            )
+    return None
 
 
 def _element(feature: Any) -> Any:

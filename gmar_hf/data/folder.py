@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, ImageError
 from .classes import LabelReader
+from .masks import MaskFolder, check_size
 from .pictures import read_file, reason
 from .sample import MapData, Sample, describe, digest
 
@@ -22,6 +23,7 @@ class FolderData(MapData):
         id2label (`Mapping[int, str]`): The model's labels.
         label_map (`Mapping[str, str | int]`, *optional*): From class folders' names to labels or indices.
         use_labels (`bool`): Whether the folders in it are classes.
+        masks ([`MaskFolder`], *optional*): Where its images' masks are.
 
     Raises:
         ArgumentError: If there are no images, images beside class folders, or class folders that are no labels.
@@ -34,6 +36,7 @@ class FolderData(MapData):
         id2label: Mapping[int, str],
         label_map: Mapping[str, str | int] | None = None,
         use_labels: bool = True,
+        masks: MaskFolder | None = None,
     ) -> None:
         shown = str(folder)
         if not files:
@@ -47,6 +50,7 @@ class FolderData(MapData):
         if use_labels:
             self._classes = _classes(shown, self._files, id2label, label_map)
         self.has_labels = bool(self._classes)
+        self._masks, self.has_masks = masks, masks is not None
         fingerprint = digest("folder", *(f"{name}\0{size}" for name, size in files))
         self.identity = describe(os.path.basename(self._folder) or "/", fingerprint, num_images=len(files))
 
@@ -57,17 +61,20 @@ class FolderData(MapData):
         name = self._files[index]
         labels = self._classes.get(name.partition("/")[0])
         try:
-            return Sample(name, read_file(os.path.join(self._folder, name), name), labels)
+            image = read_file(os.path.join(self._folder, name), name)
+            mask = None if self._masks is None else self._masks.read(name)
         except ImageError as error:
             return Sample(name, None, labels, reason(error))
+        return Sample(name, image, labels, masks=None if mask is None else {None: check_size(mask, image, name)})
 
 
-def files_in(folder: Path, suffixes: Collection[str]) -> list[tuple[str, int]]:
+def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") -> list[tuple[str, int]]:
     """Files in a folder and the folders in it, hidden ones left out and symbolic links followed.
 
     Args:
         folder (`Path`): Where to look.
         suffixes (`Collection[str]`): Of the files, in lower case and with their dot.
+        argument (`str`, defaults to "data"): What the error calls the folder.
 
     Returns:
         Relative paths, with "/", and sizes in bytes, sorted by path. A link that leads nowhere is one of size -1.
@@ -84,7 +91,7 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[tuple[str, int]]:
             entries = list(os.scandir(path))
         except OSError as error:
             raise ArgumentError(
-                f"`data` must be a folder that can be read; got {path!r} ({error.strerror}). "
+                f"`{argument}` must be a folder that can be read; got {path!r} ({error.strerror}). "
                 "Check that you may read it."
             ) from error
         here = (status.st_dev, status.st_ino)

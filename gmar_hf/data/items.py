@@ -6,10 +6,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ..errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
 from ..images import read_image
 from .classes import LabelReader
+from .masks import has_masks, masks_of_item
 from .pictures import file_name, is_bad_image, read_file, read_opened, reason
 from .sample import MapData, Sample, StreamData, describe, digest
 
@@ -24,20 +26,23 @@ class ItemData(MapData):
     Args:
         items: A torch Dataset, a list.
         labels ([`LabelReader`], *optional*): Reads its labels; None to leave them out.
+        mask_classes ([`LabelReader`], *optional*): Reads the classes of its masks; None to leave them out.
 
     Raises:
         ArgumentError: If it is empty.
         ArgumentTypeError: If it gives something else than dicts.
     """
 
-    def __init__(self, items: Any, labels: LabelReader | None) -> None:
+    def __init__(self, items: Any, labels: LabelReader | None, mask_classes: LabelReader | None = None) -> None:
         length = len(items)
         if not length:
             raise ArgumentError(f"`data` must hold at least one image; got an empty {type(items).__name__}.")
-        self._items, self._labels = items, labels
+        self._items, self._labels, self._mask_classes = items, labels, mask_classes
         name = type(items).__name__
         self.identity = describe(name, digest("items", name, length), num_images=length)
-        self.has_labels = self._first_has_labels() and labels is not None
+        first = self._first()
+        self.has_labels = labels is not None and any(key in first for key in _KEYS)
+        self.has_masks = mask_classes is not None and has_masks(first)
 
     def __len__(self) -> int:
         return int(self.identity["num_images"])
@@ -50,10 +55,10 @@ class ItemData(MapData):
             if not _is_unreadable(error):
                 raise
             return Sample(name, None, None, reason(error))
-        return _sample(item, name, self._labels)
+        return _sample(item, name, self._labels, self._mask_classes)
 
-    def _first_has_labels(self) -> bool:
-        """Whether the first item that can be read has labels."""
+    def _first(self) -> Mapping[str, Any]:
+        """The first item that can be read; empty if none can."""
         for index in range(len(self)):
             try:
                 item = self._items[index]
@@ -62,23 +67,24 @@ class ItemData(MapData):
                     raise
             else:
                 _check_item(item, f"item {index}")
-                return any(key in item for key in _KEYS)
-        return False
+                return item
+        return {}
 
 
 class ItemStream(StreamData):
     """A torch IterableDataset; arguments as of [`ItemData`]. Its fingerprint is the name of its class."""
 
-    def __init__(self, items: Any, labels: LabelReader | None) -> None:
-        self._items, self._labels = items, labels
+    def __init__(self, items: Any, labels: LabelReader | None, mask_classes: LabelReader | None = None) -> None:
+        self._items, self._labels, self._mask_classes = items, labels, mask_classes
         name = type(items).__name__
         self.identity = describe(name, digest("items", name))
         self.has_labels = None if labels is not None else False
+        self.has_masks = None if mask_classes is not None else False
 
     def _share(self, rank: int, num_processes: int, skip: int) -> Iterator[Sample]:
         first = rank + skip * num_processes
         for number, item in enumerate(islice(iter(self._items), first, None, num_processes)):
-            yield _sample(item, f"item {first + number * num_processes}", self._labels)
+            yield _sample(item, f"item {first + number * num_processes}", self._labels, self._mask_classes)
 
     def shuffled(self, seed: int) -> StreamData:
         raise ArgumentError(
@@ -87,19 +93,22 @@ class ItemStream(StreamData):
         )
 
 
-def _sample(item: Any, name: str, labels: LabelReader | None) -> Sample:
+def _sample(item: Any, name: str, labels: LabelReader | None, mask_classes: LabelReader | None) -> Sample:
     _check_item(item, name)
     value = next((item[key] for key in _KEYS if item.get(key) is not None), None)
     found = None if labels is None else labels.read(value)
-    if item.get("image") is None and "pixel_values" in item:
-        return Sample(name, _pixel_values(item["pixel_values"], name), found)
-    source = item.get("image")
-    file = _file(source)
-    name = f"{name} ({file})" if file else name
+    image: Image.Image | torch.Tensor
     try:
-        return Sample(name, _image(source, name), found)
+        if item.get("image") is None and "pixel_values" in item:
+            image = _pixel_values(item["pixel_values"], name)
+        else:
+            file = _file(item.get("image"))
+            name = f"{name} ({file})" if file else name
+            image = _image(item.get("image"), name)
+        masks = None if mask_classes is None else masks_of_item(item, image, name, mask_classes)
     except ImageError as error:
         return Sample(name, None, found, reason(error))
+    return Sample(name, image, found, masks=masks)
 
 
 def _check_item(item: Any, name: str) -> None:

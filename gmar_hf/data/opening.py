@@ -14,8 +14,11 @@ from . import loading
 from .classes import LabelReader
 from .folder import FolderData, files_in
 from .items import ItemData, ItemStream
+from .masks import MaskFolder
 from .sample import MapData, StreamData
 from .tables import TableData, TableStream
+
+_BRINGS_MASKS = "data that are no folder of images (they bring their own, in `mask`; ask for them by `use_masks`)"
 
 
 def open_data(
@@ -27,6 +30,8 @@ def open_data(
     label_map: Mapping[str, str | int] | None = None,
     streaming: bool = False,
     use_labels: bool = True,
+    use_masks: bool = False,
+    masks: str | os.PathLike[str] | None = None,
 ) -> MapData | StreamData:
     """Find out what a user's data are, and how to read images and labels of them.
 
@@ -42,7 +47,10 @@ def open_data(
             - a torch Dataset, a list or anything with `__len__` and `__getitem__`, or a torch IterableDataset. They
               give dicts with `image` (PIL, or what `gmar_hf.images.read_image` takes) or `pixel_values` (a float
               tensor of shape (channels, height, width), processed already), and where it is known `label` or `labels`
-              (an int, a str or a list of them; None, -1 or [] where an image has none).
+              (an int, a str or a list of them; None, -1 or [] where an image has none), and perhaps where the objects
+              are: `mask`, for whatever class is explained, or `masks`, a dict from class indices or labels to masks (a
+              bool or integer array of shape (height, width), a PIL image or the path of one; what is not 0 belongs to
+              the object).
         id2label (`Mapping[int, str]`): The model's labels.
         split (`str`, *optional*): Of a data set with several; not needed if there is only one.
         revision (`str`, *optional*): Of a data set on the Hub.
@@ -50,6 +58,11 @@ def open_data(
             indices.
         streaming (`bool`, defaults to False): Read a data set of the Hub, or Parquet files, without storing it first.
         use_labels (`bool`, defaults to True): Whether to look at labels. Without, class folders may have any name.
+        use_masks (`bool`, defaults to False): Whether to look at masks: of dicts, or in the column `mask` (of type
+            Image) of a data set of `datasets`. They have the size of their image, or of its pixel values.
+        masks (`str` or `os.PathLike`, *optional*): For a folder of images: a folder with their masks, which is another
+            way to ask for them. A mask has the relative path of its image with the suffix of any image; its pixels
+            that are not 0 belong to the object, whatever class is explained. An image without one has no mask.
 
     Returns:
         [`MapData`], or [`StreamData`] for what can only be read in order.
@@ -67,23 +80,26 @@ def open_data(
         text = os.fspath(data)
         if os.path.isdir(text):
             _refuse("revision", revision, "a folder")
-            return _open_folder(Path(text), split, streaming, how)
+            return _open_folder(Path(text), split, streaming, how, use_masks, masks)
         _check_id(data, text)
-        return _table(loading.from_hub(text, split, revision, streaming), how)
+        _refuse("masks", masks, _BRINGS_MASKS)
+        return _table(loading.from_hub(text, split, revision, streaming), how, use_masks)
+    _refuse("masks", masks, _BRINGS_MASKS)
     _refuse("revision", revision, "data that are loaded already")
     _refuse("streaming", streaming or None, "data that are loaded already")
     if loading.is_loaded(data):
-        return _table(loading.from_object(data, split), how)
+        return _table(loading.from_object(data, split), how, use_masks)
     _refuse("split", split, "data without splits")
     labels = LabelReader(id2label, label_map) if use_labels else None
+    mask_classes = LabelReader(id2label, label_map, what="masks") if use_masks else None
     if isinstance(data, IterableDataset):
-        return ItemStream(data, labels)
+        return ItemStream(data, labels, mask_classes)
     if isinstance(data, Mapping) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise ArgumentTypeError(
             "`data` must be a folder, a data set's id on the Hub, a data set of `datasets` or torch, or a list of "
             f"dicts; got {type(data).__name__}. Of a DataLoader pass its `dataset`, of a generator a list."
         )
-    return ItemData(data, labels)
+    return ItemData(data, labels, mask_classes)
 
 
 def _unwrapped(data: Any) -> Any:
@@ -99,24 +115,53 @@ def _unwrapped(data: Any) -> Any:
     return data
 
 
-def _open_folder(folder: Path, split: str | None, streaming: bool, how: dict[str, Any]) -> MapData | StreamData:
+def _open_folder(
+    folder: Path,
+    split: str | None,
+    streaming: bool,
+    how: dict[str, Any],
+    use_masks: bool,
+    masks: str | os.PathLike[str] | None,
+) -> MapData | StreamData:
     if loading.is_saved(folder):
         _refuse("streaming", streaming or None, "a folder that `datasets` saved (it is read bit by bit anyway)")
-        return _table(loading.from_saved(folder, split), how)
+        _refuse("masks", masks, _BRINGS_MASKS)
+        return _table(loading.from_saved(folder, split), how, use_masks)
     files = files_in(folder, image_suffixes() | {".parquet"})
     # Beside images, metadata.parquet tells something about them.
     tables = [file for file in files if file[0].endswith(".parquet") and Path(file[0]).name != "metadata.parquet"]
     if tables:
-        return _table(loading.from_parquet(folder, tables, split, streaming), how)
+        _refuse("masks", masks, _BRINGS_MASKS)
+        return _table(loading.from_parquet(folder, tables, split, streaming), how, use_masks)
     _refuse("streaming", streaming or None, "a folder of images")
     _refuse("split", split, "a folder of images (pass the folder of the split)")
     images = [file for file in files if not file[0].lower().endswith(".parquet")]
-    return FolderData(folder, images, **how)
+    names = [name for name, _ in images]
+    return FolderData(folder, images, **how, masks=None if masks is None else _mask_folder(folder, names, masks))
 
 
-def _table(loaded: loading.Loaded, how: dict[str, Any]) -> MapData | StreamData:
+def _mask_folder(folder: Path, images: list[str], masks: Any) -> MaskFolder | None:
+    """Where the masks of a folder's images are; None without images, which is refused elsewhere."""
+    if not isinstance(masks, str | os.PathLike):
+        raise ArgumentTypeError(f"`masks` must be the path of a folder; got {type(masks).__name__}.")
+    path = Path(os.fspath(masks))
+    if not path.is_dir():
+        raise ArgumentError(f"`masks` must be a folder that exists; got {str(path)!r}. Check the path.")
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(folder)).replace(os.sep, "/")
+    if inside == "." or any(name.startswith(f"{inside}/") for name in images):
+        raise ArgumentError(
+            f"`masks` must lie outside of the images' folder (masks in it would be images, too); got {str(path)!r}. "
+            "Move the masks beside the folder of images."
+        )
+    return (
+        MaskFolder(path, [name for name, _ in files_in(path, image_suffixes(), "masks")], images) if images else None
+    )
+
+
+def _table(loaded: loading.Loaded, how: dict[str, Any], use_masks: bool) -> MapData | StreamData:
     table, identity = loaded
-    return TableData(table, identity, **how) if hasattr(table, "__len__") else TableStream(table, identity, **how)
+    kind = TableData if hasattr(table, "__len__") else TableStream
+    return kind(table, identity, **how, use_masks=use_masks)
 
 
 def _refuse(argument: str, value: Any, what: str) -> None:

@@ -27,25 +27,35 @@ def read_file(path: str | os.PathLike[str], name: str) -> Image.Image:
     Raises:
         ImageError: If there is no image to read.
     """
+    return read_bytes(file_content(path, name), name)
+
+
+def read_bytes(content: bytes, name: str) -> Image.Image:
+    """Read an image from an image file's bytes; otherwise as [`read_file`]."""
+    with opened(content, name) as image:
+        return read_opened(image, name)
+
+
+def file_content(path: str | os.PathLike[str], name: str) -> bytes:
+    """The bytes of a file; otherwise as [`read_file`]."""
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            return file.read()
     except OSError as error:
         raise ImageError(
             f"`image` must be a file that can be read; got {name!r} ({error.strerror}). "
             "Check that it is there and that you may read it."
         ) from error
-    return read_bytes(content, name)
 
 
-def read_bytes(content: bytes, name: str) -> Image.Image:
-    """Read an image from an image file's bytes; otherwise as [`read_file`]."""
+def opened(content: bytes, name: str) -> Image.Image:
+    """An image file's bytes as an image that is not decoded yet; otherwise as [`read_file`]."""
     if not content:
         raise ImageError(f"`image` must hold an image; got {name!r}, an empty file. Copy or download it again.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # as `read_image` does
-            opened = Image.open(BytesIO(content))
+            return Image.open(BytesIO(content))
     except UnidentifiedImageError as error:
         raise ImageError(
             f"`image` must be of a format that Pillow reads; got {name!r}. "
@@ -53,8 +63,6 @@ def read_bytes(content: bytes, name: str) -> Image.Image:
         ) from error
     except Exception as error:  # decoders meet broken data with errors of any kind
         raise ImageError(f"`image` must be an intact image; got {name!r} ({error}). Copy it again.") from error
-    with opened:
-        return read_opened(opened, name)
 
 
 def read_opened(image: Image.Image, name: str) -> Image.Image:

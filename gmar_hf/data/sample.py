@@ -2,10 +2,11 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import get_worker_info
@@ -23,12 +24,16 @@ class Sample:
             or pixel values that are processed already; None if it cannot be read.
         labels (`tuple[int, ...]`, *optional*): The model's indices of its classes; None where they are not known.
         error (`str`, *optional*): Why there is no image, in one line.
+        masks (`Mapping[int | None, np.ndarray]`, *optional*): Where the image's objects are, by the model's index of
+            their class: bool arrays of shape (height, width), of the image's own size. Under None: that of whatever
+            class is explained. None where no masks are known, or nobody asked for them.
     """
 
     name: str
     image: Image.Image | torch.Tensor | None
     labels: tuple[int, ...] | None
     error: str | None = None
+    masks: Mapping[int | None, np.ndarray] | None = field(default=None, compare=False)  # arrays have no one answer
 
 
 class MapData(ABC):
@@ -38,10 +43,12 @@ class MapData(ABC):
         identity (`dict[str, Any]`): The data's entry in a report: `id`, `is_local`, `revision`, `split`, `num_images`
             and `fingerprint`.
         has_labels (`bool`): Whether labels are known at all.
+        has_masks (`bool`): Whether masks are known at all, and were asked for.
     """
 
     identity: dict[str, Any]
     has_labels: bool
+    has_masks: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -54,7 +61,7 @@ class MapData(ABC):
             index (`int`): In [0, len(self) - 1].
 
         Raises:
-            ArgumentError: If its label is none of the model's.
+            ArgumentError: If its label is none of the model's, or a mask has another size than the image.
         """
 
 
@@ -64,10 +71,12 @@ class StreamData(ABC):
     Attributes:
         identity (`dict[str, Any]`): As of [`MapData`]; `num_images` is None.
         has_labels (`bool`, *optional*): Whether labels are known at all; None where only the samples tell.
+        has_masks (`bool`, *optional*): Whether masks are, and were asked for; None where only the samples tell.
     """
 
     identity: dict[str, Any]
     has_labels: bool | None
+    has_masks: bool | None = False
 
     def read(self, rank: int, num_processes: int, skip: int = 0) -> Iterator[Sample]:
         """Read the share of one process; the shares of all are disjoint and together hold every sample once.

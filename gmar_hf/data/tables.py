@@ -2,20 +2,23 @@
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from ..errors import ArgumentError, GMARError, ImageError
 from ..hub import hub_errors
 from .classes import LabelReader
 from .columns import Columns, find_columns, guessed_features, kind_of
+from .masks import check_size, mask_of_bytes, mask_of_file, mask_of_image
 from .pictures import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, read_opened, reason
 from .sample import MapData, Sample, StreamData, digest
 
+_Read = TypeVar("_Read")
 _SHUFFLE_BUFFER = 1000  # samples among which a stream is shuffled
 
 
@@ -28,9 +31,10 @@ class TableData(MapData):
         id2label (`Mapping[int, str]`): The model's labels.
         label_map (`Mapping[str, str | int]`, *optional*): From its class names to labels or indices.
         use_labels (`bool`): Whether to look for labels.
+        use_masks (`bool`): Whether to look for masks.
 
     Raises:
-        ArgumentError: If it has no images, or labels that are none of the model's.
+        ArgumentError: If it has no images, masks that are no images, or labels that are none of the model's.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class TableData(MapData):
         id2label: Mapping[int, str],
         label_map: Mapping[str, str | int] | None = None,
         use_labels: bool = True,
+        use_masks: bool = False,
     ) -> None:
         if not len(table):
             raise ArgumentError("`data` must hold at least one image; got a data set of 0 rows. Check its split.")
@@ -48,13 +53,14 @@ class TableData(MapData):
                 "`data` must give its rows as they are (nobody can tell what labels mean behind a transform); got a "
                 "data set with a transform. Remove it with `with_format(None)`, and pass an `image_processor`."
             )
-        columns = find_columns(table.features, use_labels, label_map)
+        columns = find_columns(table.features, use_labels, label_map, use_masks)
         self._reader = _Rows(table, columns, LabelReader(id2label, label_map, columns.names), identity)
         if columns.label is not None:  # now, rather than after hours
             self._reader.labels.check(_distinct(table, columns.label))
         self._table = _narrowed(table, columns)
         self.identity = identity
         self.has_labels = columns.label is not None
+        self.has_masks = columns.mask is not None
 
     def __len__(self) -> int:
         return len(self._table)
@@ -76,6 +82,7 @@ class TableStream(StreamData):
         id2label: Mapping[int, str],
         label_map: Mapping[str, str | int] | None = None,
         use_labels: bool = True,
+        use_masks: bool = False,
     ) -> None:
         if getattr(table, "_distributed", None) is not None:
             raise ArgumentError(
@@ -83,7 +90,7 @@ class TableStream(StreamData):
                 "`split_dataset_by_node` made. Pass the whole one."
             )
         features = table.features or guessed_features(table)
-        columns = find_columns(features, use_labels, label_map)
+        columns = find_columns(features, use_labels, label_map, use_masks)
         if table.features is None and columns.label is not None and "string" not in kind_of(features[columns.label]):
             raise ArgumentError(
                 f"`data` must have known features: without them nobody can tell what the numbers in column "
@@ -95,6 +102,7 @@ class TableStream(StreamData):
         self._table = _narrowed(table, columns)
         self.identity = identity
         self.has_labels = columns.label is not None
+        self.has_masks = columns.mask is not None
 
     def _share(self, rank: int, num_processes: int, skip: int) -> Iterator[Sample]:
         split = importlib.import_module("datasets.distributed").split_dataset_by_node
@@ -133,40 +141,63 @@ class _Rows:
         self._tokens = getattr(table, "_token_per_repo_id", None)
 
     def sample(self, row: Mapping[str, Any], place: str) -> Sample:
-        picture = row[self.columns.image]
-        if isinstance(picture, str):
-            picture = {"bytes": None, "path": picture}
-        elif isinstance(picture, bytes):
-            picture = {"bytes": picture, "path": None}
+        picture = _as_file(row[self.columns.image])
         file = file_name(picture["path"] if isinstance(picture, Mapping) else picture)
         name = f"{place} ({file})" if file else place
         labels = None if self.columns.label is None else self.labels.read(row[self.columns.label])
         try:
-            return Sample(name, self._image(picture, name), labels)
+            image = self._read(picture, name, read_file, read_bytes, read_opened)
+            if image is None:
+                raise ImageError(f"`image` must be given; got None in {name}. Leave such rows out.")
+            mask = self._mask(row, place)
         except ImageError as error:
             return Sample(name, None, labels, reason(error))
+        return Sample(name, image, labels, masks=None if mask is None else {None: check_size(mask, image, name)})
 
-    def _image(self, picture: Any, name: str) -> Image.Image:
+    def _mask(self, row: Mapping[str, Any], place: str) -> np.ndarray | None:
+        if self.columns.mask is None:
+            return None
+        picture = _as_file(row[self.columns.mask])
+        return self._read(picture, f"mask of {place}", mask_of_file, mask_of_bytes, mask_of_image)
+
+    def _read(
+        self,
+        picture: Any,
+        name: str,
+        from_file: Callable[[str, str], _Read],
+        from_bytes: Callable[[bytes, str], _Read],
+        from_image: Callable[[Image.Image, str], _Read],
+    ) -> _Read | None:
+        """What is read of an image file, wherever its bytes are; None where there is none."""
         if isinstance(picture, Image.Image):  # of a stream that decodes below what was done to it since
-            return read_opened(picture, name)
+            return from_image(picture, name)
         content, path = (picture["bytes"], picture["path"]) if picture else (None, None)
         if content is not None:
-            return read_bytes(content, name)
+            return from_bytes(content, name)
         if path is None:
-            raise ImageError(f"`image` must be given; got None in {name}. Leave such rows out.")
+            return None
         if "://" not in path or os.path.exists(path):
-            return read_file(path, name)
+            return from_file(path, name)
+        return from_image(self._fetched(path, name), name)
+
+    def _fetched(self, url: str, name: str) -> Image.Image:
         feature = importlib.import_module("datasets").Image()
         try:
             with hub_errors(self.repo_id, "read an image"):
-                opened = feature.decode_example({"bytes": None, "path": path}, token_per_repo_id=self._tokens)
+                return feature.decode_example({"bytes": None, "path": url}, token_per_repo_id=self._tokens)
         except GMARError:
             raise
         except Exception as error:
             if is_bad_image(error) and not isinstance(error, ConnectionError | TimeoutError):
                 raise ImageError(f"`image` must be an intact image; got {name!r} ({error}).") from error
             raise
-        return read_opened(opened, name)
+
+
+def _as_file(picture: Any) -> Any:
+    """A cell of a column of images, as `datasets` has it without decoding."""
+    if isinstance(picture, str):
+        return {"bytes": None, "path": picture}
+    return {"bytes": picture, "path": None} if isinstance(picture, bytes) else picture
 
 
 def table_fingerprint(table: Any) -> str:
@@ -185,14 +216,16 @@ def table_fingerprint(table: Any) -> str:
 
 def _narrowed(table: Any, columns: Columns) -> Any:
     """Only what is read, and images as files' bytes, so that a broken one is found by us, in its row."""
-    kept = [columns.image] if columns.label is None else [columns.image, columns.label]
     feature = importlib.import_module("datasets").Image(decode=False)
     if table.features is None:
-        return table.with_format(None).select_columns(kept)
+        return table.with_format(None).select_columns(columns.all)
     if hasattr(table, "decode"):  # of streams: undoes the threads that would decode before any cast
         table = table.decode(False)
+    table = table.with_format(None).select_columns(columns.all)
+    if columns.mask is not None:  # of type Image already
+        table = table.cast_column(columns.mask, feature)
     try:
-        return table.with_format(None).select_columns(kept).cast_column(columns.image, feature)
+        return table.cast_column(columns.image, feature)
     except (TypeError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among them
         raise ArgumentError(
             f"`data` must have images in its column {columns.image!r}; got {kind_of(table.features[columns.image])} "
