@@ -17,7 +17,7 @@ from .explanation import Explanation
 from .forward import by_size, check_model, checked_pixels, known_kwargs, setting, traced
 from .masking import masked_images
 from .patches import Grid, find_grid, pair
-from .shared_weights import HeadWeights, check_same_model, open_report
+from .shared_weights import HeadWeights, check_same_model, check_weights, open_report
 from .targets import Choice, Target, choose_target
 from .trace import Start, Trace
 from .walk import Request, Walk
@@ -58,10 +58,11 @@ def explain(
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
         return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
             backward with every method.
-        head_weights ([`HeadImportanceReport`], or its repo id or folder, *optional*): Of "gmar": weigh heads as this
-            report does for the explained class, or for all images where it saw too few of the class or `target` is a
-            callable (`settings["head_weights"]` of the result says for which classes), in place of by the gradient.
-            Then one forward is enough.
+        head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): Of "gmar": weigh
+            heads as this report does for the explained class, or for all images where it saw too few of the class or
+            `target` is a callable (`settings["head_weights"]` of the result says for which classes), in place of by
+            the gradient. Then one forward is enough. Weights of your own may be given as a tensor (layers, heads) or
+            (batch, layers, heads), not negative; they are divided by their sum in each layer.
         num_masks (`int`, defaults to 0): Of "contribution", even: average maps and head contributions over so many
             images of which a half of the patches is hidden, in pairs of opposite halves that are drawn once for the
             batch. Each takes a forward and a backward for each target; logits and predicted class are the whole
@@ -90,7 +91,8 @@ def explain(
         >>> out.attribution.shape, out.head_contribution.shape
         (torch.Size([1, 8, 8]), torch.Size([1, 6, 8]))
     """
-    report = None if head_weights is None else open_report(head_weights)
+    if head_weights is not None and not isinstance(head_weights, torch.Tensor):
+        head_weights = open_report(head_weights)
     request = Request(
         method,
         norm,
@@ -98,7 +100,7 @@ def explain(
         start_layer,
         return_maps,
         return_head_maps,
-        report,
+        head_weights,
         num_masks,
         mask_baseline,
         seed,
@@ -122,7 +124,9 @@ def explain_scores(
     """
     check_model(model)
     _check_kwargs(model, model_kwargs)
-    if request.head_weights is not None:
+    if isinstance(request.head_weights, torch.Tensor):
+        check_weights(request.head_weights, model, len(checked_pixels(model, pixel_values)))
+    elif request.head_weights is not None:
         check_same_model(request.head_weights, model)
     # Of masked images the whole image gives the logits and the classes, and nothing else.
     start: Start = "head" if request.num_masks else request.start
@@ -219,6 +223,8 @@ def _origin(request: Request, choice: Choice) -> dict[str, Any] | None:
     report = request.head_weights
     if report is None:
         return None
+    if isinstance(report, torch.Tensor):
+        return {"tensor": list(report.shape)}
     classes = [] if choice.target is None else sorted(set(choice.target.flatten().tolist()))
     few = [index for index in classes if not report.class_weights(torch.tensor(index))[1]]
     return {

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from ..capture import unsupported, unwrapped
-from ..forward import setting
+from .capture import unsupported, unwrapped
+from .forward import setting
 
 
 def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:

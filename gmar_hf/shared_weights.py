@@ -1,4 +1,4 @@
-"""Head weights that come from a shared report instead of from a backward."""
+"""Head weights that are given, by a shared report or by the user, instead of found by a backward."""
 
 import os
 
@@ -8,10 +8,11 @@ from torch import nn
 from .capture import class_name, unwrapped
 from .errors import ArgumentError, ArgumentTypeError
 from .forward import setting
+from .head_scores import head_weights as normalised
 from .report import HeadImportanceReport
 from .weight_sample import same_weights, weight_sample
 
-HeadWeights = HeadImportanceReport | str | os.PathLike[str]
+HeadWeights = HeadImportanceReport | str | os.PathLike[str] | torch.Tensor
 
 
 def open_report(head_weights: HeadWeights) -> HeadImportanceReport:
@@ -65,11 +66,40 @@ def check_same_model(report: HeadImportanceReport, model: nn.Module) -> None:
         )
 
 
-def shared_weights(report: HeadImportanceReport, norm: str, classes: torch.Tensor | None, batch: int) -> torch.Tensor:
+def check_weights(weights: torch.Tensor, model: nn.Module, batch: int) -> None:
+    """Raise if these are no head weights for a batch of this model.
+
+    Args:
+        weights (`torch.Tensor`): As the user gave them.
+        model (`nn.Module`): What is explained.
+        batch (`int`): Number of images.
+
+    Raises:
+        ArgumentError: If the shape does not fit, or they are negative, not finite or all zero in a layer.
+    """
+    config = getattr(unwrapped(model), "config", None)
+    layers, heads = (setting(config, name) for name in ("num_hidden_layers", "num_attention_heads"))
+    if tuple(weights.shape) not in ((layers, heads), (batch, layers, heads)):
+        raise ArgumentError(
+            f"`head_weights` must be of shape ({layers}, {heads}), or ({batch}, {layers}, {heads}) for the images one "
+            f"by one; got {tuple(weights.shape)}."
+        )
+    values = weights.detach().double()
+    if not values.isfinite().all() or values.min() < 0 or not (values.sum(dim=-1) > 0).all():
+        raise ArgumentError(
+            "`head_weights` must be finite and not negative, with some head above 0 in every layer; got others. "
+            "They are divided by their sum in each layer."
+        )
+
+
+def shared_weights(
+    report: HeadImportanceReport | torch.Tensor, norm: str, classes: torch.Tensor | None, batch: int
+) -> torch.Tensor:
     """Head weights (batch, layers, heads) for the explained classes.
 
     Args:
-        report ([`HeadImportanceReport`]): Where they come from.
+        report ([`HeadImportanceReport`] or `torch.Tensor`): Where they come from, or the weights (layers, heads) or
+            (batch, layers, heads) themselves.
         norm (`str`): "l1" or "l2".
         classes (`torch.Tensor` of shape (batch,), *optional*): None for the weights of all images.
         batch (`int`): Number of images.
@@ -77,6 +107,8 @@ def shared_weights(report: HeadImportanceReport, norm: str, classes: torch.Tenso
     Returns:
         `torch.Tensor`: float32, on the CPU; rows sum to one.
     """
+    if isinstance(report, torch.Tensor):
+        return normalised(report.detach().float().cpu()).expand(batch, *report.shape[-2:])
     if classes is None:
         weights = report.mean[f"{norm}_weight"].float()
         return weights.expand(batch, *weights.shape)

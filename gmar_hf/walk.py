@@ -29,7 +29,7 @@ class Request:
     start_layer: int = 0
     return_maps: bool = True
     return_head_maps: bool = False
-    head_weights: HeadImportanceReport | None = None
+    head_weights: HeadImportanceReport | torch.Tensor | None = None
     num_masks: int = 0
     mask_baseline: Baseline = "blur"
     seed: int = 0
@@ -45,9 +45,9 @@ class Request:
         self._check_masks()
         if self.head_weights is None:
             return
-        if not isinstance(self.head_weights, HeadImportanceReport):
+        if not isinstance(self.head_weights, HeadImportanceReport | torch.Tensor):
             raise ArgumentTypeError(
-                f"`head_weights` must be a HeadImportanceReport; got {type(self.head_weights).__name__}. "
+                f"`head_weights` must be a HeadImportanceReport or a tensor; got {type(self.head_weights).__name__}. "
                 "Load it with `HeadImportanceReport.from_pretrained`."
             )
         if get_method(self.method).weights != "gradient":
@@ -78,7 +78,7 @@ class Request:
 
     @property
     def needs(self) -> str | None:
-        """What of the backward the map reads: with weights from a report, nothing."""
+        """What of the backward the map reads: with weights that are given, nothing."""
         return None if self.head_weights is not None else get_method(self.method).needs
 
     @property
@@ -114,7 +114,7 @@ class Walk:
         self._request = request
         self._method = get_method(request.method)
         self._head_gradient = head_gradient
-        self._shared: torch.Tensor | None = None  # weights from a report (batch, layers, heads)
+        self._shared: torch.Tensor | None = None  # weights that were given (batch, layers, heads)
         if request.head_weights is not None:
             self._shared = shared_weights(request.head_weights, request.norm, classes, len(head_gradient.relative))
         norms = head_gradient.relative.norm(dim=-1)

@@ -13,6 +13,7 @@ from .localization import energy_pointing_game, iou, pixel_average_precision, po
 from .perturbation import (
     deletion,
     insertion,
+    insertion_and_deletion,
     insertion_minus_deletion,
     negative_perturbation,
     positive_perturbation,
@@ -56,6 +57,7 @@ __all__ = [
     "energy_pointing_game",
     "head_ablation",
     "insertion",
+    "insertion_and_deletion",
     "insertion_minus_deletion",
     "iou",
     "negative_perturbation",

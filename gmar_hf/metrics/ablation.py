@@ -13,8 +13,8 @@ from ..borrow import frozen
 from ..capture import OFF_THE_INTERFACE, AttentionCall, class_name, is_recording, recording, unsupported
 from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from ..forward import check_model, checked_pixels, known_kwargs
+from ..layers import encoder_layers
 from ..targets import choose_target
-from .layers import encoder_layers
 
 ClassTarget = torch.Tensor | Sequence[int] | int | None
 ABLATIONS = ("zero", "mean")

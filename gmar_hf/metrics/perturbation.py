@@ -117,11 +117,44 @@ def insertion_minus_deletion(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
     """
+    inserted, deleted = insertion_and_deletion(
+        score_fn,
+        pixel_values,
+        attribution,
+        num_steps=num_steps,
+        baseline=baseline,
+        blur_sigma=blur_sigma,
+        max_rows=max_rows,
+    )
+    return inserted.auc - deleted.auc
+
+
+def insertion_and_deletion(
+    score_fn: ScoreFunction,
+    pixel_values: torch.Tensor,
+    attribution: torch.Tensor,
+    *,
+    num_steps: int = 16,
+    baseline: Baseline = "blur",
+    blur_sigma: float = 8.0,
+    max_rows: int = 256,
+) -> tuple[Curve, Curve]:
+    """The curves of [`insertion`] and [`deletion`]; their common ends are scored once.
+
+    Args:
+        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, max_rows: As in [`insertion`].
+
+    Returns:
+        Two [`Curve`]: insertion's and deletion's.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
+    """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma)
     counts = _counts(images, num_steps)
     intervals = _hidden_from(images, counts) + _hidden_up_to(counts)
     inserted, deleted = score_hidden(score_fn, "score_fn", images, intervals, max_rows).float().chunk(2, dim=1)
-    return Curve(_shares(images, counts), inserted - deleted).auc
+    return Curve(_shares(images, counts), inserted), Curve(_shares(images, counts), deleted)
 
 
 def positive_perturbation(

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from ..capture import class_name, unwrapped
 from ..errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from ..forward import check_model
+from ..layers import encoder_layers
 from .correlation import pearson, spearman
-from .layers import encoder_layers
 from .localization import checked_maps, energy_pointing_game
 
 ExplainFunction = Callable[[Any], torch.Tensor]
