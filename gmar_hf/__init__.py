@@ -3,7 +3,7 @@
 Importing this package registers the "gmar-explanation" task with `transformers.pipeline`; nothing else happens.
 """
 
-from . import demo, metrics, pipeline, plotting
+from . import demo, evaluation, metrics, pipeline, plotting
 from ._version import __version__
 from .dataset_survey import survey
 from .engine import explain
@@ -17,6 +17,7 @@ from .errors import (
     NonFiniteError,
     UnsupportedModelError,
 )
+from .evaluation import Evaluation, evaluate
 from .explanation import Explanation
 from .modeling import (
     AttentionRetentionMixin,
@@ -29,6 +30,7 @@ from .pipeline import GMARExplainer
 from .report import HeadImportanceReport
 from .retention import retain_attention
 from .silencing import silence_heads
+from .survey_run import SurveyInterrupted
 
 pipeline.register()
 
@@ -37,6 +39,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArtifactError",
     "AttentionRetentionMixin",
+    "Evaluation",
     "Explanation",
     "GMARBeitForImageClassification",
     "GMARDeiTForImageClassification",
@@ -48,9 +51,12 @@ __all__ = [
     "HubError",
     "ImageError",
     "NonFiniteError",
+    "SurveyInterrupted",
     "UnsupportedModelError",
     "__version__",
     "demo",
+    "evaluate",
+    "evaluation",
     "explain",
     "metrics",
     "plotting",

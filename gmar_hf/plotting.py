@@ -1,6 +1,6 @@
 """Figures of explanations. Every function returns what it drew and shows nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -158,6 +158,58 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
             right.set_axis_off()
     figure.suptitle(_plain(title), fontsize="medium")
     return figure
+
+
+def plot_curves(
+    curves: Any, *, shares: Array | None = None, title: str = "", label: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw how scores fall or rise, with the area under each curve in the legend, the largest first.
+
+    Args:
+        curves ([`Curve`], or `Mapping` from names to [`Curve`] or scores (points,) or (batch, points)): Of a batch the
+            mean is drawn, in a band of one standard error.
+        shares (tensor or array (points,), *optional*): Where scores were taken; needed unless curves bring their own.
+        title (`str`): Over the axes.
+        label (`str`): Below the axes: what the shares are of.
+        ax (`matplotlib.axes.Axes`, *optional*): Where to draw; a new figure by default.
+
+    Returns:
+        `matplotlib.axes.Axes`: What was drawn on.
+
+    Raises:
+        ArgumentError: If there is nothing to draw, something is not finite, or shares are missing or do not fit.
+    """
+    named = curves if isinstance(curves, Mapping) else {"": curves}
+    if not named:
+        raise ArgumentError("`curves` must hold at least one curve; got none.")
+    drawn = []
+    for name, curve in named.items():
+        own = getattr(curve, "shares", shares)
+        if own is None:
+            raise ArgumentError("`shares` must be given for curves that are plain scores; got None.")
+        scores = getattr(curve, "scores", curve)
+        axes = ("points",) if np.ndim(scores) == 1 else ("batch", "points")
+        rows, places = np.atleast_2d(_array(scores, "curves", *axes)), _array(own, "shares", "points")
+        if rows.shape[1] != len(places):
+            raise ArgumentError(f"`shares` must be one a point, {rows.shape[1]}; got {len(places)}.")
+        mean = rows.mean(axis=0)
+        area = np.trapezoid(mean, places) / ((places[-1] - places[0]) or 1.0)
+        drawn.append((area, name, places, mean, rows.std(axis=0) / np.sqrt(len(rows))))
+    if ax is None:
+        ax = Figure(figsize=(7, 4.5), layout="constrained").subplots()
+    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for number, (area, name, places, mean, error) in enumerate(sorted(drawn, key=lambda one: -one[0])):
+        colour, style = colours[(2 * number) % 20 + (2 * number) // 20 % 2], ("-", "--", ":")[number // 10 % 3]
+        shown = f"{_plain(name)}  {area:.2f}" if name else f"area {area:.2f}"
+        ax.plot(places, mean, style, color=colour, label=shown, linewidth=1.5)
+        if error.any():
+            ax.fill_between(places, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+    ax.set(xlabel=_plain(label), ylabel="score")
+    ax.set_title(_plain(title), fontsize="medium")
+    ax.legend(
+        fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="area under the curve"
+    )
+    return ax
 
 
 def _array(values: Array, name: str, *axes: str) -> np.ndarray:

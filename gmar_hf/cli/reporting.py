@@ -1,25 +1,18 @@
 """`gmar-hf report`: a survey over a data set, its report in a folder and on the Hub."""
 
-import json
-import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers.utils import logging as transformers_logging
 
-from .. import demo
 from ..dataset_survey import survey
-from ..errors import ArgumentError, GMARError
+from ..errors import GMARError
 from ..labels import printable
 from ..processes import joined, together
 from ..report import HeadImportanceReport
-from .loading import load_image_processor, load_model
-
-_DEMO_SCENES = 200
+from .subjects import find_subject, interruptible, read_label_map
 
 
 def make_report(
@@ -56,15 +49,11 @@ def make_report(
         typer.Exit: With code 130, after Ctrl-C or SIGTERM.
     """
     accelerator = joined(None)
-    if not accelerator.is_main_process:
-        transformers_logging.set_verbosity(transformers_logging.CRITICAL)
 
     def prepare() -> tuple[Any, ...]:
-        label_names = None if label_map is None else _read_map(label_map)
-        return *_subject(model, revision, data, demo_name, settings["limit"]), label_names
+        return *find_subject(model, revision, data, demo_name, settings["limit"] or 200), read_label_map(label_map)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask thus to stop
-    try:
+    with interruptible(accelerator, out):
         classifier, image_processor, dataset, names, label_names = together(prepare)
         report = survey(
             classifier,
@@ -76,12 +65,6 @@ def make_report(
             **names,
             **settings,
         )
-    except KeyboardInterrupt:
-        if accelerator.is_main_process:
-            typer.echo(f"gmar-hf: interrupted. The same command goes on from {printable(out)}.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
     try:
         if not accelerator.is_main_process:
             return None
@@ -99,38 +82,6 @@ def make_report(
     if show:
         _print(report, summary)
     return summary
-
-
-def _subject(
-    model: str | None, revision: str | None, data: str | None, demo_name: str | None, limit: int | None
-) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Model, image processor, data, and what the report calls them."""
-    if demo_name is not None:
-        if model is not None or data is not None:
-            raise ArgumentError("`--demo` must not be given together with `--model` or `--data`. Drop one.")
-        count = limit or _DEMO_SCENES
-        names = {"model_id": f"gmar_hf.demo.load({demo_name!r})", "data_id": f"gmar_hf.demo.scenes({count})"}
-        return *demo.load(demo_name), demo.scenes(count), names
-    if model is None or data is None:
-        raise ArgumentError("`--model` and `--data` must both be given; one is missing. Or pass `--demo vit`.")
-    classifier = load_model(model, revision)
-    return classifier, load_image_processor(model, revision), data, {"model_revision": revision}
-
-
-def _read_map(path: Path) -> Mapping[str, str | int]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ArgumentError(
-            f"`--label-map` must be a JSON file; got {str(path)!r} ({reason}). Check the path and what is in it."
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(value, str | int) for value in found.values()):
-        raise ArgumentError(
-            f"`--label-map` must be a JSON object from folder names to labels or indices; got {str(path)!r}, "
-            'which is something else. Write it like {"n01440764": "tench, Tinca tinca"}.'
-        )
-    return found
 
 
 def _push(

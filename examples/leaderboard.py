@@ -1,0 +1,296 @@
+"""Measure every map on the three demo models, and write the tables of README.md and examples/leaderboard.md.
+
+    python examples/leaderboard.py                        # 300 scenes a model; goes on where it was stopped
+    torchrun --nproc_per_node 2 examples/leaderboard.py   # shared by two processes
+    python examples/leaderboard.py --no-write --num-scenes 20 --work quick
+    python examples/leaderboard.py --model vit --methods rollout --methods gmar-l1 --no-write
+
+Protocol: scenes of two test garments, both explained in turn; all scenes, and those on which the model ranks both labels
+first. Insertion and deletion by whole patches in 16 equal steps, score = sigmoid of the target's logit, area by the
+trapezoid, hidden patches filled in three ways: the image under a Gaussian of sigma 8 pixels, zero in the model's pixel
+values (grey), the same patches of another scene. Needs `pip install "gmar-hf[compare]"`.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from accelerate import Accelerator
+
+import gmar_hf
+from gmar_hf import demo
+from gmar_hf.evaluation import MAP_METHODS, Evaluation, evaluate
+from gmar_hf.files import replacing
+from gmar_hf.processes import joined
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "examples" / "leaderboard.md"
+BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
+BASELINES = ("blur", "zero", "other")
+DIFFERENCE = ("insertion_minus_deletion", "insertion_minus_deletion_zero", "insertion_minus_deletion_other")
+IN_README = (
+    "contribution", "masked-contribution", "gradient-rollout", "gmar-l1", "rollout", "legrad", "grad-cam",
+    "integrated-gradients", "occlusion", "random",
+)  # fmt: skip
+METRICS = (
+    "insertion", "deletion", "insertion_minus_deletion", "energy_pointing_game", "energy_on_other", "pointing_game",
+    "pixel_average_precision", "iou", "class_sensitivity", "sparseness",
+)  # fmt: skip
+HEADINGS = {
+    "insertion_minus_deletion": "ins − del, blur",
+    "insertion_minus_deletion_zero": "zero",
+    "insertion_minus_deletion_other": "other",
+    "energy_pointing_game": "energy on target",
+    "energy_on_other": "on the other",
+    "pointing_game": "pointing",
+    "pixel_average_precision": "pixel AP",
+    "iou": "IoU",
+    "class_sensitivity": "class corr.",
+    "sparseness": "Gini",
+}
+SEED = 1  # of the scenes; everything was tuned on other seeds
+
+app = typer.Typer(add_completion=False)
+
+
+def measure_maps(name: str, num_scenes: int, methods: list[str], work: Path, accelerator: Accelerator) -> Evaluation:
+    """One model's figures, each method's in a folder of its own: what has finished in an earlier call is read."""
+    model, image_processor = demo.load(name)
+    scenes = demo.scenes(num_scenes, seed=SEED)
+    found = []
+    for method in methods:
+        folder = work / name / method
+        if (folder / "results.json").exists():
+            found.append(Evaluation.load(folder / "rows.safetensors"))
+            continue
+        evaluation = evaluate(
+            model,
+            scenes,
+            image_processor,
+            methods=[method],
+            metrics=METRICS,
+            baselines=BASELINES,
+            target="label",
+            output_dir=folder,
+            model_id=f"gmar_hf.demo.load({name!r})",
+            data_id=f"gmar_hf.demo.scenes({num_scenes}, seed={SEED})",
+            accelerator=accelerator,
+        )
+        found.append(evaluation)
+    return side_by_side(found)
+
+
+def side_by_side(parts: list[Evaluation]) -> Evaluation:
+    """Evaluations of different methods on the same rows as one."""
+    first = parts[0]
+    explained = [[(row.index, row.target) for row in part.rows] for part in parts]
+    if any(rows != explained[0] for rows in explained):
+        raise ValueError("The folder holds figures of other scenes. Choose another with --work.")
+    values = np.concatenate([part.values for part in parts], axis=1)
+    return Evaluation(first.settings, [part.methods[0] for part in parts], first.metrics, first.rows, values)
+
+
+def measure_heads(name: str, num_scenes: int, work: Path) -> dict[str, list[float]]:
+    """Spearman's correlation of head scores with what removing each head does: over all heads, and within a layer."""
+    path = work / f"heads-{name}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    model, image_processor = demo.load(name)
+    scenes = demo.scenes(num_scenes, seed=SEED)
+    found: dict[str, list[np.ndarray]] = {}
+    for start in range(0, num_scenes, 16):
+        part = scenes[start : start + 16]
+        pixels = image_processor([scene["image"] for scene in part], return_tensors="pt")["pixel_values"]
+        pixels = pixels.repeat_interleave(2, dim=0)
+        target = torch.tensor([label for scene in part for label in scene["labels"]])
+        ablation = gmar_hf.metrics.head_ablation(model, pixels, target)
+        l1, l2 = (gmar_hf.explain(model, pixels, target, norm=norm, return_maps=False) for norm in ("l1", "l2"))
+        scores = {
+            "contribution, signed": (l1.head_contribution, False),
+            "magnitude of the contribution": (l1.head_contribution, True),
+            "GMAR weight L1": (l1.head_importance, True),
+            "GMAR weight L2": (l2.head_importance, True),
+        }
+        for score, (values, magnitude) in scores.items():
+            correlation = ablation.correlation(values, magnitude=magnitude)
+            rows = torch.stack([correlation.overall, correlation.within_layers], dim=1)
+            found.setdefault(score, []).append(rows.numpy())
+    means = {score: np.concatenate(rows).mean(axis=0).tolist() for score, rows in found.items()}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(means, indent=2))
+    return means
+
+
+def first_ranked(evaluation: Evaluation) -> Evaluation:
+    """The rows of scenes on which the model ranks both labels first."""
+    return evaluation.subset(bool(row.labels_first) for row in evaluation.rows)
+
+
+def cell(figures: dict[str, Any], *, marked: bool = False, interval: bool = False) -> str:
+    if figures["mean"] is None:
+        return "–"
+    text = f"{figures['mean']:z.2f}{'†' if marked else ''}"
+    return f"{text} [{figures['low']:z.2f}, {figures['high']:z.2f}]" if interval else text
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """The first row is the heading."""
+    return [f"| {' | '.join(cells)} |" for cells in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
+
+
+def readme_table(found: dict[str, Evaluation]) -> list[str]:
+    """All models in one table, on the scenes whose labels are ranked first."""
+    summaries = {name: first_ranked(evaluation).summary() for name, evaluation in found.items()}
+    heading = ["map", *(f"{name.upper()}: blur / zero / other" for name in found)]
+    heading += ["energy on target", "class corr.", "cost"]
+    rows = [heading]
+    methods = {method["name"]: method for method in next(iter(found.values())).methods}
+    for name in (name for name in IN_README if name in methods):
+        made_with = methods[name]["baseline"]
+        cells = [name]
+        for summary in summaries.values():
+            differences = zip(DIFFERENCE, BASELINES, strict=True)
+            cells.append(
+                " / ".join(cell(summary[name][key], marked=baseline == made_with) for key, baseline in differences)
+            )
+        for key in ("energy_pointing_game", "class_sensitivity"):
+            cells.append(" / ".join(cell(summary[name][key]) for summary in summaries.values()))
+        rows.append([*cells, f"{methods[name]['forwards']:g}"])
+    return table(rows)
+
+
+def full_table(evaluation: Evaluation) -> list[str]:
+    summary = evaluation.summary()
+    rows = [["map", *HEADINGS.values(), "cost", "ms"]]
+    for method in evaluation.methods:
+        figures = summary[method["name"]]
+        marks = dict(zip(DIFFERENCE, BASELINES, strict=True))
+        cells = [
+            cell(figures[key], marked=method["baseline"] == marks.get(key, ""), interval=key in DIFFERENCE)
+            for key in HEADINGS
+        ]
+        rows.append([method["name"], *cells, f"{method['forwards']:g}", f"{method['milliseconds']:.1f}"])
+    return table(rows)
+
+
+def ratios(found: dict[str, Evaluation], heads: dict[str, dict[str, list[float]]]) -> list[str]:
+    """What the figures say beside each other, on the scenes whose labels are ranked first."""
+    rows = [["", *(name.upper() for name in found)]]
+    summaries = {name: first_ranked(evaluation).summary() for name, evaluation in found.items()}
+
+    def mean(summary: dict, method: str, key: str) -> float:
+        return summary[method][key]["mean"]
+
+    def over_baselines(summary: dict, method: str) -> float:
+        return float(np.mean([mean(summary, method, key) for key in DIFFERENCE]))
+
+    def line(title: str, figure: Any) -> None:
+        rows.append([title, *(figure(summary) for summary in summaries.values())])
+
+    blur, energy = DIFFERENCE[0], "energy_pointing_game"
+    line(
+        "contribution to rollout, blur",
+        lambda s: f"{mean(s, 'contribution', blur) / mean(s, 'rollout', blur):.2f}",
+    )
+    line(
+        "contribution to integrated gradients, mean of the baselines",
+        lambda s: f"{over_baselines(s, 'contribution') / over_baselines(s, 'integrated-gradients'):.3f}",
+    )
+    for other in ("legrad", "grad-cam"):
+        line(
+            f"contribution minus {other}: blur / zero / other",
+            lambda s, other=other: " / ".join(
+                f"{mean(s, 'contribution', key) - mean(s, other, key):+.2f}" for key in DIFFERENCE
+            ),
+        )
+    line(
+        "masked contribution to integrated gradients, blur",
+        lambda s: f"{mean(s, 'masked-contribution', blur) / mean(s, 'integrated-gradients', blur):.3f}",
+    )
+    line(
+        "energy on target, contribution to GMAR L1",
+        lambda s: f"{mean(s, 'contribution', energy) / mean(s, 'gmar-l1', energy):.2f}",
+    )
+    line("class correlation of contribution", lambda s: f"{mean(s, 'contribution', 'class_sensitivity'):.2f}")
+    for score in next(iter(heads.values())):
+        rows.append([f"heads, Spearman: {score}", *(" / ".join(f"{x:.3f}" for x in heads[n][score]) for n in found)])
+    return table(rows)
+
+
+def document(found: dict[str, Evaluation], heads: dict[str, dict[str, list[float]]], num_scenes: int) -> str:
+    lines = [
+        "# Leaderboard: every map on the three demo models",
+        "",
+        "Written by `python examples/leaderboard.py`; not by hand. "
+        f"{num_scenes} scenes of two garments (seed {SEED}; nothing was tuned on it), both explained.",
+        "",
+        "- **ins − del**: area under the insertion curve minus that under the deletion curve (16 steps of whole patches,",
+        "  sigmoid of the target's logit, trapezoid), where hidden patches show the blurred image, zero in pixel values",
+        "  (grey), or the same patches of another scene; in brackets the bootstrap interval of 95 % over scenes.",
+        "  **†: the map was made with this baseline**, under which it shines.",
+        "- **energy on target**, **on the other**: share of the map's positive mass on the explained garment, and on the",
+        "  other one. **pointing**: the maximum lies on a patch that the garment touches.",
+        "- **class corr.**: Pearson's correlation of the maps for both garments. **Gini**: sparseness; neither end is",
+        "  better. **cost**: forwards, a backward counts as one; **ms**: on one thread of the machine that ran it.",
+        "",
+        "## Beside each other",
+        "",
+        "On the scenes on which the model ranks both labels first. Heads: zero-ablation of single heads against scores,",
+        "over all heads / within a layer, mean over rows of all scenes; unsigned scores against the change's magnitude.",
+        "",
+        *ratios(found, heads),
+        "",
+    ]
+    for name, evaluation in found.items():
+        kept = first_ranked(evaluation)
+        lines += [
+            f"## {name.upper()}",
+            "",
+            f"The {kept.num_images} of {evaluation.num_images} scenes on which both labels are ranked first:",
+            "",
+            *full_table(kept),
+            "",
+            f"All {evaluation.num_images} scenes:",
+            "",
+            *full_table(evaluation),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+@app.command(help=__doc__)
+def main(
+    model: Annotated[list[str] | None, typer.Option(help="A demo model; may be repeated; all by default.")] = None,
+    num_scenes: Annotated[int, typer.Option(min=2, help="Scenes a model.")] = 300,
+    methods: Annotated[list[str] | None, typer.Option(help="Some maps only; may be repeated.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder that the figures are kept in.")] = Path("leaderboard"),
+    write: Annotated[bool, typer.Option("--write/--no-write", help="Write README.md and leaderboard.md.")] = True,
+) -> None:
+    accelerator = joined(None)
+    names = model or list(demo.MODELS)
+    maps = methods or [method for method in MAP_METHODS if method != "gmar-uniform"]  # which is rollout
+    work.mkdir(parents=True, exist_ok=True)
+    found = {name: measure_maps(name, num_scenes, maps, work, accelerator) for name in names}
+    if accelerator.is_main_process:
+        heads = {name: measure_heads(name, num_scenes, work) for name in names}
+        text = document(found, heads, num_scenes)
+        if write:
+            with replacing(DOCUMENT) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            readme = ROOT / "README.md"
+            before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+            after = rest.split(END)[1]
+            with replacing(readme) as temporary:
+                temporary.write_text(
+                    "\n".join([before + BEGIN, *readme_table(found), END + after]), encoding="utf-8"
+                )
+        else:
+            typer.echo(text)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    app()

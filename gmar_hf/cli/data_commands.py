@@ -1,0 +1,183 @@
+"""The commands over a data set: report, evaluate, compare."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import JsonOption, RevisionOption, app, echo_json
+
+
+class SurveyTarget(StrEnum):
+    """What is explained of an image of a data set."""
+
+    PREDICTED = "predicted"
+    LABEL = "label"
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and the report.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of a classifier.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Folder of images, flat or one a class, or a data set's id.")
+    ] = None,
+    demo: Annotated[
+        str | None, typer.Option(help="In place of --model and --data: vit, deit or beit, on its own scenes.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a data set with several.")] = None,
+    revision: RevisionOption = None,
+    data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Do not store a data set of the Hub first.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 32,
+    target: Annotated[
+        SurveyTarget, typer.Option(help="Explain each image's top logit, or each of its labels.")
+    ] = SurveyTarget.PREDICTED,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many images only.")] = None,
+    shuffle_seed: Annotated[int | None, typer.Option(min=0, help="Draw the order of the images.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="JSON object from folder or class names to the model's labels.")
+    ] = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Do not look at folder names or labels.")] = False,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images, for each that explains.")] = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Batches of a process between checkpoints.")] = 20,
+    until_stable: Annotated[
+        float | None, typer.Option(help="Stop when standard errors are below this share of the largest mean.")
+    ] = None,
+    max_unreadable: Annotated[float, typer.Option(help="Share of the images that may be unreadable.")] = 0.01,
+    no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a finished report.")] = False,
+    push: Annotated[str | None, typer.Option(help="Repository on the Hub to push the report to.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    license: Annotated[str | None, typer.Option(help="The report's own licence, such as cc-by-4.0.")] = None,
+    overwrite_card: Annotated[
+        bool, typer.Option("--overwrite-card", help="Replace a README.md that was written by hand, too.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Which heads matter over a data set: a report for the Hub. Also under accelerate launch and torchrun."""
+    from .reporting import make_report
+
+    summary = make_report(
+        model=model,
+        revision=revision,
+        data=data,
+        demo_name=demo,
+        label_map=label_map,
+        out=out,
+        push=push,
+        private=private,
+        settings={
+            "split": split,
+            "data_revision": data_revision,
+            "streaming": streaming,
+            "batch_size": batch_size,
+            "target": target.value,
+            "limit": limit,
+            "shuffle_seed": shuffle_seed,
+            "use_labels": not no_labels,
+            "num_workers": num_workers,
+            "save_every": save_every,
+            "until_stable": until_stable,
+            "max_unreadable": max_unreadable,
+            "resume": not no_resume,
+            "force": force,
+            "license": license,
+            "overwrite_card": overwrite_card,
+        },
+        show=not as_json,
+    )
+    if as_json and summary is not None:
+        echo_json(summary)
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and results.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of a classifier.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Folder of images, flat or one a class, or a data set's id.")
+    ] = None,
+    demo: Annotated[
+        str | None, typer.Option(help="In place of --model and --data: vit, deit or beit, on its own scenes.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(help="Maps, between commas or repeated; module:function is one of your own."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Functions of gmar_hf.metrics, between commas or repeated.")
+    ] = None,
+    baselines: Annotated[
+        list[str] | None, typer.Option(help="What hidden patches show: blur, zero, other; all three by default.")
+    ] = None,
+    target: Annotated[
+        SurveyTarget, typer.Option(help="Explain each image's top logit, or each of its labels.")
+    ] = SurveyTarget.PREDICTED,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder with a mask for each image, of the same relative path.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a data set with several.")] = None,
+    revision: RevisionOption = None,
+    data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 16,
+    num_steps: Annotated[int, typer.Option(min=1, help="Of insertion and deletion.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many images only.")] = None,
+    shuffle_seed: Annotated[int | None, typer.Option(min=0, help="Draw the order of the images.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="JSON object from folder or class names to the model's labels.")
+    ] = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Do not look at folder names or labels.")] = False,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images, for each that explains.")] = 0,
+    max_unreadable: Annotated[float, typer.Option(help="Share of the images that may be unreadable.")] = 0.01,
+    no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace finished results.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Which map to believe: measure maps side by side on a data set. Also under accelerate launch and torchrun."""
+    from .evaluating import make_evaluation
+
+    summary = make_evaluation(
+        model=model,
+        revision=revision,
+        data=data,
+        demo_name=demo,
+        label_map=label_map,
+        methods=methods,
+        metrics=metrics,
+        baselines=baselines,
+        out=out,
+        settings={
+            "masks": masks,
+            "split": split,
+            "data_revision": data_revision,
+            "target": target.value,
+            "batch_size": batch_size,
+            "num_steps": num_steps,
+            "limit": limit,
+            "shuffle_seed": shuffle_seed,
+            "use_labels": not no_labels,
+            "num_workers": num_workers,
+            "max_unreadable": max_unreadable,
+            "resume": not no_resume,
+            "force": force,
+        },
+        show=not as_json,
+    )
+    if as_json and summary is not None:
+        echo_json(summary)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder or Hub id of a report.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Folder or Hub id of another.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two reports: do they rank the heads alike, and which heads moved?"""
+    from .comparing import compare_reports
+
+    summary = compare_reports(first, second, show=not as_json)
+    if as_json:
+        echo_json(summary)

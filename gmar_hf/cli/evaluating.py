@@ -1,0 +1,119 @@
+"""`gmar-hf evaluate`: maps of all kinds measured side by side over a data set."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..evaluation import Evaluation, evaluate
+from ..evaluation.measures import UNDER_BASELINES
+from ..labels import printable
+from ..processes import joined, together
+from .subjects import find_subject, interruptible, read_label_map
+
+_DEMO_SCENES = 64
+_SHOWN = ("insertion_minus_deletion", "energy_pointing_game", "pointing_game", "class_sensitivity")
+_MOST_COLUMNS = 6
+
+
+def make_evaluation(
+    *,
+    model: str | None,
+    revision: str | None,
+    data: str | None,
+    demo_name: str | None,
+    label_map: Path | None,
+    methods: list[str] | None,
+    metrics: list[str] | None,
+    baselines: list[str] | None,
+    out: Path,
+    settings: dict[str, Any],
+    show: bool,
+) -> dict[str, Any] | None:
+    """Evaluate maps and write the results; of several processes the first one prints.
+
+    Args:
+        model, revision (`str`, *optional*): Whose maps.
+        data (`str`, *optional*): On what.
+        demo_name (`str`, *optional*): In place of both: a bundled model, on its scenes.
+        label_map (`Path`, *optional*): A JSON file.
+        methods, metrics, baselines (`list[str]`, *optional*): Names, also several in one text, between commas.
+        out (`Path`): The folder.
+        settings (`dict[str, Any]`): Of [`evaluate`].
+        show (`bool`): Whether to print a table.
+
+    Returns:
+        `dict`: Counts, the folder and the page; None in all processes but the first.
+
+    Raises:
+        typer.Exit: With code 130, after Ctrl-C or SIGTERM.
+    """
+    accelerator = joined(None)
+    chosen: dict[str, Any] = {
+        name: [part.strip() for text in texts for part in text.split(",")]
+        for name, texts in (("methods", methods), ("metrics", metrics), ("baselines", baselines))
+        if texts
+    }
+
+    def prepare() -> tuple[Any, ...]:
+        num_scenes = settings["limit"] or _DEMO_SCENES
+        return *find_subject(model, revision, data, demo_name, num_scenes), read_label_map(label_map)
+
+    try:
+        with interruptible(accelerator, out):
+            classifier, image_processor, dataset, names, label_names = together(prepare)
+            evaluation = evaluate(
+                classifier,
+                dataset,
+                image_processor,
+                output_dir=out,
+                label_map=label_names,
+                accelerator=accelerator,
+                **names,
+                **chosen,
+                **settings,
+            )
+        if not accelerator.is_main_process:
+            return None
+    finally:
+        accelerator.end_training()
+    if show:
+        _print(evaluation, out)
+    return {
+        "out": str(out),
+        "page": str(out / "index.html"),
+        "num_images": evaluation.num_images,
+        "num_rows": len(evaluation.rows),
+        "num_unreadable": evaluation.settings["counts"]["num_unreadable"],
+    }
+
+
+def _print(evaluation: Evaluation, out: Path) -> None:
+    summary = evaluation.summary()
+    columns = [column for column in evaluation.metrics if column.function in _SHOWN]
+    columns = (columns or evaluation.metrics)[:_MOST_COLUMNS]
+    headings = [
+        f"{column.function.replace('_', ' ')} ({column.baseline})" if column.baseline else column.key.replace("_", " ")
+        for column in columns
+    ]
+    table = Table("map", *headings, "cost in forwards", "ms")
+    for method in evaluation.methods:
+        cells = []
+        for column in columns:
+            mean = summary[method["name"]][column.key]["mean"]
+            own = method["baseline"] is not None and method["baseline"] == column.baseline
+            cells.append("-" if mean is None else f"{mean:.3f}{'*' if own else ''}")
+        forwards = "-" if method["forwards"] is None else f"{method['forwards']:g}"
+        table.add_row(printable(method["name"]), *cells, forwards, f"{method['milliseconds']:.1f}")
+    Console().print(table)
+    if any(column.function in UNDER_BASELINES and column.baseline for column in columns):
+        typer.echo("* made with this very baseline, under which it shines. Baselines disagree: believe none alone.")
+    counts = evaluation.settings["counts"]
+    told = f"{evaluation.num_images} images, {len(evaluation.rows)} explained classes"
+    if counts["num_unreadable"]:
+        told += f", {counts['num_unreadable']} unreadable"
+    if counts["num_unlabelled"]:
+        told += f", {counts['num_unlabelled']} without a label"
+    typer.echo(f"{told}. All figures with intervals, curves and pictures: {printable(out / 'index.html')}")

@@ -1,0 +1,85 @@
+"""What the commands over a data set share: what they are about, and how they are stopped."""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from accelerate import Accelerator
+from transformers.utils import logging as transformers_logging
+
+from .. import demo
+from ..errors import ArgumentError
+from ..labels import printable
+from .loading import load_image_processor, load_model
+
+
+def find_subject(
+    model: str | None, revision: str | None, data: str | None, demo_name: str | None, num_scenes: int
+) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Model, image processor, data, and what the results call them.
+
+    Args:
+        model, revision (`str`, *optional*): What to load.
+        data (`str`, *optional*): Handed on.
+        demo_name (`str`, *optional*): In place of both: a bundled model, on scenes.
+        num_scenes (`int`): How many.
+
+    Raises:
+        ArgumentError: If neither or both are named, or the model cannot be loaded.
+    """
+    if demo_name is not None:
+        if model is not None or data is not None:
+            raise ArgumentError("`--demo` must not be given together with `--model` or `--data`. Drop one.")
+        names = {"model_id": f"gmar_hf.demo.load({demo_name!r})", "data_id": f"gmar_hf.demo.scenes({num_scenes})"}
+        return *demo.load(demo_name), demo.scenes(num_scenes), names
+    if model is None or data is None:
+        raise ArgumentError("`--model` and `--data` must both be given; one is missing. Or pass `--demo vit`.")
+    classifier = load_model(model, revision)
+    return classifier, load_image_processor(model, revision), data, {"model_revision": revision}
+
+
+def read_label_map(path: Path | None) -> Mapping[str, str | int] | None:
+    """What `--label-map` holds; None without one.
+
+    Raises:
+        ArgumentError: If it is no JSON object from names to labels.
+    """
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArgumentError(
+            f"`--label-map` must be a JSON file; got {str(path)!r} ({reason}). Check the path and what is in it."
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(value, str | int) for value in found.values()):
+        raise ArgumentError(
+            f"`--label-map` must be a JSON object from folder names to labels or indices; got {str(path)!r}, "
+            'which is something else. Write it like {"n01440764": "tench, Tinca tinca"}.'
+        )
+    return found
+
+
+@contextmanager
+def interruptible(accelerator: Accelerator, out: Path) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block, and say how to go on; of several processes the first one says so.
+
+    Raises:
+        typer.Exit: With code 130, after either.
+    """
+    if not accelerator.is_main_process:
+        transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask thus to stop
+    try:
+        yield
+    except KeyboardInterrupt:
+        if accelerator.is_main_process:
+            typer.echo(f"gmar-hf: interrupted. The same command goes on from {printable(out)}.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

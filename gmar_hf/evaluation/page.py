@@ -1,0 +1,163 @@
+"""An evaluation as one page that needs nothing else: figures, curves, and maps side by side."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..files import replacing
+from ..labels import printable
+from ..plotting import plot_curves
+from .measures import CURVES
+from .results import Evaluation, Metric, Row
+
+_TEMPLATE = "page.html.jinja"
+_ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with every method's map on it.
+
+    Args:
+        image (PIL image, RGB): As it is.
+        row ([`Row`]): What was explained.
+        overlays (`dict[str, PIL image]`): By method.
+        figures (`dict[str, float]`): Each method's insertion minus deletion; empty where that was not measured.
+    """
+
+    image: Image.Image
+    row: Row
+    overlays: dict[str, Image.Image]
+    figures: dict[str, float]
+
+
+def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) -> None:
+    """Write the page.
+
+    Args:
+        evaluation ([`Evaluation`]): What was found.
+        pictures (`Sequence` of [`Picture`]): To show below.
+        path (`Path`): The HTML file.
+
+    Raises:
+        ArgumentError: If it cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("gmar_hf.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    settings = evaluation.settings
+    summary = evaluation.summary()
+    hides = any(metric.baseline for metric in evaluation.metrics)
+    table = [_row(evaluation, method, summary) for method in evaluation.methods]
+    text = environment.get_template(_TEMPLATE).render(
+        model=printable(settings["model"]["id"]),
+        data=printable(" and ".join(one["id"] for one in settings["datasets"])),
+        num_images=evaluation.num_images,
+        num_rows=len(evaluation.rows),
+        target=settings["target"],
+        function=settings["function"],
+        date=settings["date"],
+        version=settings["versions"]["gmar_hf"],
+        baselines=settings["baselines"] if hides else [],
+        num_steps=settings["num_steps"],
+        blur_sigma=f"{settings['blur_sigma']:g}",
+        marked=any(cell["marked"] for row in table for cell in row["cells"]),
+        columns=[
+            {"title": _title(metric), "arrow": _ARROWS[metric.higher_is_better]} for metric in evaluation.metrics
+        ],
+        table=table,
+        curves=_curves(evaluation),
+        figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
+        pictures=[_picture(picture) for picture in pictures],
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _title(metric: Metric) -> str:
+    name = metric.function.replace("_", " ")
+    return f"{name} ({metric.baseline})" if metric.baseline else name
+
+
+def _row(evaluation: Evaluation, method: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    cells = []
+    for metric in evaluation.metrics:
+        figures = summary[method["name"]][metric.key]
+        mean, low, high = (figures[name] for name in ("mean", "low", "high"))
+        cells.append(
+            {
+                "text": "–" if mean is None else f"{mean:z.3f}",  # noqa: RUF001 (a dash for nothing)
+                "interval": "" if low is None else f"{low:z.3f} to {high:z.3f}",
+                "marked": metric.baseline is not None and metric.baseline == method["baseline"],
+                "best": mean is not None and mean == _best(metric, summary),
+            }
+        )
+    forwards = method["forwards"]
+    return {
+        "name": method["name"],
+        "cells": cells,
+        "forwards": "?" if forwards is None else f"{forwards:g}",
+        "milliseconds": f"{method['milliseconds']:.1f}",
+    }
+
+
+def _best(metric: Metric, summary: dict[str, Any]) -> float | None:
+    means = [figures[metric.key]["mean"] for figures in summary.values()]
+    known = [mean for mean in means if mean is not None]
+    if metric.higher_is_better is None or not known:
+        return None
+    return max(known) if metric.higher_is_better else min(known)
+
+
+def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
+    """A figure for each curve and baseline."""
+    found = []
+    for metric in evaluation.metrics:
+        if metric.function not in CURVES or metric.key not in evaluation.curves:
+            continue
+        names = [method["name"] for method in evaluation.methods]
+        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        shown = "shown" if metric.function == "insertion" else "hidden"
+        plot_curves(
+            dict(zip(names, evaluation.curves[metric.key], strict=True)),
+            shares=evaluation.curves["shares"],
+            title=_title(metric),
+            label=f"share of patches {shown}, the most important first",
+            ax=figure.subplots(),
+        )
+        with io.BytesIO() as content:
+            figure.savefig(content, format="png", dpi=110)
+            found.append({"title": _title(metric), "source": _data(content.getvalue())})
+    return found
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    panels = [{"alt": "the image", "caption": "image", "source": _png(picture.image)}]
+    for name, overlay in picture.overlays.items():
+        figure = picture.figures.get(name, math.nan)
+        caption = name if math.isnan(figure) else f"{name}: {figure:z.2f}"
+        panels.append({"alt": f"map of {name}", "caption": caption, "source": _png(overlay)})
+    return {
+        "image": printable(picture.row.image),
+        "label": printable(picture.row.label),
+        "score": f"{picture.row.score:.2f}",
+        "panels": panels,
+    }
+
+
+def _png(image: Image.Image) -> str:
+    with io.BytesIO() as content:
+        image.save(content, format="PNG", optimize=True)
+        return _data(content.getvalue())
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,194 @@
+"""What an evaluation found: a figure for every explained class of an image, method and metric."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..errors import ArgumentError, ArtifactError
+from ..files import replacing
+from .bootstrap import Bootstrap
+
+FORMAT = "gmar_hf.evaluation"
+FORMAT_VERSION = 1
+REFERENCES = ("rollout", "gmar-l1")  # what every method is compared with, image by image
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of figures.
+
+    Args:
+        key (`str`): Its name in files: that of the function, and of the baseline where it is not the first one.
+        function (`str`): In `gmar_hf.metrics`; "energy_on_other" and "class_sensitivity" are parts of
+            `class_sensitivity`.
+        baseline (`str`, *optional*): What hidden patches showed.
+        higher_is_better (`bool`, *optional*): None where neither end is better.
+    """
+
+    key: str
+    function: str
+    baseline: str | None
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One explained class of one image.
+
+    Args:
+        image (`str`): The image's name in the data.
+        target (`int`), label (`str`): The class.
+        score (`float`): What the model gives it, in [0, 1].
+        labels_first (`bool`, *optional*): Whether the model ranks the image's labels before all others; None where
+            they are not known.
+        index (`int`): The image's place in the data.
+    """
+
+    image: str
+    target: int
+    label: str
+    score: float
+    labels_first: bool | None
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Figures of several maps on the same images.
+
+    Args:
+        settings (`dict`): How they were measured; plain JSON.
+        methods (`list[dict]`): In the order of the tables: `name`, `forwards` (for one class of one image, a backward
+            counts as one; None if not known), `baseline` (what the map was made with, or None), `milliseconds` (of
+            this machine, for one class of one image).
+        metrics (`list` of [`Metric`]): The columns.
+        rows (`list` of [`Row`]): What was explained.
+        values (`np.ndarray` of shape (rows, methods, metrics)): float64; NaN where there is no figure, as without a
+            mask.
+        curves (`dict[str, np.ndarray]`): By metric key, of "insertion" and "deletion", mean scores (methods, points);
+            and "shares" (points,) of patches shown or hidden.
+    """
+
+    settings: dict[str, Any]
+    methods: list[dict[str, Any]]
+    metrics: list[Metric]
+    rows: list[Row]
+    values: np.ndarray
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.rows), len(self.methods), len(self.metrics))
+        if self.values.shape != expected:
+            raise ArgumentError(
+                f"`values` must be of shape (rows, methods, metrics), {expected}; got {self.values.shape}."
+            )
+
+    @property
+    def num_images(self) -> int:
+        return len({row.index for row in self.rows})
+
+    def of(self, method: str, metric: str) -> np.ndarray:
+        """One method's figures (rows,) in one metric.
+
+        Raises:
+            ArgumentError: If there is no such method or metric; the message lists those there are.
+        """
+        return self.values[:, self._place("method", method), self._place("metric", metric)]
+
+    def subset(self, rows: Iterable[bool]) -> "Evaluation":
+        """The same of some rows only; without the curves, which are means over all of them.
+
+        Args:
+            rows (`Iterable[bool]`): One a row.
+
+        Raises:
+            ArgumentError: If there is not one a row.
+        """
+        kept = np.fromiter(rows, dtype=bool)
+        if len(kept) != len(self.rows):
+            raise ArgumentError(f"`rows` must hold one bool for each of the {len(self.rows)} rows; got {len(kept)}.")
+        chosen = [row for row, keep in zip(self.rows, kept, strict=True) if keep]
+        return Evaluation(self.settings, self.methods, self.metrics, chosen, self.values[kept])
+
+    def summary(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Means with intervals, and the differences to rollout and to GMAR on the same images.
+
+        Returns:
+            `dict`: By method and metric key: "mean", "low", "high", "num_rows", and "minus_rollout" and
+                "minus_gmar-l1" with the same keys, where these were measured too; as [`Bootstrap.interval`] makes
+                them.
+        """
+        bootstrap = Bootstrap([row.index for row in self.rows])
+        names = [method["name"] for method in self.methods]
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for number, name in enumerate(names):
+            found[name] = {}
+            for place, metric in enumerate(self.metrics):
+                own = self.values[:, number, place]
+                figures: dict[str, Any] = bootstrap.interval(own)
+                for reference in REFERENCES:
+                    if reference in names and reference != name:
+                        other = self.values[:, names.index(reference), place]
+                        figures[f"minus_{reference}"] = bootstrap.interval(own - other)
+                found[name][metric.key] = figures
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write every figure to a safetensors file.
+
+        Raises:
+            ArgumentError: If it cannot be written.
+        """
+        content = {
+            "settings": self.settings,
+            "methods": self.methods,
+            "metrics": [asdict(metric) for metric in self.metrics],
+            "rows": [asdict(row) for row in self.rows],
+        }
+        metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "content": json.dumps(content)}
+        tensors = {f"curves.{name}": np.ascontiguousarray(curve) for name, curve in self.curves.items()}
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({"values": np.ascontiguousarray(self.values), **tensors}, metadata))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Evaluation":
+        """Read what [`save`] wrote.
+
+        Raises:
+            ArtifactError: If it is missing, corrupt, or of another version.
+        """
+        try:
+            with safe_open(os.fspath(path), framework="np") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT or metadata.get("format_version") != str(FORMAT_VERSION):
+                    raise ValueError(f"it is not of format {FORMAT} {FORMAT_VERSION}")
+                content = json.loads(metadata["content"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return cls(
+                settings=content["settings"],
+                methods=content["methods"],
+                metrics=[Metric(**metric) for metric in content["metrics"]],
+                rows=[Row(**row) for row in content["rows"]],
+                values=tensors.pop("values"),
+                curves={name.removeprefix("curves."): curve for name, curve in tensors.items()},
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise ArtifactError(
+                f"{os.fspath(path)!r} must be the figures of an evaluation; it cannot be used ({error}). "
+                "Make it again with `gmar-hf evaluate`."
+            ) from error
+
+    def _place(self, what: str, name: str) -> int:
+        if what == "method":
+            known = [method["name"] for method in self.methods]
+        else:
+            known = [metric.key for metric in self.metrics]
+        if name not in known:
+            raise ArgumentError(f"`{what}` must be one of {', '.join(known)}; got {name!r}.")
+        return known.index(name)

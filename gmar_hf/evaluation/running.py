@@ -1,0 +1,168 @@
+"""One process's work in an evaluation, and what becomes of all of it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from tqdm import tqdm
+
+from ..batches import map_loader
+from ..data import MapData
+from ..engine import versions
+from ..errors import ArgumentError
+from ..survey_settings import Plan, identity
+from ..weight_sample import weight_sample
+from .files import write_results
+from .folder import batch_file
+from .measured import TALLIES, Measured, joined_curves
+from .measuring import Questions, measure_batch
+from .page import write_page
+from .pictures import draw_pictures
+from .results import Evaluation
+
+
+class Run:
+    """One call of an evaluation, in one process.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        data ([`MapData`]): What is evaluated on.
+        image_processor: The model's, or None.
+        plan ([`Plan`]): How the data are read.
+        questions ([`Questions`]): What is asked.
+        described (`dict[str, Any]`): The results' entry for the model.
+        accelerator (`Accelerator`): Of the processes.
+
+    Attributes:
+        parts (`list` of [`Measured`]): Batches that this process answers for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: MapData,
+        image_processor: Any,
+        plan: Plan,
+        questions: Questions,
+        described: dict[str, Any],
+        accelerator: Accelerator,
+    ) -> None:
+        self._model, self._data, self._processor, self._plan = model, data, image_processor, plan
+        self._questions, self._described, self._accelerator = questions, described, accelerator
+        self._order = plan.order(len(data))
+        self.parts: list[Measured] = []
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What must be the same when the evaluation is gone on with, by the name a user knows it by."""
+        asked = self._questions
+        return {
+            **identity(
+                self._plan, self._described, weight_sample(self._model), self._data.identity, self._processor, None
+            ),
+            "methods": [f"{one.name} ({one.draw.__module__}.{one.draw.__qualname__})" for one in asked.methods],
+            "metrics": [column.key for column in asked.columns],
+            "baselines": list(asked.baselines),
+            "steps": asked.num_steps,
+            "blur sigma": asked.blur_sigma,
+            "score": asked.function,
+            "masks": self._data.has_masks,
+        }
+
+    def go(self, folder: Path | None) -> None:
+        """Measure this process's share of the batches that nobody has measured yet.
+
+        Args:
+            folder (`Path`, *optional*): Where each batch is kept as soon as it is done.
+        """
+        rank, num_processes = self._accelerator.process_index, self._accelerator.num_processes
+        done = set(gather_object([part.number for part in self.parts]))
+        numbers = [number for number in range(-(-len(self._order) // self._plan.batch_size)) if number not in done]
+        numbers = numbers[rank::num_processes]
+        settings = self.identity
+        hidden = None if self._accelerator.is_main_process else True
+        before = min(len(done) * self._plan.batch_size, len(self._order))
+        with tqdm(total=len(self._order), initial=before, unit="image", desc="evaluation", disable=hidden) as bar:
+            loader = map_loader(
+                self._data, self._order, numbers, self._plan.batch_size, self._processor, self._plan.num_workers
+            )
+            for batch in loader:
+                part = measure_batch(self._model, batch, self._questions, self._accelerator.device)
+                if folder is not None:
+                    part.save(batch_file(folder, part.number), settings)
+                self.parts.append(part)
+                bar.update(min(batch.size * num_processes, len(self._order) - bar.n))
+                bad = [entry for one in self.parts for entry in one.unreadable]
+                self._plan.check_readable(len(bad), len(self._order), "so far", bad)
+
+    def evaluation(self) -> Evaluation:
+        """What all processes have found, in every process.
+
+        Raises:
+            ArgumentError: If too many images were unreadable, or nothing was explained.
+        """
+        parts = sorted(gather_object(self.parts), key=lambda part: part.number)
+        counts: dict[str, int] = {name: sum(part.tallies[name] for part in parts) for name in TALLIES}
+        unreadable = [entry for part in parts for entry in part.unreadable]
+        self._plan.check_readable(len(unreadable), len(self._order), "in all", unreadable)
+        measured = [part for part in parts if part.rows]
+        if not measured:
+            raise ArgumentError("`dataset` must hold at least one image to explain; got none.")
+        asked = self._questions
+        speeds = np.array([part.seconds for part in measured]) / np.array([[part.num_maps] for part in measured])
+        methods = [
+            {
+                "name": method.name,
+                "forwards": forwards,
+                "baseline": method.baseline,
+                "milliseconds": 1000 * float(milliseconds),
+            }
+            for method, forwards, milliseconds in zip(
+                asked.methods, measured[0].forwards, np.median(speeds, axis=0), strict=True
+            )
+        ]
+        curves = joined_curves(measured)
+        if curves:
+            curves["shares"] = np.linspace(0, 1, next(iter(curves.values())).shape[1])
+        return Evaluation(
+            settings={
+                "model": self._described,
+                "datasets": [self._data.identity],
+                "target": self._plan.target,
+                "baselines": list(asked.baselines),
+                "num_steps": asked.num_steps,
+                "blur_sigma": asked.blur_sigma,
+                "function": asked.function,
+                **{name: getattr(self._plan, name) for name in ("batch_size", "limit", "shuffle_seed")},
+                "num_processes": self._accelerator.num_processes,
+                "counts": counts,
+                "unreadable": unreadable,
+                "versions": {**versions(), "accelerate": accelerate.__version__},
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            },
+            methods=methods,
+            metrics=list(asked.columns),
+            rows=[row for part in measured for row in part.rows],
+            values=np.concatenate([part.values for part in measured]),
+            curves=curves,
+        )
+
+    def write(self, evaluation: Evaluation, folder: Path) -> None:
+        """Write tables, figures and the page; results.json last, which tells that all is there."""
+        pictures = draw_pictures(
+            evaluation,
+            self._model,
+            self._data,
+            self._processor,
+            self._questions.methods,
+            self._accelerator.device,
+        )
+        write_page(evaluation, pictures, folder / "index.html")
+        evaluation.save(folder / "rows.safetensors")
+        write_results(evaluation, folder)

@@ -1,0 +1,126 @@
+"""Figures of an evaluation: intervals against a plain loop, differences, subsets, and the file."""
+
+import numpy as np
+import pytest
+
+from gmar_hf import ArgumentError, ArtifactError
+from gmar_hf.evaluation import Evaluation, Metric, Row
+from gmar_hf.evaluation.bootstrap import Bootstrap
+
+METHODS = ("contribution", "rollout", "gmar-l1")
+
+
+def made(values: np.ndarray, images: list[int], methods: tuple[str, ...] = METHODS) -> Evaluation:
+    """An evaluation of these figures (rows, methods, metrics)."""
+    return Evaluation(
+        settings={"model": {"id": "me/model"}},
+        methods=[{"name": name, "forwards": 2.0, "baseline": None, "milliseconds": 1.5} for name in methods],
+        metrics=[Metric(f"metric_{place}", f"metric_{place}", None, True) for place in range(values.shape[2])],
+        rows=[Row(f"{image}.png", 0, "cat", 0.5, image % 2 == 0, image) for image in images],
+        values=values,
+        curves={"insertion": np.arange(6.0).reshape(3, 2), "shares": np.array([0.0, 1.0])},
+    )
+
+
+def drawn_means(images: list[int], values: np.ndarray, num_draws: int = 20_000, seed: int = 5) -> np.ndarray:
+    """A bootstrap over images by hand: every draw picks images one by one, with all rows of theirs."""
+    generator = np.random.default_rng(seed)
+    names = sorted(set(images))
+    rows = {name: [value for image, value in zip(images, values, strict=True) if image == name] for name in names}
+    means = []
+    for _ in range(num_draws):
+        chosen = [value for place in generator.integers(0, len(names), len(names)) for value in rows[names[place]]]
+        means.append(np.mean(chosen))
+    return np.array(means)
+
+
+def test_the_interval_is_that_of_drawing_whole_images():
+    generator = np.random.default_rng(0)
+    images = [place for place in range(40) for _ in range(1 + place % 3)]
+    values = generator.normal(size=40).repeat([1 + place % 3 for place in range(40)]) + 3  # rows of an image agree
+    expected = np.quantile(drawn_means(images, values), [0.025, 0.975])
+    found = Bootstrap(images, num_draws=20_000).interval(values)
+    assert found["mean"] == pytest.approx(values.mean())
+    assert [found["low"], found["high"]] == pytest.approx(expected, abs=0.02)
+    by_row = Bootstrap(range(len(images)), num_draws=20_000).interval(values)
+    assert by_row["high"] - by_row["low"] < 0.9 * (found["high"] - found["low"])  # rows alone would be too sure
+
+
+def test_rows_without_a_figure_are_left_out():
+    values = np.array([1.0, np.nan, 3.0, np.nan])
+    found = Bootstrap([0, 0, 1, 2]).interval(values)
+    assert (found["mean"], found["num_rows"]) == (2.0, 2)
+    assert 1.0 <= found["low"] <= found["high"] <= 3.0
+    nothing = Bootstrap([0, 1]).interval(np.full(2, np.nan))
+    assert nothing == {"mean": None, "low": None, "high": None, "num_rows": 0}
+
+
+def test_one_image_has_a_mean_but_no_interval():
+    found = Bootstrap([7, 7]).interval(np.array([1.0, 2.0]))
+    assert found == {"mean": 1.5, "low": None, "high": None, "num_rows": 2}
+
+
+def test_the_same_images_are_drawn_for_all():
+    """A method that is always better by one is so in every draw."""
+    values = np.random.default_rng(1).normal(size=(30, 3, 1)) * 10
+    values[:, 0] = values[:, 1] + 1
+    summary = made(values, list(range(30))).summary()
+    difference = summary["contribution"]["metric_0"]["minus_rollout"]
+    assert [difference[name] for name in ("mean", "low", "high")] == pytest.approx([1.0, 1.0, 1.0])
+    assert "minus_rollout" not in summary["rollout"]["metric_0"]
+    assert "minus_gmar-l1" in summary["rollout"]["metric_0"]
+
+
+def test_without_a_reference_there_is_no_difference():
+    summary = made(np.ones((2, 1, 1)), [0, 1], methods=("contribution",)).summary()
+    assert set(summary["contribution"]["metric_0"]) == {"mean", "low", "high", "num_rows"}
+
+
+def test_a_subset_has_the_figures_of_its_rows():
+    values = np.arange(12.0).reshape(4, 3, 1)
+    whole = made(values, [0, 0, 1, 2])
+    part = whole.subset(row.labels_first for row in whole.rows)
+    assert [row.index for row in part.rows] == [0, 0, 2]
+    assert part.num_images == 2
+    assert part.of("rollout", "metric_0").tolist() == [1.0, 4.0, 10.0]
+    with pytest.raises(ArgumentError, match="`rows` must hold one bool for each of the 4 rows; got 2"):
+        whole.subset([True, False])
+
+
+def test_unknown_names_are_told_the_known_ones():
+    with pytest.raises(ArgumentError, match="`method` must be one of contribution, rollout, gmar-l1; got 'gmar'"):
+        made(np.ones((1, 3, 1)), [0]).of("gmar", "metric_0")
+    with pytest.raises(ArgumentError, match="`metric` must be one of metric_0; got 'saco'"):
+        made(np.ones((1, 3, 1)), [0]).of("rollout", "saco")
+
+
+def test_figures_of_another_shape_are_refused():
+    with pytest.raises(ArgumentError, match=r"`values` must be of shape \(rows, methods, metrics\), \(1, 3, 1\)"):
+        Evaluation(**{**vars(made(np.ones((1, 3, 1)), [0])), "values": np.ones((1, 2, 1))})
+
+
+def test_the_file_gives_back_every_figure(tmp_path):
+    values = np.random.default_rng(2).normal(size=(3, 3, 2))
+    values[1, 2, 0] = np.nan
+    before = made(values, [0, 1, 1])
+    before.save(tmp_path / "rows.safetensors")
+    after = Evaluation.load(tmp_path / "rows.safetensors")
+    assert np.array_equal(after.values, values, equal_nan=True)
+    assert (after.rows, after.metrics, after.methods) == (before.rows, before.metrics, before.methods)
+    assert after.settings == before.settings
+    assert {name: curve.tolist() for name, curve in after.curves.items()} == {
+        name: curve.tolist() for name, curve in before.curves.items()
+    }
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "rows.safetensors"
+    with pytest.raises(ArtifactError, match="must be the figures of an evaluation"):
+        Evaluation.load(path)
+    path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(ArtifactError, match=r"not of format gmar_hf.evaluation 1.*gmar-hf evaluate"):
+        Evaluation.load(path)
+    made(np.ones((1, 3, 1)), [0]).save(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ArtifactError, match="it cannot be used"):
+        Evaluation.load(path)
