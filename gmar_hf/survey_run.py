@@ -147,19 +147,12 @@ class Run:
                 data, first, stop, self._rank, self._num_processes, plan.batch_size, self._processor
             )
             return (batch for batch in loader if batch.number not in self._done)
-        order = self._order(data)
+        order = plan.order(len(data))
         last = -(-len(order) // plan.batch_size)
         left = [number for number in range(last) if number not in self._done]
         # What is left is dealt out anew where processes have come or gone; every process deals alike.
         numbers = left[self._rank :: self._num_processes]
         return iter(map_loader(data, order, numbers, plan.batch_size, self._processor, plan.num_workers))
-
-    def _order(self, data: MapData) -> list[int] | range:
-        order: list[int] | range = range(len(data))
-        if self._plan.shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(self._plan.shuffle_seed)
-            order = torch.randperm(len(data), generator=generator).tolist()
-        return order[: self._plan.limit]
 
     def _num_images(self) -> int | None:
         """How many images there are to look at, where that is known."""
@@ -197,7 +190,7 @@ class Run:
             part.tallies[name] += count
         part.unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
         part.done.add(batch.number)
-        self._check_readable(part.tallies["num_unreadable"], self._num_images(), "so far", part.unreadable)
+        self._plan.check_readable(part.tallies["num_unreadable"], self._num_images(), "so far", part.unreadable)
 
     def _explainable(self, batch: Batch, found: dict[str, int]) -> Iterator[tuple[torch.Tensor, Any, list]]:
         """Pixel values, targets and labels of images that are explained in one go."""
@@ -214,14 +207,6 @@ class Run:
                 continue
             labels = [batch.labels[row] for row in alike]
             yield pixels[alike], torch.tensor(labels), labels
-
-    def _check_readable(self, bad: int, seen: int | None, when: str, named: list[dict[str, str]]) -> None:
-        if seen is not None and bad > self._plan.max_unreadable * seen:
-            example = f", such as {named[0]['image']!r} ({named[0]['reason']})" if named else ""
-            raise ArgumentError(
-                f"`dataset` must not have more unreadable images than a share of {self._plan.max_unreadable:g}; got "
-                f"{bad} of {seen} {when}{example}. Mend them, or raise `max_unreadable` (`--max-unreadable`)."
-            )
 
     def _own_moments(self) -> Moments:
         moments = self._part.moments
@@ -252,7 +237,7 @@ class Run:
         seen = tallies["num_images"] + tallies["num_unreadable"]
         if self._plan.target == "label":
             seen += tallies["num_unlabelled"]
-        self._check_readable(tallies["num_unreadable"], seen, "in all", unreadable)
+        self._plan.check_readable(tallies["num_unreadable"], seen, "in all", unreadable)
         if not tallies["num_images"]:
             raise ArgumentError("`dataset` must hold at least one image to explain; got none.")
         moments = total_moments(self._accelerator, self._own_moments())

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,32 @@ class Plan:
         """What the report says of the plan."""
         names = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_unreadable")
         return {name: value for name, value in asdict(self).items() if name in names}
+
+    def order(self, num_samples: int) -> Sequence[int]:
+        """The samples' places in the order in which they are taken."""
+        order: Sequence[int] = range(num_samples)
+        if self.shuffle_seed is not None:
+            generator = torch.Generator().manual_seed(self.shuffle_seed)
+            order = torch.randperm(num_samples, generator=generator).tolist()
+        return order[: self.limit]
+
+    def check_readable(self, bad: int, seen: int | None, when: str, named: Sequence[Mapping[str, str]]) -> None:
+        """Raise if too many images are unreadable.
+
+        Args:
+            bad, seen (`int`): How many of how many; None if that is not known.
+            when (`str`): Such as "so far".
+            named (`Sequence`): `image` and `reason` of some of them.
+
+        Raises:
+            ArgumentError: Then.
+        """
+        if seen is not None and bad > self.max_unreadable * seen:
+            example = f", such as {named[0]['image']!r} ({named[0]['reason']})" if named else ""
+            raise ArgumentError(
+                f"`dataset` must not have more unreadable images than a share of {self.max_unreadable:g}; got "
+                f"{bad} of {seen} {when}{example}. Mend them, or raise `max_unreadable` (`--max-unreadable`)."
+            )
 
 
 def describe_model(model: nn.Module, model_id: str | None, revision: str | None) -> dict[str, Any]:
