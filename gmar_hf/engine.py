@@ -37,6 +37,7 @@ def explain(
     head_weights: HeadWeights | None = None,
     num_masks: int = 0,
     mask_baseline: Baseline = "blur",
+    mask_pattern: str = "pairs",
     seed: int = 0,
     **model_kwargs: Any,
 ) -> Explanation:
@@ -63,13 +64,16 @@ def explain(
             `target` is a callable (`settings["head_weights"]` of the result says for which classes), in place of by
             the gradient. Then one forward is enough. Weights of your own may be given as a tensor (layers, heads) or
             (batch, layers, heads), not negative; they are divided by their sum in each layer.
-        num_masks (`int`, defaults to 0): Of "contribution", even: average maps and head contributions over so many
-            images of which a half of the patches is hidden, in pairs of opposite halves that are drawn once for the
-            batch. Each takes a forward and a backward for each target; logits and predicted class are the whole
-            image's. It estimates what a patch adds in the company of random others (Okhrati and Lipani 2021).
+        num_masks (`int`, defaults to 0): Of "contribution": average maps and head contributions over so many images
+            of which some patches are hidden, by masks that are drawn once for the batch. Each takes a forward and a
+            backward for each target; logits and predicted class are the whole image's. It estimates what a patch adds
+            in the company of random others (Okhrati and Lipani 2021).
         mask_baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: "blur" (the image under
             a Gaussian as wide as a patch), "zero", "mean" (of each channel of the image), or pixel values that
             broadcast to the images. A map that used a baseline shines where it is measured with the same one.
+        mask_pattern (`str`, defaults to "pairs"): "pairs" of opposite halves, an even number of masks, each patch
+            averaged over all of them; or a "partition" of the patches, of which each mask hides another part, each
+            patch averaged over the masks that show it. A partition of 4 hides less, and is nearer to the image.
         seed (`int`, defaults to 0): Of the masks.
         **model_kwargs: Handed to the model, which must know them, such as `interpolate_pos_encoding=True`.
 
@@ -103,6 +107,7 @@ def explain(
         head_weights,
         num_masks,
         mask_baseline,
+        mask_pattern,
         seed,
     )
     return explain_scores(model, pixel_values, lambda logits: choose_target(target, logits), request, model_kwargs)
@@ -144,15 +149,16 @@ def explain_scores(
             checked_pixels(model, pixel_values),
             request.num_masks,
             request.mask_baseline,
+            request.mask_pattern,
             request.seed,
             grid,
             patch_size,
         )
-        for masked in images:
+        for masked, token_weights in images:
             with traced(model, masked, request.start, model_kwargs) as part:
-                found = _walk_back(part, request, choice, choice.again(part.logits.clone()), grid)
-            share = {name: tensor / request.num_masks for name, tensor in found.items()}
-            results = share if not results else {name: tensor + share[name] for name, tensor in results.items()}
+                found = _walk_back(part, request, choice, choice.again(part.logits.clone()), grid, token_weights)
+            found["readout"] = found["readout"] / request.num_masks
+            results = found if not results else {name: tensor + found[name] for name, tensor in results.items()}
     results = {name: tensor.to(pixel_values.device, torch.float32) for name, tensor in results.items()}
     return Explanation(
         logits=trace.logits.detach().to(pixel_values.device, torch.float32),
@@ -171,13 +177,22 @@ def explain_scores(
 
 
 def _walk_back(
-    trace: Trace, request: Request, choice: Choice, scores: list[torch.Tensor], grid: Grid
+    trace: Trace,
+    request: Request,
+    choice: Choice,
+    scores: list[torch.Tensor],
+    grid: Grid,
+    token_weights: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """What the request asks for, for every score: the tensors of an [`Explanation`] that there are, by field name."""
+    """What the request asks for, for every score: the tensors of an [`Explanation`] that there are, by field name.
+
+    Args:
+        token_weights (`torch.Tensor` of shape (tokens,), *optional*): As of [`Walk`].
+    """
     found = []
     with full_precision(trace.hidden.device):
         for number, (score, classes) in enumerate(zip(scores, choice.classes, strict=True), start=1):
-            walk = Walk(trace, request, trace.head_gradient(score), classes)
+            walk = Walk(trace, request, trace.head_gradient(score), classes, token_weights)
             walk.go(retain_graph=number < len(scores))
             found.append(walk.results(grid))
     results = {}

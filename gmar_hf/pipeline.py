@@ -44,7 +44,7 @@ class GMARExplainer(Pipeline):
         top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
         target (`str`, `int` or a list of them): Labels or indices to explain instead.
         versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
-        method, norm, residual_weight, start_layer, head_weights, num_masks, mask_baseline, seed,
+        method, norm, residual_weight, start_layer, head_weights, num_masks, mask_baseline, mask_pattern, seed,
             interpolate_pos_encoding: As in [`explain`].
         return_overlay (`bool`): Adds `overlay`, the heatmap on the image (PIL RGB).
         return_head_maps (`bool`): Adds `head_maps` (layers, heads, rows, cols), each head's contributions in logits.

@@ -9,6 +9,7 @@ import torch
 from .baselines import Baseline
 from .errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from .head_scores import head_contribution, head_weights, l1_norm, l2_norm, token_contribution
+from .masking import PATTERNS
 from .methods import LayerView, get_method
 from .patches import Grid, to_grid
 from .report import HeadImportanceReport
@@ -32,6 +33,7 @@ class Request:
     head_weights: HeadImportanceReport | torch.Tensor | None = None
     num_masks: int = 0
     mask_baseline: Baseline = "blur"
+    mask_pattern: str = "pairs"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,10 +62,17 @@ class Request:
         for name, value in (("num_masks", self.num_masks), ("seed", self.seed)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ArgumentError(f"`{name}` must be a whole number of 0 or more; got {value!r}.")
-        if self.num_masks % 2:
+        if self.mask_pattern not in PATTERNS:
+            raise ArgumentError(f'`mask_pattern` must be "pairs" or "partition"; got {self.mask_pattern!r}.')
+        if self.mask_pattern == "pairs" and self.num_masks % 2:
             raise ArgumentError(
                 f"`num_masks` must be even (masks come in pairs of opposites); got {self.num_masks}. "
                 f"Pass {self.num_masks + 1}."
+            )
+        if self.mask_pattern == "partition" and self.num_masks < 2:
+            raise ArgumentError(
+                f"`num_masks` must be 2 or more for a partition (each mask hides another part); got {self.num_masks}. "
+                "Pass 4."
             )
         if self.num_masks and self.method != "contribution":
             raise ArgumentError(
@@ -84,7 +93,7 @@ class Request:
     @property
     def start(self) -> Start:
         """Where the graph of the forward has to begin."""
-        if self.return_head_maps or (self.needs == "token_contribution" and self.return_maps):
+        if self.return_head_maps or (self.needs == "token_contribution" and (self.return_maps or self.num_masks)):
             return "value"
         return "output" if self.needs else "head"
 
@@ -105,15 +114,23 @@ class Walk:
         head_gradient ([`HeadGradient`]): The explained score's gradient at the backbone's last hidden state.
         classes (`torch.Tensor` of shape (batch,), *optional*): The explained classes, for weights from a report; None
             for those of all its images.
+        token_weights (`torch.Tensor` of shape (tokens,), *optional*): The share of each token's contribution that
+            counts, where several walks are summed.
     """
 
     def __init__(
-        self, trace: Trace, request: Request, head_gradient: HeadGradient, classes: torch.Tensor | None = None
+        self,
+        trace: Trace,
+        request: Request,
+        head_gradient: HeadGradient,
+        classes: torch.Tensor | None = None,
+        token_weights: torch.Tensor | None = None,
     ) -> None:
         self._trace = trace
         self._request = request
         self._method = get_method(request.method)
         self._head_gradient = head_gradient
+        self._token_weights = token_weights
         self._shared: torch.Tensor | None = None  # weights that were given (batch, layers, heads)
         if request.head_weights is not None:
             self._shared = shared_weights(request.head_weights, request.norm, classes, len(head_gradient.relative))
@@ -168,6 +185,9 @@ class Walk:
         by_token = None
         if value_grad is not None:
             by_token = token_contribution(call.value.detach(), value_grad) * size[:, :, None]
+            if self._token_weights is not None:
+                by_token = by_token * self._token_weights.to(by_token)
+                self._head_contribution[index] = by_token.sum(dim=-1)
             self._token_contribution[index] = by_token
         weights = None
         if self._method.weights == "uniform":

@@ -8,7 +8,7 @@ from state import make_uneven, snapshot
 
 import gmar_hf
 from gmar_hf import ArgumentError
-from gmar_hf.masking import antithetic_masks, masked_images
+from gmar_hf.masking import antithetic_masks, masked_images, partition_masks
 from gmar_hf.patches import Grid
 
 FIELDS = ("attribution", "head_contribution", "head_maps", "prefix_contribution", "readout")
@@ -26,10 +26,33 @@ def test_masks_are_halves_and_their_opposites():
     assert odd.flatten(1).sum(dim=1).tolist() == [4, 5]
 
 
+def test_a_partition_hides_every_patch_once():
+    masks = partition_masks(4, Grid(2, 3, 5), seed=0)
+    assert masks.shape == (4, 3, 5)
+    assert torch.equal(masks.sum(dim=0), torch.ones(3, 5, dtype=torch.long))
+    assert sorted(masks.flatten(1).sum(dim=1).tolist()) == [3, 4, 4, 4]
+    assert torch.equal(masks, partition_masks(4, Grid(0, 3, 5), seed=0))
+    assert not torch.equal(masks, partition_masks(4, Grid(0, 3, 5), seed=1))
+
+
+def test_the_shares_of_all_masks_sum_to_one():
+    images = torch.ones(1, 1, 6, 8)
+    weights = [part.token_weights for part in masked_images(images, 3, "zero", "partition", 0, Grid(2, 2, 2), (3, 4))]
+    for shown, masked in zip(
+        (part > 0 for part in weights), masked_images(images, 3, "zero", "partition", 0, Grid(2, 2, 2), (3, 4)),
+        strict=True,
+    ):  # fmt: skip
+        seen = masked.pixel_values[0, 0, ::3, ::4].flatten() > 0
+        assert torch.equal(shown[2:], seen)
+        assert shown[:2].all()
+    assert torch.allclose(torch.stack(weights).sum(dim=0), torch.ones(6))
+    assert weights[0][0] == pytest.approx(1 / 3)
+
+
 def test_every_patch_is_hidden_once_a_pair():
     images = torch.arange(2 * 1 * 6 * 9, dtype=torch.float32).reshape(2, 1, 6, 9) + 1
-    pairs = list(masked_images(images, 2, "zero", 0, Grid(1, 2, 2), (3, 4)))
-    one, other = pairs
+    (one, weights), (other, others) = masked_images(images, 2, "zero", "pairs", 0, Grid(1, 2, 2), (3, 4))
+    assert weights.tolist() == others.tolist() == [0.5] * 5
     assert torch.equal(one[..., :8] + other[..., :8], images[..., :8])
     assert torch.equal(one[..., 8], images[..., 8])  # the column of pixels beyond the grid of patches stays
     hidden = (one[:, 0, :, :8] == 0).unflatten(1, (2, 3)).unflatten(3, (2, 4)).sum(dim=(2, 4))
@@ -68,6 +91,42 @@ def test_it_is_the_mean_over_masked_images(name, baseline):
         assert torch.allclose(out.logits, model(pixel_values=images).logits, atol=1e-5)
     assert out.settings["num_masks"] == 4
     assert out.settings["mask_baseline"] == ("tensor of shape (3, 1, 1)" if baseline == "tensor" else baseline)
+
+
+@pytest.mark.parametrize("name", ["vit_landscape", "deit_teacher", "beit_relative"])
+def test_a_partition_averages_each_patch_over_the_masks_that_show_it(name):
+    model = zoo.MODELS[name]()
+    images = zoo.pixel_values(model, batch=2)
+    out = gmar_hf.explain(
+        model, images, [1, 3], "contribution", num_masks=3, mask_baseline="zero", mask_pattern="partition", seed=2,
+        return_head_maps=True,
+    )  # fmt: skip
+    height, width = zoo.patch_size(model)
+    rows, cols = out.attribution.shape[1:]
+    head_maps, prefix, readout = torch.zeros_like(out.head_maps), 0, 0
+    for mask in partition_masks(3, Grid(0, rows, cols), seed=2):
+        masked = images.clone()
+        for row, col in mask.nonzero().tolist():
+            masked[..., row * height : (row + 1) * height, col * width : (col + 1) * width] = 0
+        part = gmar_hf.explain(model, masked, [1, 3], "contribution", return_head_maps=True)
+        for row, col in (~mask).nonzero().tolist():
+            head_maps[..., row, col] += part.head_maps[..., row, col] / 2  # two of three masks show it
+        prefix, readout = prefix + part.prefix_contribution / 3, readout + part.readout / 3
+    expected = {
+        "head_maps": head_maps,
+        "prefix_contribution": prefix,
+        "readout": readout,
+        "attribution": head_maps.sum(dim=(1, 2)),
+        "head_contribution": head_maps.sum(dim=(-2, -1)) + prefix.sum(dim=-1),
+    }
+    for field, theirs in expected.items():
+        assert torch.allclose(getattr(out, field), theirs, atol=2e-6 * theirs.abs().max().item() + 1e-9), field
+    scores = gmar_hf.explain(
+        model, images, [1, 3], "contribution", num_masks=3, mask_baseline="zero", mask_pattern="partition", seed=2,
+        return_maps=False,
+    )  # fmt: skip
+    assert scores.attribution is None
+    assert torch.allclose(scores.head_contribution, out.head_contribution, atol=1e-6)
 
 
 def test_the_class_is_the_whole_images():
@@ -120,6 +179,11 @@ def test_the_model_is_as_it_was():
     ("kwargs", "message"),
     [
         (dict(num_masks=3), "`num_masks` must be even (masks come in pairs of opposites); got 3. Pass 4."),
+        (dict(num_masks=4, mask_pattern="thirds"), '`mask_pattern` must be "pairs" or "partition"; got \'thirds\'.'),
+        (
+            dict(num_masks=1, mask_pattern="partition"),
+            "`num_masks` must be 2 or more for a partition (each mask hides another part); got 1. Pass 4.",
+        ),
         (dict(num_masks=-2), "`num_masks` must be a whole number of 0 or more; got -2."),
         (dict(num_masks=2.0), "`num_masks` must be a whole number of 0 or more; got 2.0."),
         (dict(num_masks=2, seed=None), "`seed` must be a whole number of 0 or more; got None."),

@@ -182,7 +182,7 @@ def test_unknown_function(explainer, function):
 def test_unknown_parameters(explainer):
     message = (
         "`topk` is not a parameter of this pipeline. There are: top_k, target, versus, method, norm, "
-        "residual_weight, start_layer, return_head_maps, head_weights, num_masks, mask_baseline, seed, "
+        "residual_weight, start_layer, return_head_maps, head_weights, num_masks, mask_baseline, mask_pattern, seed, "
         "interpolate_pos_encoding, function_to_apply, return_overlay, timeout, batch_size, num_workers."
     )
     refused(ArgumentTypeError, message, explainer, photo(), topk=2)

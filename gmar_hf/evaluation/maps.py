@@ -138,6 +138,12 @@ _ALL = (
         9,  # four passes, and the whole image's logits
         baseline="blur",
     ),
+    MapMethod(
+        "partition-contribution",
+        explained(method="contribution", num_masks=4, mask_baseline="blur", mask_pattern="partition"),
+        9,
+        baseline="blur",
+    ),
     MapMethod("gradient-rollout", explained(method="gradient-rollout"), 2),
     MapMethod("gmar-l1", explained(method="gmar", norm="l1"), 2),
     MapMethod("gmar-l2", explained(method="gmar", norm="l2"), 2),
