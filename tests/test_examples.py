@@ -13,9 +13,10 @@ from reports import make_report
 from typer.testing import CliRunner
 
 from gmar_hf import demo
+from gmar_hf.evaluation import Evaluation, Row
+from gmar_hf.evaluation.measures import choose_metrics
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MAP_NAMES = ["random", "centre blob", "attention rollout", "GMAR L1", "GMAR L2", "gradient rollout", "contribution"]
 
 
 def load_example(name):
@@ -26,172 +27,85 @@ def load_example(name):
     return module
 
 
-measure = load_example("measure_demo_models")
+leaderboard = load_example("leaderboard")
 training = load_example("train_demo_models")
 
 
-@pytest.fixture
-def quarters():
-    """One 4 x 4 image of one channel in four 2 x 2 patches of 8, 4, 2 and 1."""
-    return torch.tensor([[8.0, 4.0], [2.0, 1.0]]).repeat_interleave(2, 0).repeat_interleave(2, 1)[None, None]
-
-
-def patch_sum(pixel_values):
-    """A score: the sum of the patches' values."""
-    return pixel_values.sum((1, 2, 3)) / 4
-
-
-def test_insertion_and_deletion_by_hand(quarters):
-    black = torch.zeros_like(quarters)
-    attribution = torch.tensor([[[0.9, -0.1], [0.5, 0.2]]])  # the patches in the order 8, 2, 1, 4
-    insertion = measure.replace_patches(patch_sum, black, quarters, attribution, num_steps=4)
-    assert insertion.tolist() == [[0, 8, 10, 11, 15]]
-    deletion = measure.replace_patches(patch_sum, quarters, black, attribution, num_steps=4)
-    assert deletion.tolist() == [[15, 7, 5, 4, 0]]
-    by_two = measure.replace_patches(patch_sum, black, quarters, attribution, num_steps=2)
-    assert by_two.tolist() == [[0, 10, 15]]
-
-
-def test_equal_attributions_go_row_by_row(quarters):
-    scores = measure.replace_patches(
-        patch_sum, torch.zeros_like(quarters), quarters, torch.zeros(1, 2, 2), num_steps=4
+def figures(name, values, images=(0, 0, 1, 1), firsts=(True, True, False, False)):
+    """An evaluation of one method on two scenes: the figures (rows, metrics) of all metrics of the table."""
+    columns = choose_metrics(leaderboard.METRICS, leaderboard.BASELINES, has_masks=True)
+    return Evaluation(
+        settings={},
+        methods=[{"name": name, "forwards": 2, "baseline": "blur" if "masked" in name else None, "milliseconds": 1.0}],
+        metrics=columns,
+        rows=[
+            Row(f"item {image}", number % 2, "bag", 0.5, first, image)
+            for number, (image, first) in enumerate(zip(images, firsts, strict=True))
+        ],
+        values=np.broadcast_to(np.asarray(values, dtype=float)[:, None, None], (4, 1, len(columns))).copy(),
     )
-    assert scores.tolist() == [[0, 8, 12, 14, 15]]
 
 
-def test_all_steps_of_a_batch_are_scored_at_once(quarters):
-    images = torch.cat([quarters, 10 * quarters])
-    attribution = torch.tensor([[[4.0, 3.0], [2.0, 1.0]], [[1.0, 2.0], [3.0, 4.0]]])
-    calls = []
-
-    def score(pixel_values):
-        calls.append(pixel_values.shape)
-        return patch_sum(pixel_values)
-
-    scores = measure.replace_patches(score, torch.zeros_like(images), images, attribution, num_steps=4)
-    assert calls == [(10, 1, 4, 4)]
-    assert scores.tolist() == [[0, 8, 12, 14, 15], [0, 10, 30, 70, 150]]
+def test_methods_stand_side_by_side_on_the_same_rows():
+    joined = leaderboard.side_by_side([figures("rollout", [1, 2, 3, 4]), figures("gmar-l1", [5, 6, 7, 8])])
+    assert [method["name"] for method in joined.methods] == ["rollout", "gmar-l1"]
+    assert joined.values[:, :, 0].tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
+    with pytest.raises(ValueError, match="figures of other scenes"):
+        leaderboard.side_by_side([figures("rollout", [1] * 4), figures("gmar-l1", [1] * 4, images=(0, 0, 2, 2))])
 
 
-def test_oblong_images_and_patches():
-    image = torch.arange(24.0).view(1, 1, 4, 6)
-    attribution = torch.tensor([[[1.0, 3.0, 2.0]]])  # three patches of 4 x 2 pixels
-    scores = measure.replace_patches(
-        lambda rows: rows.sum((1, 2, 3)), torch.zeros_like(image), image, attribution, num_steps=3
-    )
-    columns = image[0, 0].sum(0).view(3, 2).sum(1)
-    assert scores.tolist() == [[0, columns[1], columns[1] + columns[2], image.sum()]]
+def test_tables_are_of_the_scenes_ranked_first():
+    parts = [figures("contribution", [0.5, 0.7, 9, 9]), figures("masked-contribution", [0.6, 0.6, 9, 9])]
+    lines = leaderboard.readme_table({"vit": leaderboard.side_by_side(parts)})
+    assert lines[0] == "| map | VIT: blur / zero / other | energy on target | class corr. | cost |"
+    assert lines[2:] == [
+        "| contribution | 0.60 / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
+        "| masked-contribution | 0.60† / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
+    ]
 
 
-def test_energy_and_pointing_by_hand():
-    mask = torch.zeros(4, 4, dtype=torch.bool)
-    mask[0, :3] = True  # half of the first patch, a quarter of the second
-    masks = mask.expand(3, -1, -1)
-    attribution = torch.tensor([[[2.0, 1.0], [-5.0, 1.0]], [[0.0, 0.0], [3.0, 0.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
-    # (2/2 + 1/4) of (2 + 1 + 1); nothing of the mass; no mass at all.
-    assert measure.energy(attribution, masks).tolist() == [1.25 / 4, 0, 0]
-    # The maximum on the first patch; on one that the mask does not touch; the first of equals.
-    assert measure.point(attribution, masks).tolist() == [1, 0, 1]
+def test_ratios_by_hand():
+    values = {
+        "contribution": 0.6, "masked-contribution": 0.66, "rollout": 0.4, "gmar-l1": 0.3, "legrad": 0.5,
+        "grad-cam": 0.55, "integrated-gradients": 0.75,
+    }  # fmt: skip
+    found = leaderboard.side_by_side([figures(name, [value] * 4) for name, value in values.items()])
+    lines = leaderboard.ratios({"vit": found}, {"vit": {"contribution, signed": [0.95, 0.9]}})
+    assert lines[2:] == [
+        "| contribution to rollout, blur | 1.50 |",
+        "| contribution to integrated gradients, mean of the baselines | 0.800 |",
+        "| contribution minus legrad: blur / zero / other | +0.10 / +0.10 / +0.10 |",
+        "| contribution minus grad-cam: blur / zero / other | +0.05 / +0.05 / +0.05 |",
+        "| masked contribution to integrated gradients, blur | 0.880 |",
+        "| energy on target, contribution to GMAR L1 | 2.00 |",
+        "| class correlation of contribution | 0.60 |",
+        "| heads, Spearman: contribution, signed | 0.950 / 0.900 |",
+    ]
 
 
-def test_correlation_by_hand():
-    one = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]).expand(4, -1, -1)
-    other = torch.tensor(
-        [[[2.0, 4.0], [6.0, 8.0]], [[4.0, 3.0], [2.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]], [[5.0, 5.0], [5.0, 5.0]]]
-    )
-    torch.testing.assert_close(measure.correlate(one, other), torch.tensor([1.0, -1.0, 0.0, 0.0]))
-
-
-def test_blur_is_a_gaussian_with_reflected_edges():
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(2, 3, 12, 9, generator=generator, dtype=torch.float64)
-    sigma, radius = 1.5, 6
-    expected = torch.zeros_like(image)
-    weights = {
-        (down, right): np.exp(-(down**2 + right**2) / (2 * sigma**2))
-        for down in range(-radius, radius + 1)
-        for right in range(-radius, radius + 1)
-    }
-
-    def reflect(index, size):
-        return -index if index < 0 else 2 * (size - 1) - index if index >= size else index
-
-    for row in range(12):
-        for column in range(9):
-            for (down, right), weight in weights.items():
-                expected[..., row, column] += weight * image[..., reflect(row + down, 12), reflect(column + right, 9)]
-    torch.testing.assert_close(measure.blur(image, sigma), expected / sum(weights.values()))
-
-
-def test_blur_keeps_an_even_image_even():
-    torch.testing.assert_close(measure.blur(torch.full((1, 3, 64, 64), 0.3)), torch.full((1, 3, 64, 64), 0.3))
-
-
-def test_random_maps_depend_on_the_seed_alone():
-    batch = measure.Batch(
-        demo.load("vit")[0],
-        torch.zeros(2, 3, 64, 64),
-        torch.zeros(2, 2, dtype=torch.long),
-        torch.zeros(2, 2, 64, 64, dtype=torch.bool),
-        [[0, 4], [0, 5]],
-    )
-    maps = measure.draw_random(batch)
-    assert maps.shape == (2, 2, 8, 8)
-    assert torch.equal(
-        maps[1:], measure.draw_random(batch._replace(pixel_values=torch.zeros(1, 3, 64, 64), seeds=[[0, 5]]))
-    )
-    assert not torch.equal(maps[0], maps[1])
-    assert not torch.equal(maps[0, 0], maps[0, 1])
-    blob = measure.draw_centre_blob(batch)
-    assert blob.shape == (2, 2, 8, 8)
-    assert blob[0, 0].argmax() in (27, 28, 35, 36)
-
-
-def test_only_scenes_with_both_labels_first_are_kept():
-    for batch in measure.batches("vit", num_scenes=6, seed=0, batch_size=4):
-        logits = batch.model(pixel_values=batch.pixel_values).logits
-        for row, targets in zip(logits.argsort(descending=True).tolist(), batch.targets.tolist(), strict=True):
-            assert targets == sorted(row[:2])
-        for (_, index), masks, targets in zip(batch.seeds, batch.masks, batch.targets.tolist(), strict=True):
-            scene = demo.scenes(index + 1)[index]
-            assert scene["labels"] == targets
-            np.testing.assert_array_equal(masks.numpy(), [scene["masks"][label] for label in targets])
-
-
-def test_table_of_a_small_run():
-    result = CliRunner().invoke(measure.app, ["--model", "vit", "--num-scenes", "6", "--batch-size", "4"])
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.strip().splitlines()
-    assert lines[0].startswith("### vit: ")
-    assert "of 6 scenes kept" in lines[0]
-    assert lines[2].startswith("| map | ins - del | energy on target (area 0.")
-    assert lines[2].endswith(" | on the other | pointing | class corr. | cost |")
-    rows = [line.strip("| ").split(" | ") for line in lines[4:]]
-    assert [row[0] for row in rows] == MAP_NAMES
-    assert [row[-1] for row in rows] == ["0", "0", "1", "2", "2", "2", "2"]
-    assert rows[1][5] == "1.00"  # the blob does not know the class
-
-
-def test_json_of_a_small_run_does_not_depend_on_the_batch_size():
-    runs = []
-    for batch_size in ("6", "2"):
-        arguments = ["--model", "vit", "--num-scenes", "6", "--batch-size", batch_size, "--json"]
-        result = CliRunner().invoke(measure.app, arguments)
-        assert result.exit_code == 0, result.output
-        runs.append(json.loads(result.stdout)["vit"])
-    assert list(runs[0]["maps"]) == MAP_NAMES
-    assert runs[0]["num_scenes"] == 6
-    assert 0 < runs[0]["num_kept"] == runs[1]["num_kept"] <= 6
-    for name in MAP_NAMES:
-        assert runs[0]["maps"][name] == pytest.approx(runs[1]["maps"][name], abs=1e-4)
-        assert 0 <= runs[0]["maps"][name]["energy_on_target"] <= 1
-
-
-def test_no_scene_kept_is_an_error(monkeypatch):
-    monkeypatch.setattr(measure, "batches", lambda *_: iter(()))
-    result = CliRunner().invoke(measure.app, ["--model", "vit", "--num-scenes", "3"])
-    assert result.exit_code == 2
-    assert "none of 3 scenes" in result.output
+def test_the_script_writes_both_tables_and_goes_on(tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- leaderboard -->\nold\n<!-- /leaderboard -->\nafter\n")
+    monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
+    monkeypatch.setattr(leaderboard, "DOCUMENT", tmp_path / "leaderboard.md")
+    monkeypatch.setattr(leaderboard, "IN_README", ("contribution", "rollout"))
+    arguments = ["--model", "vit", "--num-scenes", "2", "--work", str(tmp_path / "work")]
+    for method in ("contribution", "rollout"):
+        arguments += ["--methods", method]
+    done = CliRunner().invoke(leaderboard.app, arguments)
+    assert done.exit_code == 0, done.output
+    lines = readme.read_text().splitlines()
+    assert lines[:2] == ["before", "<!-- leaderboard -->"]
+    assert [line.split(" | ")[0] for line in lines[4:6]] == ["| contribution", "| rollout"]
+    assert lines[6:] == ["<!-- /leaderboard -->", "after"]
+    document = (tmp_path / "leaderboard.md").read_text()
+    assert "## VIT" in document
+    assert "| contribution to rollout, blur | " in document
+    assert "| heads, Spearman: contribution, signed | 0." in document
+    monkeypatch.setattr(leaderboard, "evaluate", None)  # everything is there already
+    monkeypatch.setattr(leaderboard.gmar_hf, "explain", None)
+    assert CliRunner().invoke(leaderboard.app, arguments).exit_code == 0
+    assert readme.read_text().splitlines() == lines
 
 
 def test_average_precision_by_hand():
