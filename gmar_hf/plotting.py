@@ -165,6 +165,8 @@ def plot_curves(
 ) -> Axes:
     """Draw how scores fall or rise, with the area under each curve in the legend, the largest first.
 
+    The colour and dashes of a curve are given by its place in `curves`, so that figures of the same names agree.
+
     Args:
         curves ([`Curve`], or `Mapping` from names to [`Curve`] or scores (points,) or (batch, points)): Of a batch the
             mean is drawn, in a band of one standard error.
@@ -182,7 +184,7 @@ def plot_curves(
     named = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
         raise ArgumentError("`curves` must hold at least one curve; got none.")
-    drawn = []
+    drawn: list[tuple[float, int, str, np.ndarray, np.ndarray, np.ndarray]] = []
     for name, curve in named.items():
         own = getattr(curve, "shares", shares)
         if own is None:
@@ -193,15 +195,16 @@ def plot_curves(
         if rows.shape[1] != len(places):
             raise ArgumentError(f"`shares` must be one a point, {rows.shape[1]}; got {len(places)}.")
         mean = rows.mean(axis=0)
-        area = np.trapezoid(mean, places) / ((places[-1] - places[0]) or 1.0)
-        drawn.append((area, name, places, mean, rows.std(axis=0) / np.sqrt(len(rows))))
+        error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros_like(mean)
+        area = float(torch.trapezoid(torch.as_tensor(mean), torch.as_tensor(places)))
+        drawn.append((area / ((places[-1] - places[0]) or 1.0), len(drawn), name, places, mean, error))
     if ax is None:
         ax = Figure(figsize=(7, 4.5), layout="constrained").subplots()
-    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-    for number, (area, name, places, mean, error) in enumerate(sorted(drawn, key=lambda one: -one[0])):
-        colour, style = colours[(2 * number) % 20 + (2 * number) // 20 % 2], ("-", "--", ":")[number // 10 % 3]
-        shown = f"{_plain(name)}  {area:.2f}" if name else f"area {area:.2f}"
-        ax.plot(places, mean, style, color=colour, label=shown, linewidth=1.5)
+    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for area, number, name, places, mean, error in sorted(drawn, key=lambda one: (-one[0], one[1])):
+        colour, style = colours[number % 10], ("-", "--", ":", "-.")[number // 10 % 4]
+        # The area first: matplotlib leaves names out of legends that begin with an underscore.
+        ax.plot(places, mean, style, color=colour, label=f"{area:z.2f}  {_plain(name)}".rstrip(), linewidth=1.5)
         if error.any():
             ax.fill_between(places, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
     ax.set(xlabel=_plain(label), ylabel="score")

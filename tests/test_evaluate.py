@@ -52,7 +52,9 @@ def test_figures_are_those_of_the_metrics_one_by_one(vit):
     target = torch.tensor([label for _, label in rows])
     other = torch.tensor([label for scene in scenes for label in reversed(scene["labels"])])
     masks, other_masks = (
-        torch.from_numpy(np.stack([scenes[place]["masks"][int(one)] for place, one in zip(places, which, strict=True)]))
+        torch.from_numpy(
+            np.stack([scenes[place]["masks"][int(one)] for place, one in zip(places, which, strict=True)])
+        )
         for which in (target, other)
     )
     score = metrics.score_function(model, target, "sigmoid")
@@ -141,9 +143,7 @@ def test_the_other_class_is_the_best_of_the_rest(vit):
 def test_a_picture_alone_has_no_other_to_be_filled_with(vit):
     model, image_processor = vit
     names = ["insertion_minus_deletion"]
-    found = evaluate(
-        model, SCENES[:3], image_processor, methods=["random"], metrics=names, num_steps=2, batch_size=2
-    )
+    found = evaluate(model, SCENES[:3], image_processor, methods=["random"], metrics=names, num_steps=2, batch_size=2)
     figures = found.of("random", "insertion_minus_deletion_other")
     assert np.isfinite(figures[:2]).all()
     assert np.isnan(figures[2])

@@ -81,7 +81,11 @@ def _image_rows(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    # Names of files need not be UTF-8; what is not is spelled out.
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer: csv.DictWriter | None = None
         for row in rows:
             if writer is None:

@@ -56,12 +56,16 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
     settings = evaluation.settings
     summary = evaluation.summary()
     hides = any(metric.baseline for metric in evaluation.metrics)
+    ranked = [row.labels_first for row in evaluation.rows if row.labels_first is not None]
     table = [_row(evaluation, method, summary) for method in evaluation.methods]
     text = environment.get_template(_TEMPLATE).render(
         model=printable(settings["model"]["id"]),
         data=printable(" and ".join(one["id"] for one in settings["datasets"])),
         num_images=evaluation.num_images,
         num_rows=len(evaluation.rows),
+        num_ranked=len(ranked),
+        num_labels_first=sum(ranked),
+        num_unreadable=settings["counts"]["num_unreadable"],
         target=settings["target"],
         function=settings["function"],
         date=settings["date"],
@@ -71,7 +75,12 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
         blur_sigma=f"{settings['blur_sigma']:g}",
         marked=any(cell["marked"] for row in table for cell in row["cells"]),
         columns=[
-            {"title": _title(metric), "arrow": _ARROWS[metric.higher_is_better]} for metric in evaluation.metrics
+            {
+                "title": _title(metric),
+                "arrow": _ARROWS[metric.higher_is_better],
+                "num_rows": _num_rows(metric, summary),
+            }
+            for metric in evaluation.metrics
         ],
         table=table,
         curves=_curves(evaluation),
@@ -102,11 +111,16 @@ def _row(evaluation: Evaluation, method: dict[str, Any], summary: dict[str, Any]
         )
     forwards = method["forwards"]
     return {
-        "name": method["name"],
+        "name": printable(method["name"]),
         "cells": cells,
         "forwards": "?" if forwards is None else f"{forwards:g}",
         "milliseconds": f"{method['milliseconds']:.1f}",
     }
+
+
+def _num_rows(metric: Metric, summary: dict[str, Any]) -> int:
+    """How many classes have a figure; of masks, for one, not all of them need to be known."""
+    return max((figures[metric.key]["num_rows"] for figures in summary.values()), default=0)
 
 
 def _best(metric: Metric, summary: dict[str, Any]) -> float | None:
@@ -140,14 +154,15 @@ def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
 
 
 def _picture(picture: Picture) -> dict[str, Any]:
-    panels = [{"alt": "the image", "caption": "image", "source": _png(picture.image)}]
+    label, image = printable(picture.row.label), printable(picture.row.image)
+    panels = [{"alt": f"the image {image}", "caption": "image", "source": _png(picture.image)}]
     for name, overlay in picture.overlays.items():
-        figure = picture.figures.get(name, math.nan)
+        figure, name = picture.figures.get(name, math.nan), printable(name)
         caption = name if math.isnan(figure) else f"{name}: {figure:z.2f}"
-        panels.append({"alt": f"map of {name}", "caption": caption, "source": _png(overlay)})
+        panels.append({"alt": f"map of {name} for {label}", "caption": caption, "source": _png(overlay)})
     return {
-        "image": printable(picture.row.image),
-        "label": printable(picture.row.label),
+        "image": image,
+        "label": label,
         "score": f"{picture.row.score:.2f}",
         "panels": panels,
     }
