@@ -32,7 +32,8 @@ BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
 BASELINES = ("blur", "zero", "other")
 DIFFERENCE = ("insertion_minus_deletion", "insertion_minus_deletion_zero", "insertion_minus_deletion_other")
 IN_README = (
-    "contribution", "masked-contribution", "gradient-rollout", "gmar-l1", "rollout", "legrad", "integrated-gradients",
+    "contribution", "partition-contribution", "gradient-rollout", "gmar-l1", "rollout", "legrad",
+    "integrated-gradients",
 )  # fmt: skip
 METRICS = (
     "insertion", "deletion", "insertion_minus_deletion", "energy_pointing_game", "energy_on_other", "pointing_game",
@@ -228,11 +229,14 @@ def ratios(found: dict[str, Evaluation], heads: dict[str, dict[str, list[float]]
                 f"{mean(s, 'contribution', key) - mean(s, other, key):+.2f}" for key in DIFFERENCE
             ),
         )
-    line(
-        "masked contribution to integrated gradients, blur",
-        ("masked-contribution", "integrated-gradients"),
-        lambda s: f"{mean(s, 'masked-contribution', blur) / mean(s, 'integrated-gradients', blur):.3f}",
-    )
+    for masked in ("masked-contribution", "partition-contribution"):
+        line(
+            f"{masked} to integrated gradients: blur / zero / other",
+            (masked, "integrated-gradients"),
+            lambda s, masked=masked: " / ".join(
+                f"{mean(s, masked, key) / mean(s, 'integrated-gradients', key):.3f}" for key in DIFFERENCE
+            ),
+        )
     line(
         "energy on target, contribution to GMAR L1",
         ("contribution", "gmar-l1"),

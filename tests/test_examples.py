@@ -76,7 +76,7 @@ def test_ratios_by_hand():
         "| contribution to integrated gradients, mean of the baselines | 0.800 |",
         "| contribution minus legrad: blur / zero / other | +0.10 / +0.10 / +0.10 |",
         "| contribution minus grad-cam: blur / zero / other | +0.05 / +0.05 / +0.05 |",
-        "| masked contribution to integrated gradients, blur | 0.880 |",
+        "| masked-contribution to integrated gradients: blur / zero / other | 0.880 / 0.880 / 0.880 |",
         "| energy on target, contribution to GMAR L1 | 2.00 |",
         "| class correlation of contribution | 0.60 |",
         "| heads, Spearman: contribution, signed | 0.950 / 0.900 |",
