@@ -51,6 +51,7 @@ HEADINGS = {
     "class_sensitivity": "class corr.",
     "sparseness": "Gini",
 }
+TITLES = {"vit": "ViT", "deit": "DeiT", "beit": "BEiT"}
 SEED = 1  # of the scenes; everything was tuned on other seeds
 INTRODUCTION = """# Leaderboard: every map on the three demo models
 
@@ -163,7 +164,7 @@ def table(rows: list[list[str]]) -> list[str]:
 def readme_table(found: dict[str, Evaluation]) -> list[str]:
     """All models in one table, on the scenes whose labels are ranked first."""
     summaries = {name: first_ranked(evaluation).summary() for name, evaluation in found.items()}
-    heading = ["map", *(f"{name.upper()}: blur / zero / other" for name in found)]
+    heading = ["map", *(f"{TITLES[name]}: blur / zero / other" for name in found)]
     heading += ["energy on target", "class corr.", "cost"]
     rows = [heading]
     methods = {method["name"]: method for method in next(iter(found.values())).methods}
@@ -197,7 +198,7 @@ def full_table(evaluation: Evaluation) -> list[str]:
 
 def ratios(found: dict[str, Evaluation], heads: dict[str, dict[str, list[float]]]) -> list[str]:
     """What the figures say beside each other, on the scenes whose labels are ranked first."""
-    rows = [["", *(name.upper() for name in found)]]
+    rows = [["", *(TITLES[name] for name in found)]]
     summaries = {name: first_ranked(evaluation).summary() for name, evaluation in found.items()}
 
     def mean(summary: dict, method: str, key: str) -> float:
@@ -257,7 +258,7 @@ def document(found: dict[str, Evaluation], heads: dict[str, dict[str, list[float
     for name, evaluation in found.items():
         kept = first_ranked(evaluation)
         lines += [
-            f"## {name.upper()}",
+            f"## {TITLES[name]}",
             "",
             f"The {kept.num_images} of {evaluation.num_images} scenes on which both labels are ranked first:",
             "",

@@ -57,7 +57,7 @@ def test_methods_stand_side_by_side_on_the_same_rows():
 def test_tables_are_of_the_scenes_ranked_first():
     parts = [figures("contribution", [0.5, 0.7, 9, 9]), figures("masked-contribution", [0.6, 0.6, 9, 9])]
     lines = leaderboard.readme_table({"vit": leaderboard.side_by_side(parts)})
-    assert lines[0] == "| map | VIT: blur / zero / other | energy on target | class corr. | cost |"
+    assert lines[0] == "| map | ViT: blur / zero / other | energy on target | class corr. | cost |"
     assert lines[2:] == [
         "| contribution | 0.60 / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
         "| masked-contribution | 0.60† / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
@@ -99,7 +99,7 @@ def test_the_script_writes_both_tables_and_goes_on(tmp_path, monkeypatch):
     assert [line.split(" | ")[0] for line in lines[4:6]] == ["| contribution", "| rollout"]
     assert lines[6:] == ["<!-- /leaderboard -->", "after"]
     document = (tmp_path / "leaderboard.md").read_text()
-    assert "## VIT" in document
+    assert "## ViT" in document
     assert "| contribution to rollout, blur | " in document
     assert "| heads, Spearman: contribution, signed | 0." in document
     monkeypatch.setattr(leaderboard, "evaluate", None)  # everything is there already
