@@ -28,6 +28,7 @@ def load_example(name):
 
 
 leaderboard = load_example("leaderboard")
+truth = load_example("truth_maps")
 training = load_example("train_demo_models")
 
 
@@ -106,6 +107,26 @@ def test_the_script_writes_both_tables_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard.gmar_hf, "explain", None)
     assert CliRunner().invoke(leaderboard.app, arguments).exit_code == 0
     assert readme.read_text().splitlines() == lines
+
+
+def test_maps_of_the_truth_by_hand():
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, :2, 0] = True
+    other = torch.zeros(1, 4, 4, dtype=torch.bool)
+    other[0, 2:, 2:] = True
+    maps = truth.truth_maps(mask, other, 2)
+    assert maps["the garment"].tolist() == [[[0.5, 0], [0, 0]]]
+    assert maps["the garment minus the other"].tolist() == [[[0.5, 0], [0, -1]]]
+    assert maps["both garments"].tolist() == [[[0.5, 0], [0, 1]]]
+
+
+def test_maps_of_the_truth_are_measured(capsys):
+    truth.main(4, ["vit"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in lines] == [
+        "the garment", "the garment minus the other", "both garments",
+    ]  # fmt: skip
+    assert float(lines[0].split(": ")[2].split(" / ")[0]) > 0.2
 
 
 def test_average_precision_by_hand():
