@@ -1,4 +1,4 @@
-"""`gmar_hf.evaluate`: its figures against the metrics called one by one, stops and resumes, processes, and bad input."""
+"""`gmar_hf.evaluate`: its figures against the metrics one by one, stops and resumes, processes, and bad input."""
 
 import csv
 import json
