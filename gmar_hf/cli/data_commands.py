@@ -16,37 +16,50 @@ class SurveyTarget(StrEnum):
     LABEL = "label"
 
 
+SubjectOption = Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of a classifier.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", "-d", help="Folder of images, flat or one a class, or a data set's id.")
+]
+DemoOption = Annotated[
+    str | None, typer.Option(help="In place of --model and --data: vit, deit or beit, on its own scenes.")
+]
+SplitOption = Annotated[str | None, typer.Option(help="Of a data set with several.")]
+DataRevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="So many images only.")]
+ShuffleOption = Annotated[int | None, typer.Option(min=0, help="Draw the order of the images.")]
+NoLabelsOption = Annotated[bool, typer.Option("--no-labels", help="Do not look at folder names or labels.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that read images, for each that explains.")]
+UnreadableOption = Annotated[float, typer.Option(help="Share of the images that may be unreadable.")]
+NoResumeOption = Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")]
+LabelMapOption = Annotated[
+    Path | None, typer.Option(help="JSON object from folder or class names to the model's labels.")
+]
+TargetOption = Annotated[SurveyTarget, typer.Option(help="Explain each image's top logit, or each of its labels.")]
+
+
 @app.command()
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and the report.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of a classifier.")] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Folder of images, flat or one a class, or a data set's id.")
-    ] = None,
-    demo: Annotated[
-        str | None, typer.Option(help="In place of --model and --data: vit, deit or beit, on its own scenes.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a data set with several.")] = None,
+    model: SubjectOption = None,
+    data: DataOption = None,
+    demo: DemoOption = None,
+    split: SplitOption = None,
     revision: RevisionOption = None,
-    data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")] = None,
+    data_revision: DataRevisionOption = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Do not store a data set of the Hub first.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 32,
-    target: Annotated[
-        SurveyTarget, typer.Option(help="Explain each image's top logit, or each of its labels.")
-    ] = SurveyTarget.PREDICTED,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many images only.")] = None,
-    shuffle_seed: Annotated[int | None, typer.Option(min=0, help="Draw the order of the images.")] = None,
-    label_map: Annotated[
-        Path | None, typer.Option(help="JSON object from folder or class names to the model's labels.")
-    ] = None,
-    no_labels: Annotated[bool, typer.Option("--no-labels", help="Do not look at folder names or labels.")] = False,
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images, for each that explains.")] = 0,
+    target: TargetOption = SurveyTarget.PREDICTED,
+    limit: LimitOption = None,
+    shuffle_seed: ShuffleOption = None,
+    label_map: LabelMapOption = None,
+    no_labels: NoLabelsOption = False,
+    num_workers: WorkersOption = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Batches of a process between checkpoints.")] = 20,
     until_stable: Annotated[
         float | None, typer.Option(help="Stop when standard errors are below this share of the largest mean.")
     ] = None,
-    max_unreadable: Annotated[float, typer.Option(help="Share of the images that may be unreadable.")] = 0.01,
-    no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")] = False,
+    max_unreadable: UnreadableOption = 0.01,
+    no_resume: NoResumeOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished report.")] = False,
     push: Annotated[str | None, typer.Option(help="Repository on the Hub to push the report to.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
@@ -95,13 +108,9 @@ def report(
 @app.command()
 def evaluate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and results.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of a classifier.")] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Folder of images, flat or one a class, or a data set's id.")
-    ] = None,
-    demo: Annotated[
-        str | None, typer.Option(help="In place of --model and --data: vit, deit or beit, on its own scenes.")
-    ] = None,
+    model: SubjectOption = None,
+    data: DataOption = None,
+    demo: DemoOption = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Maps, between commas or repeated; module:function is one of your own."),
@@ -112,26 +121,22 @@ def evaluate(
     baselines: Annotated[
         list[str] | None, typer.Option(help="What hidden patches show: blur, zero, other; all three by default.")
     ] = None,
-    target: Annotated[
-        SurveyTarget, typer.Option(help="Explain each image's top logit, or each of its labels.")
-    ] = SurveyTarget.PREDICTED,
+    target: TargetOption = SurveyTarget.PREDICTED,
     masks: Annotated[
         Path | None, typer.Option(help="Folder with a mask for each image, of the same relative path.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a data set with several.")] = None,
+    split: SplitOption = None,
     revision: RevisionOption = None,
-    data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")] = None,
+    data_revision: DataRevisionOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 16,
     num_steps: Annotated[int, typer.Option(min=1, help="Of insertion and deletion.")] = 16,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many images only.")] = None,
-    shuffle_seed: Annotated[int | None, typer.Option(min=0, help="Draw the order of the images.")] = None,
-    label_map: Annotated[
-        Path | None, typer.Option(help="JSON object from folder or class names to the model's labels.")
-    ] = None,
-    no_labels: Annotated[bool, typer.Option("--no-labels", help="Do not look at folder names or labels.")] = False,
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images, for each that explains.")] = 0,
-    max_unreadable: Annotated[float, typer.Option(help="Share of the images that may be unreadable.")] = 0.01,
-    no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")] = False,
+    limit: LimitOption = None,
+    shuffle_seed: ShuffleOption = None,
+    label_map: LabelMapOption = None,
+    no_labels: NoLabelsOption = False,
+    num_workers: WorkersOption = 0,
+    max_unreadable: UnreadableOption = 0.01,
+    no_resume: NoResumeOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace finished results.")] = False,
     as_json: JsonOption = False,
 ) -> None:
