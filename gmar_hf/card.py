@@ -16,6 +16,7 @@ from .report_settings import SURVEY_SETTINGS
 TAGS = ["gmar", "explainability", "interpretability", "attention", "head-importance", "vision-transformer"]
 
 _REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_PLAIN = re.compile(r"\d[\dA-Za-z.+-]*|[\d-]+T[\d:.]+(\+[\d:]+)?", re.ASCII)  # versions, dates
 
 # At the end of a card: by it a later save knows that nobody has written on it since.
 _MARKER = "<!-- Written by gmar_hf. Edited cards are kept. sha256 of what stands above: {} -->\n"
@@ -87,16 +88,14 @@ def _measured(settings: Mapping[str, Any]) -> str:
         f"{model['num_heads']} heads, {len(model['labels']):,} classes"
         + "".join(f", {one}" for one in versions if one),
         f"**Data:** {'; '.join(_dataset(one) for one in settings['datasets'])}",
-        f"**Images:** {counts['num_images']:,} explained: the prediction is right for {counts['num_correct']:,} and "
-        f"wrong for {counts['num_wrong']:,}",
+        f"**Images:** {_images(settings)}",
     ]
     if settings["target"] == "predicted":
-        facts[-1] += f"; {counts['num_unlabelled']:,} have no label" if counts["num_unlabelled"] else ""
         explained = "the logit of the class that the model predicts"
     else:
-        facts[-1] += f"; {counts['num_unlabelled']:,} more have no label" if counts["num_unlabelled"] else ""
         explained = "the logits of the image's labels, one explanation for each"
-    facts.append(f"**Explained:** {explained}; {counts['num_explanations']:,} explanations in all")
+    number = counts["num_explanations"]
+    facts.append(f"**Explained:** {explained}; {_counted(number, 'explanation')} in all")
     if stability is not None:
         bound = f"{stability['tolerance']:g} of its largest mean"
         facts.append(
@@ -117,6 +116,23 @@ Each explanation takes one forward and one backward pass. In it every head gets 
   [GMAR](https://arxiv.org/abs/2504.19414); those of a layer sum to one.
 
 The report holds mean, standard deviation and standard error of each score, of all explanations and of every class."""
+
+
+def _images(settings: Mapping[str, Any]) -> str:
+    """How many there were, of how many, and how they were predicted."""
+    counts, datasets, limit = settings["counts"], settings["datasets"], settings["survey"]["limit"]
+    number, right, wrong = (counts[name] for name in ("num_images", "num_correct", "num_wrong"))
+    text = f"{number:,} explained"
+    if limit is not None and any(one["num_images"] is None or one["num_images"] > limit for one in datasets):
+        surveys = "each survey" if len(datasets) > 1 else "the survey"
+        text += f" ({surveys} was limited to {_counted(limit, 'image')})"
+    if not right + wrong:
+        return f"{text}; {'it has no label' if number == 1 else 'they have no labels'}"
+    text += f": the prediction is right for {right:,} and wrong for {wrong:,}"
+    if unlabelled := counts["num_unlabelled"]:
+        more = "" if settings["target"] == "predicted" else " more"
+        text += f"; {unlabelled:,}{more} {'has' if unlabelled == 1 else 'have'} no label"
+    return text
 
 
 def _use(settings: Mapping[str, Any], moments: Moments) -> str:
@@ -165,11 +181,11 @@ def _limits(settings: Mapping[str, Any]) -> str:
 def _making(settings: Mapping[str, Any]) -> str:
     survey, model = settings["survey"], settings["model"]
     used = [f"{name.replace('_', ' ')} {survey[name]:,}" for name in SURVEY_SETTINGS if survey[name] is not None]
-    versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in settings["versions"].items())
+    versions = ", ".join(f"{markdown(name)} {_plain(version)}" for name, version in settings["versions"].items())
     how = "; ".join([f"dtype {markdown(model['dtype'])}", f"attention {markdown(model['attention'])}", *used])
     return f"""## How it was made
 
-- Date: {markdown(settings["date"])}
+- Date: {_plain(settings["date"])}
 - Settings: {how}
 - Versions: {versions or "not recorded"}
 
@@ -184,7 +200,7 @@ def _dataset(entry: Mapping[str, Any]) -> str:
     if entry["revision"]:
         parts.append(f"revision {markdown(entry['revision'])}")
     if entry["num_images"] is not None:
-        parts.append(f"{entry['num_images']:,} images")
+        parts.append(_counted(entry["num_images"], "image"))
     return ", ".join(parts)
 
 
@@ -208,3 +224,12 @@ def _commit(commit: str | None) -> str:
 def _code(name: str) -> str:
     """A class's name in backticks; what is no name could end them."""
     return f"`{name}`" if name.isidentifier() else markdown(name)
+
+
+def _plain(text: str) -> str:
+    """A version or a date as it is, where no letter of it can be markup; a plus is only where a line begins."""
+    return text if _PLAIN.fullmatch(text) else markdown(text)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

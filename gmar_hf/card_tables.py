@@ -21,15 +21,15 @@ from .labels import markdown
 from .moments import Moments
 
 _SHOWN_HEADS, _SHOWN_CLASSES, _SHOWN_DIFFERENCES = 10, 5, 5
+_ONE_TABLE = 6  # classes: so few are all shown, once
 
 
 def heads_section(overall: HeadStatistics) -> str:
     """The heads with the largest contributions."""
     keys = (RANKED_BY, "contribution", "l1_weight")
     heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.mean["l1"].numel()), RANKED_BY)
-    rows = [
-        [str(layer), str(head), *(_with_error(overall, key, layer, head) for key in keys)] for layer, head, _ in heads
-    ]
+    columns = [_with_errors([(overall, layer, head) for layer, head, _ in heads], key) for key in keys]
+    rows = [[str(layer), str(head), *cells] for (layer, head, _), *cells in zip(heads, *columns, strict=True)]
     table = _table(["layer", "head", *(f"`{key}`" for key in keys)], rows)
     return f"""## The heads that contribute most
 
@@ -51,37 +51,46 @@ def classes_section(settings: Mapping[str, Any], moments: Moments, overall: Head
     if len(seen) < 2:
         return None
     labels = settings["model"]["labels"]
-    often = sorted(seen, key=lambda index: (-int(counts[index]), index))[:_SHOWN_CLASSES]
     header = ["class (index)", "explanations", f"heads with the largest `{RANKED_BY}`, as layer.head"]
-    rows = []
-    for index in often:
-        statistics = summarize(moments, class_groups(index))
-        rows.append([_label(labels, index), f"{statistics.num_explanations:,}", _strongest(statistics)])
-    text = f"""## Classes
+    alike = {
+        index: rank_correlation(summarize(moments, class_groups(index)).mean[RANKED_BY], overall.mean[RANKED_BY])
+        for index in seen
+        if counts[index] >= MIN_CLASS_EXPLANATIONS
+    }
+    alike = {index: value for index, value in alike.items() if not math.isnan(value)}
 
-{len(seen):,} of {len(labels):,} classes have explanations. Those with the most of them:
+    def rows(indices: list[int], *, with_correlation: bool) -> list[list[str]]:
+        heads = _strongest([summarize(moments, class_groups(index)) for index in indices])
+        cells = [
+            [_label(labels, index), f"{int(counts[index]):,}", strongest]
+            for index, strongest in zip(indices, heads, strict=True)
+        ]
+        if with_correlation:
+            for index, row in zip(indices, cells, strict=True):
+                row.append(f"{alike[index]:.2f}" if index in alike else "")
+        return cells
 
-{_table(header, rows)}"""
-    unlike = []
-    for index in seen:
-        if counts[index] >= MIN_CLASS_EXPLANATIONS:
-            statistics = summarize(moments, class_groups(index))
-            alike = rank_correlation(statistics.mean[RANKED_BY], overall.mean[RANKED_BY])
-            if not math.isnan(alike):
-                unlike.append((alike, index, statistics))
-    if len(unlike) < 2:
+    often = sorted(seen, key=lambda index: (-int(counts[index]), index))
+    start = f"## Classes\n\n{len(seen):,} of {len(labels):,} classes have explanations."
+    if len(seen) <= _ONE_TABLE:
+        if not alike:
+            return f"{start}\n\n{_table(header, rows(often, with_correlation=False))}"
+        return f"""{start} The rank correlation is that of a class's ranking of heads by
+`{RANKED_BY}` with that of all explanations; there is none for fewer than {MIN_CLASS_EXPLANATIONS} explanations.
+
+{_table([*header, "rank correlation"], rows(often, with_correlation=True))}"""
+    text = f"""{start} Those with the most of them:
+
+{_table(header, rows(often[:_SHOWN_CLASSES], with_correlation=False))}"""
+    if len(alike) < 2:
         return text
-    unlike.sort(key=lambda entry: entry[:2])
-    rows = [
-        [_label(labels, index), f"{one.num_explanations:,}", _strongest(one), f"{alike:.2f}"]
-        for alike, index, one in unlike[:_SHOWN_CLASSES]
-    ]
+    unlike = sorted(alike, key=lambda index: (alike[index], index))[:_SHOWN_CLASSES]
     return f"""{text}
 
 The classes whose ranking of heads by `{RANKED_BY}` is least like that of all explanations, of those with
 {MIN_CLASS_EXPLANATIONS} explanations or more (few explanations alone make a ranking differ):
 
-{_table([*header, "rank correlation"], rows)}"""
+{_table([*header, "rank correlation"], rows(unlike, with_correlation=True))}"""
 
 
 def outcomes_section(moments: Moments) -> str:
@@ -95,11 +104,11 @@ def outcomes_section(moments: Moments) -> str:
     alike = rank_correlation(correct.mean[RANKED_BY], wrong.mean[RANKED_BY])
     distance = difference_in_errors(correct, wrong, "contribution").abs().flatten()
     heads = distance.argsort(descending=True, stable=True)[: min(_SHOWN_DIFFERENCES, len(distance))].tolist()
-    rows = []
-    for layer, head in (divmod(place, correct.mean["l1"].shape[1]) for place in heads):
-        rows.append(
-            [str(layer), str(head), *(_with_error(one, "contribution", layer, head) for one in (correct, wrong))]
-        )
+    places = [divmod(place, correct.mean["l1"].shape[1]) for place in heads]
+    columns = [
+        _with_errors([(one, layer, head) for layer, head in places], "contribution") for one in (correct, wrong)
+    ]
+    rows = [[str(layer), str(head), *cells] for (layer, head), *cells in zip(places, *columns, strict=True)]
     agreement = "" if math.isnan(alike) else f" Rankings by `{RANKED_BY}` correlate by {alike:.2f} (Spearman)."
     return f"""{title}
 
@@ -118,7 +127,8 @@ def unreadable_section(settings: Mapping[str, Any]) -> str | None:
     if not count:
         return None
     entries = settings["unreadable"]
-    rows = [[_short(one["image"]), _short(one["reason"])] for one in entries[:_SHOWN_CLASSES]]
+    # Backticks would come as entities; without them a reason reads as well.
+    rows = [[_short(one["image"]), _short(one["reason"].replace("`", ""), 300)] for one in entries[:_SHOWN_CLASSES]]
     more = f" The first {len(entries):,} are named in `config.json`." if len(entries) > len(rows) else ""
     text = f"## Unreadable images\n\n{count:,} {'image' if count == 1 else 'images'} could not be read.{more}"
     return f"{text}\n\n{_table(['image', 'reason'], rows)}" if rows else text
@@ -129,26 +139,36 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _with_error(statistics: HeadStatistics, key: str, layer: int, head: int) -> str:
-    """A mean and its standard error, to two digits of the error."""
-    mean, error = (float(values[key][layer, head]) for values in (statistics.mean, statistics.standard_error))
+def _with_errors(places: Sequence[tuple[HeadStatistics, int, int]], key: str) -> list[str]:
+    """A column of means and their standard errors, with as many decimals as the smallest error has two digits."""
+    pairs = [
+        (float(one.mean[key][layer, head]), float(one.standard_error[key][layer, head])) for one, layer, head in places
+    ]
     sign = "+" if key == "contribution" else ""
-    if error == 0 or not math.isfinite(error):
-        return f"{mean:{sign}.3g}"
-    digits = 1 - math.floor(math.log10(error))
-    if digits > 6:
-        return f"{mean:{sign}.2e} ± {error:.1e}"
-    return f"{mean:{sign}.{max(digits, 0)}f} ± {error:.{max(digits, 0)}f}"
+    errors = [error for _, error in pairs if error > 0 and math.isfinite(error)]
+    kind = _format(min(errors), 2) if errors else _format(max(abs(mean) for mean, _ in pairs), 3)
+    return [
+        f"{mean:{sign}{kind}}" + (f" ± {error:{kind}}" if error > 0 and math.isfinite(error) else "")
+        for mean, error in pairs
+    ]
 
 
-def _strongest(statistics: HeadStatistics) -> str:
-    heads = strongest_heads(statistics.mean, min(3, statistics.mean["l1"].numel()), RANKED_BY)
-    return ", ".join(f"{layer}.{head} ({value:.3g})" for layer, head, value in heads)
+def _format(number: float, digits: int) -> str:
+    """A format for a column, in which this number of it shows so many digits."""
+    decimals = digits - 1 - math.floor(math.log10(number)) if number else 0
+    return f".{max(decimals, 0)}f" if decimals <= 6 else ".2e"
+
+
+def _strongest(column: Sequence[HeadStatistics]) -> list[str]:
+    """A column of the heads with the largest contributions."""
+    found = [strongest_heads(one.mean, min(3, one.mean["l1"].numel()), RANKED_BY) for one in column]
+    kind = _format(max(value for heads in found for _, _, value in heads), 3)
+    return [", ".join(f"{layer}.{head} ({value:{kind}})" for layer, head, value in heads) for heads in found]
 
 
 def _label(labels: Sequence[str], index: int) -> str:
     return f"{_short(labels[index])} ({index})"
 
 
-def _short(text: str) -> str:
-    return markdown(shorten(text, 80, placeholder=" ..."))
+def _short(text: str, length: int = 80) -> str:
+    return markdown(shorten(text, length, placeholder=" ..."))

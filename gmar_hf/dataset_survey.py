@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +57,9 @@ def survey(
 
     Run by several processes (`accelerate launch`, `torchrun`) they share the images, each is counted once, and every
     process returns the whole report; the first one writes it. With an `output_dir` a survey that was stopped, at any
-    moment and in any way, goes on where it was when it is called again, also with another number of processes.
+    moment and in any way, goes on where it was when it is called again, also with another number of processes. Other
+    data are refused: a folder is known by its files' paths and sizes, a list or torch data set by 16 of its items (two
+    readings tell what of them is random), a torch stream by its class alone.
 
     Args:
         model (`nn.Module`): As in [`explain`]. It runs on the accelerator's device and is put back afterwards.
@@ -97,7 +100,8 @@ def survey(
         ArgumentError: If something cannot be used, too many images are unreadable, the folder holds a finished report
             or a checkpoint of other settings.
         ArtifactError: If a checkpoint is corrupt.
-        SurveyInterrupted: On Ctrl-C, once what was found is saved.
+        SurveyInterrupted: On Ctrl-C, once what was found is saved; it is a `KeyboardInterrupt`, so that is what to
+            catch.
 
     Example:
         >>> import gmar_hf, gmar_hf.demo
@@ -128,18 +132,23 @@ def survey(
         return Run(model, data, image_processor, plan, described, accelerator)
 
     run = together(prepare)
-    if output_dir is not None:
-        run.open_folder(Path(output_dir), resume=resume, force=force)
+    is_new = output_dir is not None and not os.path.exists(output_dir)
     device = next(model.parameters()).device
     moved = device != accelerator.device and not hasattr(model, "hf_device_map")
     try:
+        if output_dir is not None:
+            run.open_folder(Path(output_dir), resume=resume, force=force)
         if moved:
             model.to(accelerator.device)
         run.go()
+        report = run.report(license)
+    except BaseException:
+        if output_dir is not None:
+            _clear_away(Path(output_dir), is_new)
+        raise
     finally:
         if moved:
             model.to(device)
-    report = run.report(license)
     if output_dir is not None:
         folder = Path(output_dir)
         together(lambda: accelerator.is_main_process and report.save_pretrained(folder, overwrite_card=overwrite_card))
@@ -149,3 +158,11 @@ def survey(
         if accelerator.is_local_main_process:  # the folders of several machines need not be one
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return report
+
+
+def _clear_away(folder: Path, is_new: bool) -> None:
+    """Remove the folders of a survey that has left nothing in them."""
+    with suppress(OSError):  # of folders with something in them
+        (folder / CHECKPOINTS).rmdir()
+        if is_new:
+            folder.rmdir()

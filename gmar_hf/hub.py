@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     RemoteEntryNotFoundError,
@@ -17,17 +17,20 @@ from huggingface_hub.errors import (
 )
 
 from .errors import GMARError, HubError
-from .hub_failures import explain_failure
+from .hub_failures import UNREACHABLE, explain_failure
 from .hub_failures import shown as shown
+
+_CONNECT_TIMEOUT = 10.0  # seconds
 
 
 @contextmanager
-def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
+def hub_errors(repo_id: str, doing: str, before: str = "") -> Iterator[None]:
     """Turns whatever the Hub's client raises in the block into a `HubError`; other errors pass.
 
     Args:
         repo_id (`str`): The repository that the block is about.
         doing (`str`): What the block does, such as "push the report".
+        before (`str`, defaults to ""): A sentence that comes first, such as [`no_folder`] gives.
 
     Raises:
         HubError: If the client, its HTTP library or a connection fails in the block.
@@ -49,7 +52,35 @@ digits, '-', '_' and '.') or a folder that exists; got 'not/a/name'. Check it.
         reason = explain_failure(error, repo_id)
         if reason is None:
             raise
-        raise HubError(f"To {doing}, {reason}") from error
+        raise HubError(f"{before}{' ' * bool(before)}To {doing}, {reason}") from error
+
+
+def no_folder(name: str) -> str:
+    """The sentence for a name that could have been a folder's: whoever has mistyped a path thinks of no Hub."""
+    return f"No folder here is called '{shown(name)}'."
+
+
+def check_in_reach(repo_id: str, repo_type: str, **settings: Any) -> None:
+    """Ask once whether the Hub is in reach, where nothing of a repository is in the cache.
+
+    Its client tries for half a minute, and writes a line each time. What else may be wrong it finds out itself.
+
+    Args:
+        repo_id (`str`): The repository.
+        repo_type (`str`): "model" or "dataset".
+        settings: Of `HfApi`.
+
+    Raises:
+        What its HTTP library raises where there is no connection.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        HfApi(**settings).repo_info(repo_id, repo_type=repo_type, timeout=_CONNECT_TIMEOUT)
+    except UNREACHABLE:
+        raise
+    except Exception:
+        return
 
 
 def download(repo_id: str, file: str, **settings: Any) -> Path:

@@ -25,7 +25,9 @@ from transformers.image_utils import httpx  # httpx, or httpx2 as of huggingface
 
 from .labels import printable
 
-_UNREACHABLE = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL)
+UNREACHABLE = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL,
+)  # fmt: skip
 
 LOG_IN = "log in with `hf auth login` or pass `token`"
 
@@ -98,12 +100,13 @@ def _failure(error: BaseException, repo: str, uncached: str) -> str | None:
         )
     # huggingface_hub 1.5 closes its client when a connection fails, and then tries again with that.
     is_closed = isinstance(error, RuntimeError) and "client has been closed" in text
-    if is_closed or isinstance(error, _UNREACHABLE):
+    is_lost = isinstance(error, ConnectionError) and text.startswith("Couldn't reach")  # what `datasets` makes of it
+    if is_closed or is_lost or isinstance(error, (*UNREACHABLE, ConnectionRefusedError, socket.gaierror)):
         return (
             f"the Hub must be in reach; got no connection to {_endpoint()} ({text}){uncached}. "
             "Check the network, the proxy and HF_ENDPOINT, and try again."
         )
-    if isinstance(error, httpx.HTTPError | ConnectionError | socket.gaierror):
+    if isinstance(error, httpx.HTTPError | ConnectionError):
         return (
             f"the connection to the Hub must hold; got one to {_endpoint()} that broke off ({text}){uncached}. "
             "Try again."

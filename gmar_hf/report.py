@@ -191,8 +191,12 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
     def merge(self, other: "HeadImportanceReport") -> "HeadImportanceReport":
         """This survey and one of the same model on other images as one.
 
+        A report does not name its images. So only equal data are refused; of data that overlap in part, nobody notices
+        that images count twice.
+
         Args:
-            other ([`HeadImportanceReport`]): With the same weights, labels and target; in no image the same.
+            other ([`HeadImportanceReport`]): With the same weights, labels and target. See to it that no image is in
+                both.
 
         Raises:
             ArgumentTypeError: If `other` is no report.

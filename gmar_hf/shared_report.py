@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelHubMixin
+from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelHubMixin, constants
 
 from .card import is_unedited, write_card
-from .errors import ArgumentError, ArtifactError
-from .hub import download, hub_errors, remote_card
+from .errors import ArgumentError, ArgumentTypeError, ArtifactError
+from .hub import check_in_reach, download, hub_errors, no_folder, remote_card
 from .moments import Moments
 from .report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, read_settings, read_tensors, write_report
 from .report_settings import check_moments, plain_settings
@@ -95,9 +95,15 @@ class SharedReport(ModelHubMixin):
             force_download (`bool`, defaults to False): Download it again.
 
         Raises:
+            ArgumentTypeError: If it is neither path nor name.
             ArtifactError: If it is no report, corrupt, incomplete or of another version.
             HubError: If the Hub or the repository cannot be reached.
         """
+        if not isinstance(pretrained_model_name_or_path, str | os.PathLike):
+            raise ArgumentTypeError(
+                "`pretrained_model_name_or_path` must be a folder or a repo id; got "
+                f"{type(pretrained_model_name_or_path).__name__}. Pass where a report was saved or pushed to."
+            )
         name = os.fspath(pretrained_model_name_or_path)
         if os.path.isfile(name) or (_is_path(pretrained_model_name_or_path) and not os.path.isdir(name)):
             what = "a file" if os.path.isfile(name) else "no folder"
@@ -175,10 +181,14 @@ class SharedReport(ModelHubMixin):
         local_files_only: bool,
         token: str | bool | None,
     ) -> _Report:
+        cache = cache_dir or constants.HF_HUB_CACHE
+
         def found(file: str, revision: str | None) -> Path:
             if os.path.isdir(model_id):
                 return Path(model_id, file)
-            with hub_errors(model_id, "load the report"):
+            with hub_errors(model_id, "load the report", no_folder(model_id)):
+                if not (local_files_only or Path(cache, f"models--{model_id.replace('/', '--')}").exists()):
+                    check_in_reach(model_id, "model", token=token)
                 return download(
                     model_id,
                     file,

@@ -1,5 +1,6 @@
 """Taking heads out of a model for a while: transformers 5 has no `head_mask`."""
 
+import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .capture import AttentionCall, recording, unwrapped
-from .errors import ArgumentError
+from .errors import ArgumentError, ArgumentTypeError
 from .forward import setting
 
 
@@ -46,7 +47,7 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
 
     Raises:
         ArgumentError: If there is no such layer or head.
-        ArgumentTypeError: If `model` is not a transformers model.
+        ArgumentTypeError: If `model` is not a transformers model, or `heads` are no pairs.
 
     Example:
         >>> import torch, gmar_hf, gmar_hf.demo
@@ -58,7 +59,7 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
         >>> bool((without - before).abs().max() > 0)
         True
     """
-    wanted = set(heads)
+    wanted = _pairs(heads)
     config = getattr(unwrapped(model), "config", None)
     num_layers, num_heads = (setting(config, name) or 0 for name in ("num_hidden_layers", "num_attention_heads"))
     for layer, head in sorted(wanted):
@@ -69,3 +70,22 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
             )
     with recording(model, _Silencer(wanted)):
         yield
+
+
+def _pairs(heads: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Layers and heads, each pair once.
+
+    Raises:
+        ArgumentTypeError: If they are something else.
+    """
+    found = set()
+    for pair in heads if isinstance(heads, Iterable) else [heads]:
+        try:
+            layer, head = pair
+            found.add((operator.index(layer), operator.index(head)))
+        except (TypeError, ValueError) as error:
+            raise ArgumentTypeError(
+                f"`heads` must be pairs of a layer and a head; got {pair!r:.80}. Of what `top_heads` returns take "
+                "`[(layer, head) for layer, head, _ in report.top_heads(3)]`."
+            ) from error
+    return found

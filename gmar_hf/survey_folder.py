@@ -82,8 +82,8 @@ def open_folder(
             raise
         except OSError as error:
             raise ArgumentError(
-                f"`output_dir` must be a folder that can be written; got {str(folder)!r} ({error.strerror}). "
-                "Choose another."
+                f"`output_dir` (`--out`) must be a folder that can be written; got {str(folder)!r} "
+                f"({error.strerror}). Choose another."
             ) from error
         return seen
 
@@ -107,7 +107,7 @@ def open_folder(
     found.done = set(done)
     if len(found.done) != len(done):
         raise ArgumentError(
-            f"`output_dir` {str(folder)!r} holds checkpoints that share images. "
+            f"`output_dir` (`--out`) {str(folder)!r} holds checkpoints that share images. "
             "Start anew with `resume=False` (`--no-resume`)."
         )
     found.checked = max(gather_object([part.checked for part in found.parts] or [0]))
@@ -121,8 +121,8 @@ def _check_unfinished(folder: Path, report_settings: Mapping[str, Any], has_chec
         if all(before[name] == value for name, value in report_settings.items()):
             return
     raise ArgumentError(
-        f"`output_dir` must not hold a finished report; {str(folder)!r} does. Choose another folder, or replace it "
-        "with `force=True` (`--force`)."
+        f"`output_dir` (`--out`) must not hold a finished report; {str(folder)!r} does. Choose another folder, or "
+        "replace it with `force=True` (`--force`)."
     )
 
 
@@ -130,6 +130,6 @@ def _check_settings(part: Part, settings: Mapping[str, Any]) -> None:
     found = differences(part.settings, settings)
     if found:
         raise ArgumentError(
-            f"`output_dir` holds the checkpoint of another survey: {'; '.join(found)}. Go on with the same "
+            f"`output_dir` (`--out`) holds the checkpoint of another survey: {'; '.join(found)}. Go on with the same "
             "settings, choose another folder, or start anew with `resume=False` (`--no-resume`)."
         )

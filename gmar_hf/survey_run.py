@@ -1,6 +1,7 @@
 """One process's work in a survey, and what the processes settle together."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from tqdm import tqdm
 
 from .batches import Batch, map_loader, stream_loader
 from .checkpoint import TALLIES, Part
@@ -24,6 +24,7 @@ from .processes import Interruption, patient, total_moments
 from .report import HeadImportanceReport
 from .scoring import score_heads
 from .survey_folder import open_folder
+from .survey_progress import counted, progress
 from .survey_settings import Plan, identity
 from .weight_sample import weight_sample
 
@@ -32,7 +33,7 @@ _NAMED_UNREADABLE = 1000
 
 
 class SurveyInterrupted(KeyboardInterrupt):
-    """Ctrl-C: what was found so far is saved, if there is a folder for it."""
+    """Ctrl-C: what was found so far is saved, if there is a folder for it. Its text says how many images that is."""
 
 
 class Run:
@@ -93,7 +94,7 @@ class Run:
         check_at = None
         if self._plan.until_stable is not None:
             check_at = self._part.checked + _STABLE_EVERY
-        with patient() as self._interruption, self._bar() as bar:
+        with patient() as self._interruption, self._bar() as self._progress:
             since_saved = 0
             for batch in self._batches():
                 while check_at is not None and batch.number >= check_at:
@@ -102,11 +103,12 @@ class Run:
                         return
                     check_at += _STABLE_EVERY
                 self._take(batch)
+                bar = self._progress
                 bar.update(min(batch.size * self._num_processes, (bar.total or 1 << 62) - bar.n))
                 since_saved += 1
                 if self._interruption.requested:
                     self._save()
-                    raise SurveyInterrupted
+                    raise self._interrupted()
                 if since_saved == self._plan.save_every:
                     self._save()
                     since_saved = 0
@@ -124,7 +126,7 @@ class Run:
             if not self._interruption.requested:
                 raise
             self._save()
-            raise SurveyInterrupted from lost
+            raise self._interrupted() from lost
         found = summarize(everything)
         error, mean = found.standard_error[RANKED_BY].max(), found.mean[RANKED_BY].max()
         self._reached = bool(error < tolerance * mean)  # not with less than two explanations: infinite, or NaN
@@ -160,11 +162,21 @@ class Run:
             return self._plan.limit
         return min(len(self._data), self._plan.limit or len(self._data))
 
+    def _num_done(self) -> int:
+        """How many images earlier calls have done."""
+        done, total = len(self._done) * self._plan.batch_size, self._num_images()
+        if total is None or isinstance(self._data, StreamData):
+            return done if total is None else min(done, total)
+        last, rest = divmod(total - 1, self._plan.batch_size)
+        return done - (self._plan.batch_size - 1 - rest) * (last in self._done)
+
     def _bar(self) -> Any:
-        total = self._num_images()
-        done = min(len(self._done) * self._plan.batch_size, total or 1 << 62)
-        hidden = None if self._accelerator.is_main_process else True
-        return tqdm(total=total, initial=done, unit="image", desc="survey", disable=hidden, smoothing=0.05)
+        return progress(self._num_done(), self._num_images(), hidden=not self._accelerator.is_main_process)
+
+    def _interrupted(self) -> SurveyInterrupted:
+        # Of other processes this one knows only that they do as much in the same time.
+        about = "about " * (self._num_processes > 1)
+        return SurveyInterrupted(f"{about}{counted(self._progress.n, self._progress.total)}")
 
     def _take(self, batch: Batch) -> None:
         """Explain a batch and add what is found to this process's part."""
@@ -219,6 +231,8 @@ class Run:
 
     def _save(self) -> None:
         if self._file is not None:
+            with suppress(OSError):  # which saving then tells of
+                self._file.parent.mkdir(parents=True, exist_ok=True)  # one that failed clears it away while empty
             self._part.save(self._file)
 
     def report(self, license: str | None) -> HeadImportanceReport:
@@ -239,7 +253,7 @@ class Run:
             seen += tallies["num_unlabelled"]
         self._plan.check_readable(tallies["num_unreadable"], seen, "in all", unreadable)
         if not tallies["num_images"]:
-            raise ArgumentError("`dataset` must hold at least one image to explain; got none.")
+            raise ArgumentError("`dataset` (`--data`) must hold at least one image to explain; got none.")
         moments = total_moments(self._accelerator, self._own_moments())
         stability = None
         if self._plan.until_stable is not None:

@@ -18,6 +18,8 @@ from .capture import class_name, unsupported, unwrapped
 from .errors import ArgumentError, ArgumentTypeError
 from .forward import setting
 
+_NAMED = 5  # files, of those that cannot be read
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -73,10 +75,13 @@ class Plan:
             ArgumentError: Then.
         """
         if seen is not None and bad > self.max_unreadable * seen:
-            example = f", such as {named[0]['image']!r} ({named[0]['reason']})" if named else ""
+            names = ", ".join(repr(entry["image"]) for entry in named[:_NAMED])
+            more = f" and {bad - _NAMED} more" if names and bad > _NAMED else ""
+            first = f" The first: {named[0]['reason'].rstrip('.')}." if named else ""
             raise ArgumentError(
-                f"`dataset` must not have more unreadable images than a share of {self.max_unreadable:g}; got "
-                f"{bad} of {seen} {when}{example}. Mend them, or raise `max_unreadable` (`--max-unreadable`)."
+                f"`dataset` (`--data`) must not have more unreadable images than a share of {self.max_unreadable:g}; "
+                f"got {bad} of {seen} {when}{': ' * bool(names)}{names}{more}.{first} Mend them, or raise "
+                "`max_unreadable` (`--max-unreadable`)."
             )
 
 
@@ -152,6 +157,7 @@ def identity(
         "data revision": data["revision"],
         "split": data["split"],
         "data fingerprint": data["fingerprint"],
+        "number of images": data["num_images"],
         "target": plan.target,
         "batch size": plan.batch_size,
         "limit": plan.limit,
@@ -163,12 +169,26 @@ def identity(
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In words, what differs between two surveys."""
-    names = list(dict.fromkeys([*now, *before]))
-    return [
-        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-        for name in names
-        if before.get(name) != now.get(name)
-    ]
+    # The number of images tells of other data in words; older checkpoints have none.
+    names = [name for name in dict.fromkeys([*now, *before]) if name != "number of images"]
+    return [_difference(name, before, now) for name in names if before.get(name) != now.get(name)]
+
+
+def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, how an entry differs; digests say nothing to anybody."""
+    if name == "data fingerprint":
+        counts = [one.get("number of images") for one in (before, now)]
+        if None in counts:
+            return "the data were others"
+        images = f"{counts[0]:,} image{'s' * (counts[0] != 1)}"
+        if counts[0] == counts[1]:
+            return f"the data were others, of the same number ({images})"
+        return f"the data were others ({images}, now {counts[1]:,})"
+    if name == "model weights":
+        return "the model's weights were others"
+    if name == "image processor":
+        return "the image processor was another"
+    return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
 
 
 def _cached_commit(repo_id: str, revision: str | None) -> str | None:

@@ -18,7 +18,7 @@ from test_head_statistics import slow_correlation
 from test_labels import TEXTS, tree
 
 from gmar_hf.card import is_unedited, write_card
-from gmar_hf.head_statistics import KEYS
+from gmar_hf.head_statistics import KEYS, strongest_heads
 from gmar_hf.labels import printable
 from gmar_hf.moments import Moments
 from gmar_hf.report import HeadImportanceReport
@@ -122,6 +122,48 @@ class TestFacts:
         assert "the logits of the image's labels, one explanation for each; 60 explanations in all." in card
         assert "was still above 0.5 of its largest mean" in card
 
+    def test_a_survey_that_was_limited(self):
+        one = {**make_report().settings["datasets"][0], "num_images": 400}
+        limited = make_report(datasets=[one], survey={"limit": 60})
+        assert "60 explained (the survey was limited to 60 images): the prediction is right for" in card_of(limited)
+        for changed in (
+            dict(datasets=[one], survey={"limit": 400}),
+            dict(datasets=[one], survey={"limit": None}),
+        ):
+            assert "limited" not in card_of(make_report(**changed))
+        stream = make_report(datasets=[{**one, "num_images": None}], survey={"limit": 1})
+        assert "(the survey was limited to 1 image)" in card_of(stream)
+        merged = limited.merge(make_report(datasets=[{**one, "fingerprint": "others"}], survey={"limit": 60}))
+        assert "120 explained (each survey was limited to 60 images)" in card_of(merged)
+
+    def test_images_without_labels(self):
+        none = {"num_correct": 0, "num_wrong": 0, "num_unlabelled": 60}
+        assert "- **Images:** 60 explained; they have no labels.\n" in card_of(make_report(counts=none))
+        moments = Moments.empty(3, (6, 2, 2))
+        moments.add(torch.rand(1, 6, 2, 2), torch.tensor([2]))
+        card = write_card(made_settings(moments), moments)
+        assert "- **Images:** 1 explained; it has no label.\n" in card
+        assert "; 1 explanation in all.\n" in card
+        assert ", split validation, 1 image.\n" in card
+        one = {"num_correct": 39, "num_wrong": 20, "num_unlabelled": 1}
+        assert "is right for 39 and wrong for 20; 1 has no label.\n" in card_of(make_report(counts=one))
+
+    def test_versions_and_dates_are_not_escaped(self):
+        versions = {"torch": "2.13.0+cpu", "odd": "2.0+<b>", "other": "+1"}
+        card = card_of(make_report(versions=versions, date="2026-11-23T02:39:23+00:00"))
+        assert "- Date: 2026-11-23T02:39:23+00:00\n" in card
+        for shown in ("torch 2.13.0+cpu, ", "odd 2.0&#43;&#60;b&#62;, ", "other &#43;1\n"):
+            assert shown in card
+
+    def test_why_images_are_unreadable(self):
+        reason = (
+            "`image` must be of a format that Pillow reads; got 'bad.png'. Convert it to PNG or JPEG, or copy it "
+            "again if it is one of them."
+        )
+        entry = {"image": "bad.png", "reason": reason}
+        card = card_of(make_report(counts={"num_unreadable": 1}, unreadable=[entry]))
+        assert rows(card, "Unreadable images") == [[["bad.png", reason.replace("`", "")]]]
+
     def test_unreadable_images(self):
         entries = [{"image": f"{index}.jpg", "reason": "broken"} for index in range(1000)]
         card = card_of(make_report(counts={"num_unreadable": 2345}, unreadable=entries))
@@ -202,6 +244,48 @@ class TestTables:
         assert 10 not in correlation  # of one explanation, which alone would be the least alike
         assert [row[0] for row in unlike] == [f"label {one} ({one})" for one in least]
         assert [row[3] for row in unlike] == [f"{correlation[one]:.2f}" for one in least]
+
+    def test_few_classes_are_in_one_table(self):
+        for num_classes, num_tables in ((6, 1), (7, 1), (8, 2)):  # the last is never explained
+            card = card_of(make_report(num_classes=num_classes, num_explanations=300))
+            tables = rows(card, "Classes")
+            assert len(tables) == num_tables
+            names = [row[0] for row in tables[0]]
+            assert len(set(names)) == len(names) == min(num_classes - 1, 6) - (num_tables - 1)
+        [table] = rows(card_of(make_report(num_classes=6, num_explanations=300)), "Classes")
+        report = make_report(num_classes=6, num_explanations=300)
+        for name, number, heads, alike in table:
+            index = int(name.split("(")[1].rstrip(")"))
+            found = report.per_class(index)
+            assert int(number) == found.num_explanations
+            assert heads.startswith("{}.{} (".format(*strongest_heads(found.mean, 1, "contribution_abs")[0]))
+            if found.num_explanations < 10:
+                assert alike == ""
+            else:
+                expected = slow_correlation(*(one.mean["contribution_abs"].numpy() for one in (found, report.overall)))
+                assert alike == f"{expected:.2f}"
+        assert [int(row[1]) for row in table] == sorted((int(row[1]) for row in table), reverse=True)
+        assert "" in [row[3] for row in table]
+        [table] = rows(card_of(make_report(num_classes=4, num_explanations=8)), "Classes")
+        assert all(len(row) == 3 for row in table)  # too few for any ranking
+
+    @pytest.mark.parametrize(("num_explanations", "seed"), [(1, 0), (1, 1), (3, 0), (60, 0), (400, 0), (400, 1)])
+    def test_decimals_are_the_same_in_a_column(self, num_explanations, seed):
+        card = card_of(make_report(num_explanations=num_explanations, seed=seed))
+        names = ["The heads that contribute most", "Classes", "Right and wrong predictions"]
+        columns = [
+            [row[place] for row in table]
+            for name in names
+            if f"## {name}" in card
+            for table in rows(card, name)
+            for place in range(2, len(table[0]))
+        ]
+        assert columns
+        for column in columns:
+            numbers = [
+                one for cell in column for one in re.findall(r"\((\S+)\)" if "(" in cell else r"\d+\.\d+", cell)
+            ]
+            assert len({len(number.partition(".")[2]) for number in numbers}) <= 1, column
 
     def test_right_and_wrong(self):
         report = make_report(num_explanations=200)

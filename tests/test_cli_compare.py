@@ -154,7 +154,9 @@ def test_reports_on_the_hub(run, here):
     finally:
         enable_progress_bars()
     assert (code, out) == (1, "")
-    assert err.startswith("gmar-hf: To load the report, `repo_id` must be a repository that is on the Hub and that")
+    assert err.startswith(
+        "gmar-hf: No folder here is called 'me/none'. To load the report, `repo_id` must be a repository that is on"
+    )
     assert len(err.splitlines()) == 1
 
 

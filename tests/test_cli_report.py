@@ -21,7 +21,7 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 import gmar_hf
 from gmar_hf import HeadImportanceReport, survey_run
 from gmar_hf.checkpoint import Part
-from gmar_hf.cli import reporting
+from gmar_hf.cli import loading
 from gmar_hf.report_files import read_settings
 
 NAMES = ["cat", "dog", "tabby, tabby cat", "a\x1b[2J", "[red]x"]
@@ -136,8 +136,8 @@ def test_json(report, here):
 def test_it_is_the_survey(report, here, model):
     assert report("--target", "label", "--limit", 5, "--shuffle-seed", 3, "--license", "mit")[0] == 0
     found = HeadImportanceReport.from_pretrained("out")
-    classifier = reporting.load_model(model, None)
-    processor = reporting.load_image_processor(model, None)
+    classifier = loading.load_model(model, None)
+    processor = loading.load_image_processor(model, None)
     expected = gmar_hf.survey(
         classifier, "pets", processor, batch_size=4, target="label", limit=5, shuffle_seed=3, license="mit"
     )
@@ -160,7 +160,7 @@ def test_the_demo(run, here):
         assert one_line(err).startswith("`--demo` must not be given together with `--model` or `--data`. Drop one.")
     code, out, err = run("report", "--demo", "cnn", "-o", "other")
     assert (code, out) == (1, "")
-    assert "'cnn'" in one_line(err)
+    assert one_line(err) == "`--demo` must be one of vit, deit, beit; got 'cnn'.\n"
     assert not Path("other").exists()
 
 
@@ -171,6 +171,14 @@ def test_a_number_of_images_that_limit_and_stability_set(report, here):
     settings = read_settings("out/config.json", "out")[0]
     assert settings["survey"]["until_stable"] == 0.9
     assert settings["stability"] == {"tolerance": 0.9, "reached": True, "num_images": 6}
+
+
+def test_one_image(report, here):
+    code, out, err = report("--limit", 1)
+    assert (code, err) == (0, "")
+    assert out.endswith("\n1 image, 1 explanation. Report and card are in out\n")
+    assert "inf" not in out
+    assert "±" not in out
 
 
 def test_without_labels(report, here):
@@ -193,9 +201,10 @@ def test_unreadable_images(report, here):
     code, out, err = report()
     assert (code, out) == (1, "")
     assert one_line(err).startswith(
-        "`dataset` must not have more unreadable images than a share of 0.01; got 1 of 8 so far, such as "
+        "`dataset` (`--data`) must not have more unreadable images than a share of 0.01; got 1 of 8 so far: 'cat/bro"
     )
-    assert err.endswith("raise `max_unreadable` (`--max-unreadable`).\n")
+    assert err.endswith("Mend them, or raise `max_unreadable` (`--max-unreadable`).\n")
+    assert not Path("out").exists()
     code, out, err = report("--max-unreadable", 0.2)
     assert (code, err) == (0, "")
     assert "7 images, 7 explanations, 1 unreadable. Report" in out
@@ -251,6 +260,16 @@ def test_label_maps_that_cannot_be_used(report, others, content, message):
     assert not Path("out").exists()
 
 
+def test_a_label_map_of_other_data(report, here):
+    Path("map.json").write_text('{"Nope": "dog"}')
+    code, out, err = report("--label-map", "map.json")
+    assert (code, out) == (1, "")
+    assert one_line(err) == (
+        "`label_map` (`--label-map`) must name at least one class folder of the data; got 'Nope', and the data have "
+        "'cat', 'dog'. Mend the names, or leave it out.\n"
+    )
+
+
 # Folders that hold something already
 
 
@@ -261,8 +280,8 @@ def test_a_finished_report_is_kept_unless_forced(report, here):
         code, out, err = report(*options)
         assert (code, out) == (1, "")
         assert one_line(err) == (
-            "`output_dir` must not hold a finished report; 'out' does. Choose another folder, or replace it with "
-            "`force=True` (`--force`).\n"
+            "`output_dir` (`--out`) must not hold a finished report; 'out' does. Choose another folder, or replace "
+            "it with `force=True` (`--force`).\n"
         )
         assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
     assert report("--force")[0] == 0
@@ -272,9 +291,17 @@ def test_a_finished_report_is_kept_unless_forced(report, here):
 def test_a_card_written_by_hand(report, here):
     Path("out").mkdir()
     Path("out/README.md").write_text("# My own words\n")
-    assert report()[0] == 0
+    kept = "gmar-hf: README.md in out was written by hand and is kept; --overwrite-card replaces it.\n"
+    code, out, err = report()
+    assert (code, err) == (0, kept)
+    assert out.endswith("7 images, 7 explanations. The report is in out\n")
     assert Path("out/README.md").read_text() == "# My own words\n"
-    assert report("--force", "--overwrite-card")[0] == 0
+    code, out, err = report("--force", "--json")
+    assert (code, err) == (0, kept)
+    assert json.loads(out)["num_images"] == 7
+    code, out, err = report("--force", "--overwrite-card")
+    assert (code, err) == (0, "")
+    assert out.endswith("Report and card are in out\n")
     assert "library_name: gmar_hf" in Path("out/README.md").read_text()
 
 
@@ -293,13 +320,15 @@ def test_going_on(report, here, stop):
         code, out, err = report(*options)
         assert (code, out) == (1, "")
         assert one_line(err) == (
-            f"`output_dir` holds the checkpoint of another survey: {words}. Go on with the same settings, choose "
-            "another folder, or start anew with `resume=False` (`--no-resume`).\n"
+            f"`output_dir` (`--out`) holds the checkpoint of another survey: {words}. Go on with the same settings, "
+            "choose another folder, or start anew with `resume=False` (`--no-resume`).\n"
         )
     Path("pets/cat/0.png").write_bytes(b"read already, and as many by")  # another size: other data
     code, out, err = report()
     assert (code, out) == (1, "")
-    assert one_line(err).startswith("`output_dir` holds the checkpoint of another survey: data fingerprint was '")
+    assert one_line(err).startswith(
+        "`output_dir` (`--out`) holds the checkpoint of another survey: the data were others, of the same "
+    )
     photo(0).save("pets/cat/0.png")
     size = os.path.getsize("pets/cat/0.png")
     Path("pets/cat/0.png").write_bytes(b"\0" * size)  # nobody reads it again
@@ -341,11 +370,16 @@ def ctrl_c():
 def test_asked_to_stop(report, here, stop, number, ctrl_c):
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     go = stop(0, lambda: signal.raise_signal(number))
-    assert report("--json") == (130, "", "gmar-hf: interrupted. The same command goes on from out.\n")
+    assert report("--json") == (
+        130,
+        "",
+        "gmar-hf: interrupted. 4 of 7 images are done. The same command goes on from out.\n",
+    )
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     go()
     assert Part.load("out/checkpoints/rank-00000.safetensors").done == {0}
-    assert report()[0] == 0
+    code, _, err = report()
+    assert (code, err) == (0, "Going on: 4 of 7 images are done.\n")
     assert counts()["num_images"] == 7
 
 
@@ -389,15 +423,21 @@ def test_what_a_kill_leaves_is_cleared_away(report, here):
         ),
         (["--split", "train"], "`split` must be left out for a folder of images"),
         (["--streaming"], "`streaming` must be left out for a folder of images; got True."),
-        (["--data-revision", "main"], "`revision` must be left out for a folder; got 'main'."),
+        (
+            ["--data-revision", "main"],
+            "`data_revision` (`--data-revision`) must be left out for a folder; got 'main'.",
+        ),
         (
             ["--until-stable", "0"],
             "`until_stable` must be above 0 (standard errors never are 0); got 0. Leave it out.",
         ),
         (["--until-stable", "2"], "`until_stable` must be a share in [0, 1]; got 2.0."),
         (["--max-unreadable", "-1"], "`max_unreadable` must be a share in [0, 1]; got -1.0."),
-        (["-o", "pets/cat/0.png"], "`output_dir` must be a folder that can be written; got 'pets/cat/0.png' ("),
-        (["-o", "x" * 300], "`output_dir` must be a folder that can be written; got 'xxx"),
+        (
+            ["-o", "pets/cat/0.png"],
+            "`output_dir` (`--out`) must be a folder that can be written; got 'pets/cat/0.png' (",
+        ),
+        (["-o", "x" * 300], "`output_dir` (`--out`) must be a folder that can be written; got 'xxx"),
     ],
 )
 def test_bad_values_end_in_one_line(report, here, options, message):
@@ -545,10 +585,11 @@ def test_a_model_of_the_hub(run, hub, model, stop, monkeypatch):
     code, out, err = run(*arguments, "--revision", "main")
     assert (code, out) == (1, "")
     assert one_line(err).startswith(
-        f"`output_dir` holds the checkpoint of another survey: model revision was '{first}' and is now '{second}'. Go"
+        f"`output_dir` (`--out`) holds the checkpoint of another survey: model revision was '{first}' and is now "
+        f"'{second}'. Go"
     )
     code, out, err = run(*arguments, "--revision", first)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "Going on: 4 of 7 images are done.\n")
     settings = HeadImportanceReport.from_pretrained("out").settings["model"]
     assert (settings["id"], settings["is_local"], settings["revision"]) == ("me/vit", False, first)
     assert settings["commit"] == first

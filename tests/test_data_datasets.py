@@ -86,7 +86,7 @@ def test_class_labels_through_the_map():
     assert message(table([2, 0, 1, 0], feature)) == (
         "`label` must be one of the model's labels or an index; got 'n01'. Near it: 'cat', 'dog', 'tabby, tabby cat'. "
         "Classes are matched by name, letter by letter, never by position: say in `label_map` (`--label-map FILE` on "
-        "the command line) which label a name stands for. In all, 2 are unknown."
+        "the command line) which label a name stands for. In all, 2 are unknown: 'n01', 'n02'."
     )
     assert labels_of(table([0, 1, 2], feature), use_labels=False) == [None] * 3
 
@@ -115,7 +115,7 @@ def test_numbers_are_the_models_indices():
     assert labels_of(table([4, 0, -1, None], Value("int64"))) == [(4,), (0,), None, None]
     assert labels_of(table([[4, 0], [3]], list_of(Value("uint8")))) == [(4, 0), (3,)]
     assert message(table([0, 5, 7], Value("int64"))) == (
-        "`label` must be an index in [0, 4] or a label; got 5. In all, 2 are unknown."
+        "`label` must be an index in [0, 4] or a label; got 5. In all, 2 are unknown: '5', '7'."
     )
     assert "got -2" in message(table([0, -2], Value("int64")))
 
@@ -176,7 +176,7 @@ def test_columns_are_found():
         "'mask' (Image), 'other' (Image). Rename a column with `rename_column`."
     )
     text = message(table([1], label="species", feature=Value("int64")), label_map={"x": 1})
-    assert "`label_map` must be None for a data set without labels" in text
+    assert "`label_map` (`--label-map`) must be None for a data set without labels" in text
     assert "'image' (Image), 'species' (int64)" in text
 
 
@@ -244,7 +244,7 @@ def test_splits_of_a_dict():
         "`split` must be None for a data set without splits to choose from; got 'train'. Leave it out."
     )
     assert "`streaming` must be left out" in message(table(), streaming=True)
-    assert "`revision` must be left out" in message(table(), revision="main")
+    assert "`data_revision` (`--data-revision`) must be left out" in message(table(), revision="main")
 
 
 def test_torch_subsets_keep_the_class_names():

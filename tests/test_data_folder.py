@@ -77,7 +77,9 @@ def test_unknown_class_folders_are_named(tmp_path):
     write(tmp_path, {"Dog/a.png": 1, "dog/a.png": 1, "2/a.png": 1})
     text = message(tmp_path, LABELS)
     assert "got '2'" in text
-    assert text.endswith('A number as a name is no index until it says so, as in {"0": 0}. In all, 3 are unknown.')
+    assert text.endswith(
+        "A number as a name is no index until it says so, as in {\"0\": 0}. In all, 3 are unknown: '2', 'Dog', 'cats'."
+    )
     assert "got 'cats'" in message(tmp_path, LABELS, label_map={"2": 2, "Dog": "dog"})
     assert everything(open_data(tmp_path, LABELS, use_labels=False))[0] == ("2/a.png", None, 1)
 
@@ -106,11 +108,34 @@ def test_bad_label_maps(tmp_path):
             tmp_path, LABELS, label_map={"dog": label}, error=ArgumentTypeError
         )
     assert "must be a mapping" in message(tmp_path, LABELS, label_map=["dog"], error=ArgumentTypeError)
-    assert "`label_map` must be None for a folder without class folders" in message(
+    assert "`label_map` (`--label-map`) must be None for a folder without class folders" in message(
         tmp_path / "flat", LABELS, label_map={"x": 0}
     )
     assert message(tmp_path, LABELS, label_map={"dog": 0}, use_labels=False) == (
-        "`label_map` must be None with `use_labels=False`; got one. Leave one of them out."
+        "`label_map` (`--label-map`) must be None with `use_labels=False` (`--no-labels`); got one. Leave one "
+        "of them out."
+    )
+
+
+def test_label_maps_of_other_data(tmp_path):
+    write(tmp_path, {"dog/a.png": 1, "cat/a.png": 2})
+    assert message(tmp_path, LABELS, label_map={"Nope": "dog", "Neither": 0}) == (
+        "`label_map` (`--label-map`) must name at least one class folder of the data; got 'Nope', 'Neither', and the "
+        "data have 'cat', 'dog'. Mend the names, or leave it out."
+    )
+    many = {f"n{number:08d}": "dog" for number in range(1000)}
+    assert "'n00000019' and 980 more, and the data have" in message(tmp_path, LABELS, label_map=many)
+    for label_map in ({}, many | {"cat": "dog"}):
+        assert len(everything(open_data(tmp_path, LABELS, label_map=label_map))) == 2
+
+
+def test_all_unknown_class_folders_are_named(tmp_path):
+    write(tmp_path, {f"class {number:02d}/a.png": 1 for number in range(20)})
+    text = message(tmp_path, LABELS)
+    assert all(repr(f"class {number:02d}") in text for number in range(20))
+    write(tmp_path, {"class 20/a.png": 1, "class 21/a.png": 1})
+    assert message(tmp_path, LABELS).endswith(
+        "In all, 22 are unknown: " + ", ".join(repr(f"class {number:02d}") for number in range(20)) + " and 2 more."
     )
 
 
@@ -138,7 +163,7 @@ def test_folders_of_splits(tmp_path):
         "`split` must be left out for a folder of images (pass the folder of the split); got 'train'."
     )
     assert "`streaming` must be left out" in message(tmp_path, LABELS, streaming=True)
-    assert "`revision` must be left out" in message(tmp_path, LABELS, revision="main")
+    assert "`data_revision` (`--data-revision`) must be left out" in message(tmp_path, LABELS, revision="main")
 
 
 def test_broken_images_are_samples(tmp_path):

@@ -118,7 +118,7 @@ BROKEN = (
     "one of them."
 )
 MISSING = "ArgumentError: `data` must be a folder that exists, or a data set on the Hub that you may see; got '{}'."
-LOADING = "To load the data set '{}' (no folder here is called so), "
+LOADING = "No folder here is called '{0}'. To load the data set '{0}', "
 
 
 def test_a_split_is_loaded(found):

@@ -1,6 +1,9 @@
 import io
+import os
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -257,20 +260,132 @@ def test_other_kinds_of_data():
     assert "`split` must be left out for data without splits; got 'train'." in message(
         items, ArgumentError, split="train"
     )
-    assert "`revision` must be left out" in message(items, ArgumentError, revision="main")
+    assert "`data_revision` (`--data-revision`) must be left out" in message(items, ArgumentError, revision="main")
     assert "`streaming` must be left out" in message(items, ArgumentError, streaming=True)
 
 
-def test_fingerprints_are_of_class_and_length():
-    def fingerprint(source):
-        return open_data(source, LABELS).identity["fingerprint"]
+def fingerprint(source, **settings):
+    return open_data(source, LABELS, **settings).identity["fingerprint"]
 
-    items = [{"image": picture(number)} for number in range(3)]
-    assert fingerprint(items) == fingerprint([{"image": picture(9)}] * 3)
-    assert (
-        len({fingerprint(items), fingerprint(items[:2]), fingerprint(tuple(items)), fingerprint(Subset(items, [0]))})
-        == 4
+
+def test_fingerprints_are_of_class_length_and_content(tmp_path):
+    def items(count=40, **changed):
+        made = [{"image": picture(number), "label": number % 5} for number in range(count)]
+        for place in (0, count - 1):
+            made[place] |= changed
+        return made
+
+    values = torch.rand(3, 4, 5)
+    same = [items(), items(), [dict(item) for item in items()]]
+    assert len({fingerprint(one) for one in same}) == 1
+    others = [
+        items(), items(39), tuple(items()), Subset(items(), range(40)), items(label=3), items(label=None),
+        items(label=[1, 2]), items(image=picture(200)), items(image=picture(0).resize((9, 6))), items(image=None),
+        items(image="https://example.org/a.png"), items(image=None, pixel_values=values),
+        items(image=None, pixel_values=values + 1e-6), items(image=None, pixel_values=values.mT),
+    ]  # fmt: skip
+    assert len({fingerprint(one) for one in others}) == len(others)
+    assert fingerprint(items(label=np.int64(3))) == fingerprint(items(label=3))
+    assert fingerprint(gmar_hf.demo.scenes(20, seed=1)) != fingerprint(gmar_hf.demo.scenes(20, seed=2))
+    scenes = gmar_hf.demo.scenes(20)
+    assert fingerprint(scenes[:10], use_labels=False) != fingerprint(scenes[10:], use_labels=False)
+
+
+def test_a_files_content_counts_and_not_its_place(tmp_path):
+    for folder in ("a", "b", "c"):
+        write(tmp_path / folder, {"1.png": 1, "2.png": 2})
+    write(tmp_path / "c", {"2.png": 9})
+    found = [
+        fingerprint([{"image": kind(tmp_path / folder / name)} for name in ("1.png", "2.png")])
+        for folder in ("a", "b", "c")
+        for kind in (str, lambda path: path)
+    ]
+    assert found[0] == found[1] == found[2] == found[3] != found[4] == found[5]
+
+
+class Recording(Dataset):
+    """Remembers which items were asked for, and makes each anew."""
+
+    def __init__(self, length, make):
+        self.length, self.make, self.asked = length, make, []
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.make(index)
+
+
+def test_few_items_are_read_for_a_fingerprint():
+    data = Recording(100_000, lambda index: {"image": picture(index % 256), "label": index % 5})
+    found = fingerprint(data)
+    assert len(data.asked) <= 25
+    assert len(set(data.asked)) == 16
+    assert {0, 99_999} <= set(data.asked)
+    assert fingerprint(data) == found
+    assert len({fingerprint(Recording(length, data.make)) for length in range(1, 40)}) == 39
+
+
+def test_what_is_random_in_items_is_no_part_of_a_fingerprint():
+    def flipped(shift, generator):
+        def make(index):
+            image = picture(index)
+            image.putpixel((0, 0), 255)
+            turn = torch.rand((), generator=generator) < 0.5
+            label = (index + shift) % 5
+            return {"image": image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turn else image, "label": label}
+
+        return make
+
+    generator = torch.Generator().manual_seed(0)
+    found = [fingerprint(Recording(20, flipped(0, generator))) for _ in range(20)]
+    assert len(set(found)) == 1  # though every image may be one or the other
+    assert fingerprint(Recording(20, flipped(1, generator))) != found[0]
+    noise = [Recording(20, lambda index: {"pixel_values": torch.rand(3, 4, 4, generator=generator)}) for _ in range(3)]
+    assert len(set(map(fingerprint, noise))) == 1
+    wider = Recording(20, lambda index: {"pixel_values": torch.rand(3, 4, 5, generator=generator)})
+    assert fingerprint(wider) != fingerprint(noise[0])
+    sizes = [
+        Recording(
+            20, lambda index: {"image": picture().resize((int(torch.randint(4, 99, (), generator=generator)), 4))}
+        )
+        for _ in range(3)
+    ]
+    assert len(set(map(fingerprint, sizes))) == 1
+
+
+def test_unreadable_items_have_a_fingerprint(tmp_path):
+    write(tmp_path, {"good.png": 5, "text.png": b"text", "half.png": truncated()})
+    good = {"image": picture(3), "label": 1}
+    for bad in (
+        {"image": tmp_path / "gone.png"}, {"image": None}, OSError("x"), KeyError("x"), MemoryError(), inside_pillow,
+        {"image": b"bytes"}, {"image": picture(3), "label": {"a": object()}}, (picture(), 1), 5,
+    ):  # fmt: skip
+        found = fingerprint(Raising(good, bad, good))
+        assert found == fingerprint(Raising(good, bad, good))
+        assert found != fingerprint(Raising(good, good, good))
+    with Image.open(tmp_path / "half.png") as half:
+        assert fingerprint([{"image": half}]) == fingerprint([{"image": half}])
+
+
+def test_fingerprints_are_the_same_in_every_process(tmp_path):
+    write(tmp_path, {"a.png": 1})
+    code = (
+        "import sys, torch, test_data_items as here, gmar_hf.demo\n"
+        "items = [{'image': sys.argv[1], 'label': {'dog', 'cat', 'tabby, tabby cat'}},\n"
+        "    {'image': here.picture(1), 'label': 'dog'}, {'pixel_values': torch.ones(3, 4, 4)}]\n"
+        "print(here.fingerprint(items))\n"
     )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "a.png"], env={**environment, "PYTHONHASHSEED": seed}, check=True,
+            capture_output=True, text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert found[0] == found[1] != ""
 
 
 def test_torch_wrappers_of_plain_items():

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -26,6 +27,7 @@ from transformers import ViTConfig, ViTForImageClassification
 import gmar_hf
 from gmar_hf import ArgumentError, ArgumentTypeError, ArtifactError, HeadImportanceReport
 from gmar_hf.checkpoint import Part
+from gmar_hf.data.items import ItemData
 from gmar_hf.head_statistics import KEYS
 from gmar_hf.survey_run import SurveyInterrupted
 
@@ -64,14 +66,12 @@ class Counting(Dataset):
     def __init__(self, items, at=None, action=None):
         self.items, self.at, self.action = items, at, action
         self.read = []
-        self.looked_at = False
 
     def __len__(self):
         return len(self.items)
 
     def __getitem__(self, index):
-        if not self.looked_at:  # for labels, before the survey begins
-            self.looked_at = True
+        if sys._getframe(1).f_code is not ItemData.read.__code__:  # for what data they are, before the survey begins
             return self.items[index]
         self.read.append(index)
         if index == self.at:
@@ -214,16 +214,18 @@ class TestFolder:
         saved = at // 4 // save_every * save_every * 4  # images in whole batches before the last checkpoint
         assert data.read == list(range(saved, NUM_IMAGES))
 
-    def test_ctrl_c_saves_the_batch_in_hand(self, model, items, tmp_path, ctrl_c):
+    def test_ctrl_c_saves_the_batch_in_hand(self, model, items, tmp_path, ctrl_c, capsys):
         undisturbed = survey(model, items)
         data = Counting(items, 5, lambda: signal.raise_signal(signal.SIGINT))
         handler = signal.getsignal(signal.SIGINT)
-        with pytest.raises(SurveyInterrupted):
+        with pytest.raises(SurveyInterrupted, match=r"^8 of 11 images are done$"):
             survey(model, data, output_dir=tmp_path, save_every=50)
         assert signal.getsignal(signal.SIGINT) is handler
         rest = Counting(items)
+        capsys.readouterr()
         same(survey(model, rest, output_dir=tmp_path), undisturbed)
         assert rest.read == [8, 9, 10]
+        assert capsys.readouterr().err == "Going on: 8 of 11 images are done.\n"
 
     def test_ctrl_c_is_heard_in_a_survey_with_workers(self, model, items, tmp_path, ctrl_c):
         handler = signal.getsignal(signal.SIGINT)
@@ -294,8 +296,8 @@ class TestFolder:
         with pytest.raises(ArgumentError) as caught:
             survey(model, data, output_dir=tmp_path, **changed)
         assert str(caught.value) == (
-            f"`output_dir` holds the checkpoint of another survey: {words}. Go on with the same settings, choose "
-            "another folder, or start anew with `resume=False` (`--no-resume`)."
+            f"`output_dir` (`--out`) holds the checkpoint of another survey: {words}. Go on with the same settings, "
+            "choose another folder, or start anew with `resume=False` (`--no-resume`)."
         )
         assert not data.read
 
@@ -305,11 +307,11 @@ class TestFolder:
         other = name_classes(
             zoo.build(ViTForImageClassification, ViTConfig(**zoo.NARROW, **zoo.SQUARE, num_labels=5), 1)
         )
-        with pytest.raises(ArgumentError, match="another survey: model weights was '"):
+        with pytest.raises(ArgumentError, match="another survey: the model's weights were others"):
             survey(other, Counting(items), output_dir=tmp_path)
-        with pytest.raises(ArgumentError, match="another survey: data fingerprint was '"):
+        with pytest.raises(ArgumentError, match="another survey: the data were others \\(11 images, now 10\\)\\."):
             survey(model, Counting(items[:-1]), output_dir=tmp_path)
-        with pytest.raises(ArgumentError, match="another survey: image processor was '"):
+        with pytest.raises(ArgumentError, match="another survey: the image processor was another"):
             survey(model, Counting(items), output_dir=tmp_path, image_processor=image_processor(do_rescale=False))
         model.config._commit_hash = "a" * 40
         try:
@@ -319,6 +321,59 @@ class TestFolder:
                 survey(model, Counting(items), output_dir=tmp_path, model_id="a/b")
         finally:
             model.config._commit_hash = None
+
+    def test_other_images_of_the_same_number(self, model, items, tmp_path):
+        with pytest.raises(Failure):
+            survey(model, Counting(items, 9, fail), output_dir=tmp_path, save_every=1)
+        others = [{**item, "image": photo(100 + number)} for number, item in enumerate(items)]
+        for data in (others, [*items[:-1], others[-1]], [*items[:-1], {**items[-1], "label": 0}]):
+            with pytest.raises(
+                ArgumentError, match=r"survey: the data were others, of the same number \(11 images\)\."
+            ):
+                survey(model, Counting(data), output_dir=tmp_path)
+        assert survey(model, Counting([dict(item) for item in items]), output_dir=tmp_path).num_images == NUM_IMAGES
+
+    def test_random_augmentation_can_be_gone_on_with(self, model, items, tmp_path):
+        class Noisy(Dataset):
+            def __init__(self, fails):
+                self.fails, self.read = fails, 0
+
+            def __len__(self):
+                return 40
+
+            def __getitem__(self, index):
+                self.read += sys._getframe(1).f_code is ItemData.read.__code__
+                if self.fails and self.read > 9:
+                    fail()
+                return {"image": photo(int(torch.randint(10_000, ())))}
+
+        with pytest.raises(Failure):
+            survey(model, Noisy(True), output_dir=tmp_path, save_every=1)
+        rest = Noisy(False)
+        assert survey(model, rest, output_dir=tmp_path).num_images == 40
+        assert rest.read == 32
+
+    def test_a_refused_survey_leaves_nothing(self, model, items, tmp_path):
+        data = [{"image": "gone.png"}] * 13
+        for folder in (tmp_path / "new" / "out", tmp_path):
+            with pytest.raises(ArgumentError, match="must not have more unreadable images"):
+                survey(model, data, output_dir=folder)
+        assert [path.name for path in tmp_path.iterdir()] == ["new"]
+        assert not (tmp_path / "new" / "out").exists()
+        (tmp_path / "mine.txt").write_text("kept")
+        with pytest.raises(Failure):
+            survey(model, Counting(items, 1, fail), output_dir=tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "new"]
+
+    def test_a_folder_that_another_process_has_cleared_away(self, model, items, tmp_path):
+        data = Counting(items, 5, lambda: (tmp_path / "out" / "checkpoints").rmdir())
+        assert survey(model, data, output_dir=tmp_path / "out").num_images == NUM_IMAGES
+
+    def test_surveys_of_other_images_are_merged(self, model, items):
+        one, other = (survey(model, part) for part in (items[:5], items[5:10]))
+        assert one.merge(other).num_images == 10
+        with pytest.raises(ArgumentError, match="whose images would count twice"):
+            one.merge(survey(model, [dict(item) for item in items[:5]]))
 
     @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"{}"])
     def test_a_corrupt_checkpoint(self, model, items, tmp_path, content):
@@ -374,7 +429,7 @@ class TestFolder:
 
     def test_a_place_that_cannot_be_written(self, model, items, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(ArgumentError, match="`output_dir` must be a folder that can be written"):
+        with pytest.raises(ArgumentError, match=r"`output_dir` \(`--out`\) must be a folder that can be written"):
             survey(model, items, output_dir=tmp_path / "file")
 
 
@@ -411,11 +466,20 @@ class TestUnreadable:
             survey(model, folder, output_dir=tmp_path / "out", save_every=1)
         message = str(caught.value)
         assert message.startswith(
-            "`dataset` must not have more unreadable images than a share of 0.01; got 1 of 10 so"
+            "`dataset` (`--data`) must not have more unreadable images than a share of 0.01; got 1 of 10 so"
         )
-        assert "such as '3.png' (" in message
+        assert "so far: '3.png'. The first: `image` must be of a format that Pillow reads; got '3.png'." in message
         assert message.endswith("Mend them, or raise `max_unreadable` (`--max-unreadable`).")
+        assert ".)" not in message.replace("`).", "")
         assert survey(model, folder, output_dir=tmp_path / "out", max_unreadable=0.2).num_images == 8
+
+    def test_up_to_five_are_named(self, model, tmp_path):
+        for number in range(7):
+            (tmp_path / f"{number}.png").write_bytes(b"no picture")
+        with pytest.raises(ArgumentError, match=r"got 3 of 7 so far: '0.png', '1.png', '2.png'\. The first: "):
+            survey(model, tmp_path, batch_size=3)
+        with pytest.raises(ArgumentError, match=r"got 7 of 7 so far: '0.png', .*, '4.png' and 2 more\. The first: "):
+            survey(model, tmp_path, batch_size=7)
 
     def test_a_share_that_is_just_met(self, model, folder):
         assert survey(model, folder, max_unreadable=0.2).num_images == 8
@@ -425,7 +489,9 @@ class TestUnreadable:
     def test_none_is_readable(self, model, tmp_path):
         for name in "ab":
             (tmp_path / f"{name}.png").write_bytes(b"no picture")
-        with pytest.raises(ArgumentError, match="`dataset` must hold at least one image to explain; got none"):
+        with pytest.raises(
+            ArgumentError, match=r"`dataset` \(`--data`\) must hold at least one image to explain; got none"
+        ):
             survey(model, tmp_path, max_unreadable=1.0)
 
 

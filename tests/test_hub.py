@@ -5,16 +5,20 @@ import gc
 import json
 import os
 import re
+import socket
+import time
 
 import hub_server
 import pytest
 from hub_routes import OWNER, READER, STRANGER
 from huggingface_hub import HfApi, ModelHubMixin, constants, create_repo, hf_hub_download
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from transformers.image_utils import httpx
 
+from gmar_hf import HeadImportanceReport
 from gmar_hf.errors import ArgumentError, GMARError, HubError
 from gmar_hf.files import replacing
-from gmar_hf.hub import hub_errors, remote_card
+from gmar_hf.hub import check_in_reach, hub_errors, no_folder, remote_card
 
 # huggingface_hub passes file objects to its HTTP library in a way that this deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -209,6 +213,39 @@ def test_no_hub_at_the_address(tmp_path):
         hub.url = "ftp://nobody"
     with hub_server.client_of(hub, tmp_path / "home"):
         assert "got no connection to ftp://nobody (Request URL has an unsupported protocol" in message(create)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Couldn't reach 'me/data' on the Hub (LocalEntryNotFoundError)"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+        socket.gaierror(-2, "Name or service not known"),
+        httpx.ConnectTimeout("timed out"),
+    ],
+)
+def test_what_never_connected_did_not_break_off(error):
+    with pytest.raises(HubError) as caught, hub_errors("me/data", "load the data set", no_folder("me/data")):
+        raise error
+    text = str(caught.value)
+    assert text.startswith("No folder here is called 'me/data'. To load the data set, the Hub must ")
+    assert "broke off" not in text
+
+
+def test_nobody_is_asked_twice_for_what_is_not_in_reach(tmp_path, monkeypatch):
+    """The client itself tries for half a minute."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with hub_server.serving() as hub:
+        pass
+    with hub_server.client_of(hub, tmp_path / "home"):
+        with pytest.raises(
+            HubError, match=r"^No folder here is called 'nowhere'\. To load the report, the Hub must be in"
+        ):
+            HeadImportanceReport.from_pretrained("nowhere")
+        with pytest.raises(httpx.ConnectError):
+            check_in_reach("nothere", "dataset")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        check_in_reach("nothere", "dataset")  # needs none
 
 
 def test_something_else_at_the_address(hub):

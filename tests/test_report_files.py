@@ -15,7 +15,7 @@ from safetensors.torch import save
 from test_report_settings import PLACES, at
 
 from gmar_hf import files, report_files
-from gmar_hf.errors import ArgumentError, ArtifactError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
 from gmar_hf.report import HeadImportanceReport
 
 FIGURES = ["contribution.png", "contribution_abs.png", "l1_weight.png"]
@@ -153,6 +153,9 @@ class TestFilesThatAreNoReport:
         (folder / "config.json").unlink()
         assert "got one without config.json, which is no report or half of one" in refused(folder)
         assert "got one without config.json" in refused(str(folder))
+        for nothing in (None, 5, ["a"]):
+            with pytest.raises(ArgumentTypeError, match=r"must be a folder or a repo id; got (NoneType|int|list)"):
+                HeadImportanceReport.from_pretrained(nothing)
         for nowhere in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "./nowhere", "~/nowhere"):
             assert "which is no folder" in refused(nowhere)
         assert "which is a file" in refused(folder / "README.md")

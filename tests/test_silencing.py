@@ -86,6 +86,22 @@ def test_heads_that_are_not_there(head):
         silence_heads(zoo.vit(), [head]).__enter__()
 
 
+@pytest.mark.parametrize("heads", [[(1, 0, 0.5)], [3], 3, [(0, 0.5)], [("0", "1")], [None], ["ab"]])
+def test_what_is_no_pair(heads):
+    with pytest.raises(ArgumentTypeError, match=r"`heads` must be pairs of a layer and a head; got .*`top_heads`"):
+        silence_heads(zoo.vit(), heads).__enter__()
+
+
+def test_pairs_of_every_kind():
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=1)
+    with silence_heads(model, [(1, 2), (0, 1)]):
+        expected = logits(model, images)
+    for heads in (torch.tensor([[1, 2], [0, 1]]), [[1, 2], [0, 1], [1, 2]], iter([(1, 2), (0, 1)])):
+        with silence_heads(model, heads):
+            assert torch.equal(logits(model, images), expected)
+
+
 def test_no_model():
     with pytest.raises(ArgumentTypeError, match="transformers model"):
         silence_heads(torch.nn.Linear(2, 2), []).__enter__()

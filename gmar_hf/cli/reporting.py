@@ -12,6 +12,7 @@ from ..errors import GMARError
 from ..labels import printable
 from ..processes import joined, together
 from ..report import HeadImportanceReport
+from ..report_files import CARD_FILE, may_replace_card
 from .subjects import find_subject, interruptible, read_label_map
 
 
@@ -79,8 +80,14 @@ def make_report(
         ],
         "url": url,
     }
+    is_kept = not may_replace_card(out / CARD_FILE)
     if show:
-        _print(report, summary)
+        _print(report, summary, "Report and card are" if not is_kept else "The report is")
+    if is_kept:
+        typer.echo(
+            f"gmar-hf: {CARD_FILE} in {printable(out)} was written by hand and is kept; --overwrite-card replaces it.",
+            err=True,
+        )
     return summary
 
 
@@ -102,20 +109,23 @@ def _strongest(report: HeadImportanceReport, count: int) -> list[tuple[int, int,
     return report.top_heads(min(count, report.mean["contribution_abs"].numel()))
 
 
-def _print(report: HeadImportanceReport, summary: dict[str, Any]) -> None:
+def _print(report: HeadImportanceReport, summary: dict[str, Any], written: str) -> None:
     table = Table("layer.head", "contribution, absolute (logits)", "contribution (logits)", "L1 weight")
     for layer, head, value in _strongest(report, 10):
         error = report.standard_error["contribution_abs"][layer, head]
         table.add_row(
             f"{layer}.{head}",
-            f"{value:.3f} ± {error:.3f}",
+            f"{value:.3f} ± {error:.3f}" if error.isfinite() else f"{value:.3f}",  # of one explanation nobody knows it
             f"{report.mean['contribution'][layer, head]:+.3f}",
             f"{report.mean['l1_weight'][layer, head]:.1%}",
         )
     Console().print(table)
-    counts = f"{summary['num_images']} images, {summary['num_explanations']} explanations"
+    counts = ", ".join(
+        f"{count:,} {what}{'s' * (count != 1)}"
+        for what, count in (("image", summary["num_images"]), ("explanation", summary["num_explanations"]))
+    )
     if summary["num_unreadable"]:
         counts += f", {summary['num_unreadable']} unreadable"
-    typer.echo(f"{counts}. Report and card are in {printable(summary['out'])}")
+    typer.echo(f"{counts}. {written} in {printable(summary['out'])}")
     if summary["url"]:
         typer.echo(f"Pushed to {printable(summary['url'])}")

@@ -34,6 +34,8 @@ def find_subject(
     if demo_name is not None:
         if model is not None or data is not None:
             raise ArgumentError("`--demo` must not be given together with `--model` or `--data`. Drop one.")
+        if demo_name not in demo.MODELS:
+            raise ArgumentError(f"`--demo` must be one of {', '.join(demo.MODELS)}; got {demo_name!r}.")
         names = {"model_id": f"gmar_hf.demo.load({demo_name!r})", "data_id": f"gmar_hf.demo.scenes({num_scenes})"}
         return *demo.load(demo_name), demo.scenes(num_scenes), names
     if model is None or data is None:
@@ -69,6 +71,8 @@ def read_label_map(path: Path | None) -> Mapping[str, str | int] | None:
 def interruptible(accelerator: Accelerator, out: Path) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the block, and say how to go on; of several processes the first one says so.
 
+    What has been done is said too where the `KeyboardInterrupt` tells it.
+
     Raises:
         typer.Exit: With code 130, after either.
     """
@@ -77,9 +81,10 @@ def interruptible(accelerator: Accelerator, out: Path) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask thus to stop
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         if accelerator.is_main_process:
-            typer.echo(f"gmar-hf: interrupted. The same command goes on from {printable(out)}.", err=True)
+            done = f"{interruption}. " if str(interruption) else ""
+            typer.echo(f"gmar-hf: interrupted. {done}The same command goes on from {printable(out)}.", err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

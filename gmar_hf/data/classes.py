@@ -1,11 +1,14 @@
 """From what a data set calls a class to the model's index of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError
 from ..labels import find_label
+
+_NAMED = 20  # classes, of those that are wrong
 
 _ADVICE = (
     "Classes are matched by name, letter by letter, never by position: say in `label_map` (`--label-map FILE` on the "
@@ -67,18 +70,37 @@ class LabelReader:
         return None if index is None else (index,)
 
     def check(self, values: Iterable[Any]) -> None:
-        """Refuse labels that are none of the model's, all at once.
+        """Refuse labels that are none of the model's, all at once, and a `label_map` that says nothing of any of them.
 
         Args:
             values (`Iterable`): Labels as a data set has them, not lists of them.
 
         Raises:
-            ArgumentError: If there are any; the labels nearest to the first are named.
+            ArgumentError: If there are any; the labels nearest to the first are named. Or if `label_map` has entries,
+                and none is of the data: a map for more classes than occur is fine.
             ArgumentTypeError: If the first of them is neither int nor str.
         """
-        unknown = [value for value in values if not _is_none(value) and self._find(value) is None]
+        known = [value for value in values if not _is_none(value)]
+        unknown = [value for value in known if self._find(value) is None]
         if unknown:
-            raise self._error(unknown[0], f" In all, {len(unknown)} are unknown." if len(unknown) > 1 else "")
+            more = ""
+            if len(unknown) > 1:
+                more = f" In all, {len(unknown)} are unknown: {self._shown(unknown)}."
+            raise self._error(unknown[0], more)
+        if self._map and known and not any(self._name(value) in self._map for value in known):
+            raise ArgumentError(
+                f"`label_map` (`--label-map`) must name at least one {self._what} of the data; got "
+                f"{_listed(self._map)}, and the data have {self._shown(known)}. Mend the names, or leave it out."
+            )
+
+    def _shown(self, values: Iterable[Any]) -> str:
+        return _listed(list(dict.fromkeys(map(self._name, values))))
+
+    def _name(self, value: Any) -> str:
+        """What a data set calls a class, as `label_map` has it."""
+        if _is_integer(value) and self._names is not None and 0 <= value < len(self._names):
+            return self._names[value]
+        return str(value)
 
     def _index(self, value: Any) -> int | None:
         if _is_none(value):
@@ -108,13 +130,13 @@ class LabelReader:
         if not isinstance(value, str) and not _is_integer(value):
             return ArgumentTypeError(
                 f"`{self._what}` must be an int, a str or a list of them; got {value!r:.80}. "
-                "Convert the labels, or leave them out with `use_labels=False`."
+                "Convert the labels, or leave them out with `use_labels=False` (`--no-labels`)."
             )
         if _is_integer(value) and self._names is not None:
             if not 0 <= value < len(self._names):
                 return ArgumentError(
                     f"`{self._what}` must be a position among the data set's {len(self._names)} class names; got "
-                    f"{value}. Mend the data set, or leave labels out with `use_labels=False`.{more}"
+                    f"{value}. Mend the data set, or leave labels out with `use_labels=False` (`--no-labels`).{more}"
                 )
             value = self._names[value]
         if _is_integer(value) and self._map is not None:
@@ -145,6 +167,12 @@ class LabelReader:
         """The index of one of the map's labels."""
         indices = self._indices.get(label, ()) if isinstance(label, str) else ()
         return indices[0] if len(indices) == 1 else find_label(label, self._id2label, "label_map")
+
+
+def _listed(names: Collection[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(map(repr, islice(names, _NAMED))) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _is_integer(value: Any) -> bool:

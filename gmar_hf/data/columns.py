@@ -70,8 +70,9 @@ def find_columns(
     if label is None:
         if label_map is not None:
             raise ArgumentError(
-                f'`label_map` must be None for a data set without labels (a column "label" or "labels", or the only '
-                f"one of type ClassLabel); got one for columns {shown}. Leave it out, or rename a column."
+                f'`label_map` (`--label-map`) must be None for a data set without labels (a column "label" or '
+                f'"labels", or the only one of type ClassLabel); got one for columns {shown}. Leave it out, or '
+                "rename a column."
             )
         return Columns(image, None, mask=mask)
     element = _element(features[label])
@@ -81,7 +82,7 @@ def find_columns(
         raise ArgumentError(
             f"`data` must have labels that are ints, strings or class labels, or lists of them; got "
             f"{kind_of(features[label])} in column {label!r}. Cast the column, or leave labels out with "
-            "`use_labels=False`."
+            "`use_labels=False` (`--no-labels`)."
         )
     return Columns(image, label, mask=mask)
 

@@ -123,14 +123,15 @@ def _classes(
     if not names:
         if label_map is not None:
             raise ArgumentError(
-                f"`label_map` must be None for a folder without class folders; got one for {folder!r}. Leave it out, "
-                "or put the images into a folder for each class."
+                f"`label_map` (`--label-map`) must be None for a folder without class folders; got one for "
+                f"{folder!r}. Leave it out, or put the images into a folder for each class."
             )
         return {}
     if beside:
         raise ArgumentError(
             f"`data` must be a folder with either images or class folders; got {folder!r} with both: {beside[0]!r} "
-            f"lies beside the folder {names[0]!r}. Move one kind away, or pass `use_labels=False` to take all images."
+            f"lies beside the folder {names[0]!r}. Move one kind away, or pass `use_labels=False` (`--no-labels`) "
+            "to take all images."
         )
     labels = LabelReader(id2label, label_map, what="class folder")
     try:

@@ -11,6 +11,7 @@ from PIL import Image
 from ..errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
 from ..images import read_image
 from .classes import LabelReader
+from .item_fingerprint import items_fingerprint
 from .masks import has_masks, masks_of_item
 from .pictures import file_name, is_bad_image, read_file, read_opened, reason
 from .sample import MapData, Sample, StreamData, describe, digest
@@ -21,7 +22,7 @@ _KEYS = ("label", "labels")
 class ItemData(MapData):
     """What has `__len__` and `__getitem__`, and gives dicts with `image` or `pixel_values` and perhaps `label`.
 
-    Its fingerprint is weak: the name of its class and its length, because its content need not be the same each time.
+    Its fingerprint is of its class, its length and up to 16 of its items; see [`items_fingerprint`].
 
     Args:
         items: A torch Dataset, a list.
@@ -38,9 +39,9 @@ class ItemData(MapData):
         if not length:
             raise ArgumentError(f"`data` must hold at least one image; got an empty {type(items).__name__}.")
         self._items, self._labels, self._mask_classes = items, labels, mask_classes
-        name = type(items).__name__
-        self.identity = describe(name, digest("items", name, length), num_images=length)
+        self.identity = describe(type(items).__name__, "", num_images=length)
         first = self._first()
+        self.identity["fingerprint"] = items_fingerprint(items)
         self.has_labels = labels is not None and any(key in first for key in _KEYS)
         self.has_masks = mask_classes is not None and has_masks(first)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from ..errors import ArgumentError, GMARError, HubError
-from ..hub import hub_errors, shown
+from ..hub import check_in_reach, hub_errors, no_folder, shown
 from .sample import describe, digest
 from .tables import table_fingerprint
 
@@ -132,13 +133,16 @@ def _library() -> Any:
 @contextmanager
 def _errors(name: str) -> Iterator[None]:
     """Turns what loading raises into errors of this package; loaders run into errors of any kind."""
-    doing = f"load the data set {name!r}" + " (no folder here is called so)" * (not os.path.exists(name))
+    doing, is_here = f"load the data set {name!r}", os.path.exists(name)
+    before = "" if is_here else no_folder(name)
     try:
-        with hub_errors(f"datasets/{name}", doing):
+        with hub_errors(f"datasets/{name}", doing, before):
             try:
+                if not is_here and not _is_cached(name):
+                    check_in_reach(name, "dataset")
                 yield
             except Exception as error:
-                _raise_what_is_hidden(error, name, doing)
+                _raise_what_is_hidden(error, name, f"{before} To {doing}".lstrip())
                 raise
     except GMARError:
         raise
@@ -149,12 +153,24 @@ def _errors(name: str) -> Iterator[None]:
         ) from error
 
 
+def _is_cached(repo_id: str) -> bool:
+    """Whether anything of a data set may be in the caches of the Hub's client or of `datasets`."""
+    if Path(constants.HF_HUB_CACHE, f"datasets--{repo_id.replace('/', '--')}").exists():
+        return True
+
+    def plain(name: str) -> str:  # in the cache of `datasets`, capitals become underscores
+        return re.sub(r"[/_]", "", name).lower()
+
+    cache = Path(_library().config.HF_DATASETS_CACHE)
+    return cache.is_dir() and any(plain(folder.name) == plain(repo_id) for folder in cache.iterdir())
+
+
 def _raise_what_is_hidden(error: Exception, name: str, doing: str) -> None:
     """Raise what went wrong where `datasets` has cut the Hub's error off from its own, which does not tell."""
     is_missing, text = type(error).__name__ == "DatasetNotFoundError", str(error)
     if is_missing and "gated" in text:
         raise HubError(
-            f"To {doing}, you must have been given access to it; got a gated data set. Ask for access at "
+            f"{doing}, you must have been given access to it; got a gated data set. Ask for access at "
             f"{constants.ENDPOINT}/datasets/{name}, then log in with `hf auth login`."
         ) from error
     if is_missing and "Revision" not in text:

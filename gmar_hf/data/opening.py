@@ -73,7 +73,10 @@ def open_data(
         HubError: If the Hub cannot be reached or refuses.
     """
     if label_map is not None and not use_labels:
-        raise ArgumentError("`label_map` must be None with `use_labels=False`; got one. Leave one of them out.")
+        raise ArgumentError(
+            "`label_map` (`--label-map`) must be None with `use_labels=False` (`--no-labels`); got one. Leave one of "
+            "them out."
+        )
     how: dict[str, Any] = dict(id2label=id2label, label_map=label_map, use_labels=use_labels)
     data = _unwrapped(data)
     if isinstance(data, str | os.PathLike):
@@ -166,7 +169,8 @@ def _table(loaded: loading.Loaded, how: dict[str, Any], use_masks: bool) -> MapD
 
 def _refuse(argument: str, value: Any, what: str) -> None:
     if value is not None:
-        raise ArgumentError(f"`{argument}` must be left out for {what}; got {value!r}.")
+        named = "`data_revision` (`--data-revision`)" if argument == "revision" else f"`{argument}`"  # as for a survey
+        raise ArgumentError(f"{named} must be left out for {what}; got {value!r}.")
 
 
 def _check_id(data: Any, text: Any) -> None:

@@ -95,7 +95,7 @@ class TableStream(StreamData):
             raise ArgumentError(
                 f"`data` must have known features: without them nobody can tell what the numbers in column "
                 f"{columns.label!r} mean (`map` forgets a stream's class names). Pass `features=` to `map`, cast the "
-                "column, or leave labels out with `use_labels=False`."
+                "column, or leave labels out with `use_labels=False` (`--no-labels`)."
             )
         self._reader = _Rows(table, columns, LabelReader(id2label, label_map, columns.names), identity)
         self._reader.labels.check(columns.names or ())

@@ -1,0 +1,94 @@
+"""What tells one list of items, or one torch data set, from another of the same length."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .pictures import file_content, read_opened
+from .sample import digest
+
+_SAMPLED, _READ_AGAIN = 16, 8
+_FACETS = 3  # of an item: its label, its image's size, its image's content
+
+
+def items_fingerprint(items: Any) -> str:
+    """A digest of up to 16 items, the first and the last and some between: labels, sizes and content of images.
+
+    Eight of them are read twice, unless the items give the very same object again: what differs between two readings,
+    as pixels do under random augmentation, says nothing of the data, and is left out. Of a file the content counts,
+    not its place. What cannot be read is noted as such.
+
+    Args:
+        items: With `__len__` and `__getitem__`, not empty.
+
+    Returns:
+        32 hexadecimal digits, the same in every process.
+    """
+    length = len(items)
+    places = sorted({number * (length - 1) // (_SAMPLED - 1) for number in range(_SAMPLED)})
+    again = set(places[:: -(-len(places) // _READ_AGAIN)])
+    steady = [True] * _FACETS
+    found = []
+    for place in places:
+        item = _item(items, place)
+        facets = _facets(item)
+        if place in again and (other := _item(items, place)) is not item:
+            steady = [one and old == new for one, old, new in zip(steady, facets, _facets(other), strict=True)]
+        found.append(facets)
+    kept = [facet if one else "varies" for facets in found for facet, one in zip(facets, steady, strict=True)]
+    return digest("items", type(items).__name__, length, *kept)
+
+
+def _item(items: Any, place: int) -> Any:
+    try:
+        return items[place]
+    except Exception:  # the survey itself will say which, and why
+        return None
+
+
+def _facets(item: Any) -> tuple[str, str, str]:
+    """Label, image size and image content of an item, as texts."""
+    try:
+        label = _plain(next((item[key] for key in ("label", "labels") if item.get(key) is not None), None))
+    except Exception:
+        return ("unreadable",) * 3
+    try:
+        return label, *_image_facets(item)
+    except Exception:
+        return label, "unreadable", "unreadable"
+
+
+def _image_facets(item: Mapping[str, Any]) -> tuple[str, str]:
+    source = item.get("image")
+    if source is None and isinstance(item.get("pixel_values"), torch.Tensor):
+        values = item["pixel_values"].detach().cpu().contiguous()
+        return f"{values.dtype} {tuple(values.shape)}", _hash(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    if isinstance(source, Image.Image):
+        image = read_opened(source, "")
+        return str(source.size), _hash(image.tobytes())
+    if isinstance(source, str | os.PathLike):
+        # An address is not fetched: the network may be there at one time and not at another.
+        text = os.fspath(source)
+        content = file_content(text, "") if os.path.isfile(text) else os.fsencode(text)
+        return str(len(content)), _hash(content)
+    return type(source).__name__, ""
+
+
+def _plain(label: Any) -> str:
+    """A label as a text; of objects whose text may hold an address in memory only the kind."""
+    if hasattr(label, "tolist"):
+        label = label.tolist()
+    if isinstance(label, set | frozenset):
+        return f"{{{', '.join(sorted(map(_plain, label)))}}}"
+    if isinstance(label, list | tuple):
+        return f"[{', '.join(map(_plain, label))}]"
+    return repr(label) if label is None or isinstance(label, str | Number) else type(label).__name__
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
