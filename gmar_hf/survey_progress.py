@@ -1,4 +1,4 @@
-"""How far a survey is: a bar on a terminal, and a line now and then elsewhere."""
+"""How far a survey or an evaluation is: a bar on a terminal, and a line now and then elsewhere."""
 
 import sys
 import time
@@ -42,13 +42,14 @@ class Lines:
         _say(f"{counted(self.n, self.total)}, {speed:.2g} a second.")
 
 
-def progress(done: int, total: int | None, *, hidden: bool) -> Any:
-    """What shows how far a survey is, on standard error; says first if it goes on with an earlier one.
+def progress(done: int, total: int | None, *, hidden: bool, what: str = "survey") -> Any:
+    """What shows how far work on a data set is, on standard error; says first if it goes on with an earlier one.
 
     Args:
         done (`int`): Images done before.
         total (`int`, *optional*): Images in all; None where that is not known.
         hidden (`bool`): Whether to show nothing: of several processes one shows it.
+        what (`str`, defaults to "survey"): What the bar says it is.
 
     Returns:
         `tqdm` or [`Lines`], both with `n`, `total`, `update` and a `with` block.
@@ -56,7 +57,7 @@ def progress(done: int, total: int | None, *, hidden: bool) -> Any:
     if done and not hidden:
         _say(f"Going on: {counted(done, total)}.")
     if not hidden and sys.stderr.isatty():
-        return tqdm(total=total, initial=done, unit="image", desc="survey", smoothing=0.05)
+        return tqdm(total=total, initial=done, unit="image", desc=what, smoothing=0.05)
     return Lines(done, total, hidden=hidden)
 
 

@@ -44,8 +44,8 @@ def open_folder(
         try:
             if (folder / RESULTS).exists() and not force and not any(checkpoints.glob("batch-*")):
                 raise ArgumentError(
-                    f"`output_dir` must not hold finished results; {str(folder)!r} does. Choose another folder, or "
-                    "replace them with `force=True` (`--force`)."
+                    f"`output_dir` (`--out`) must not hold finished results; {str(folder)!r} does. Choose another "
+                    "folder, or replace them with `force=True` (`--force`)."
                 )
             checkpoints.mkdir(parents=True, exist_ok=True)
             return sorted(set(checkpoints.glob("batch-*.safetensors")))
@@ -53,7 +53,7 @@ def open_folder(
             raise
         except OSError as error:
             raise ArgumentError(
-                f"`output_dir` must be a folder that can be written; got {str(folder)!r} ({error.strerror}). "
+                f"`output_dir` (`--out`) must be a folder that can be written; got {str(folder)!r} ({error.strerror}). "
                 "Choose another."
             ) from error
 
@@ -82,7 +82,7 @@ def _load(file: Path, settings: Mapping[str, Any]) -> Measured:
     found = differences(before, settings)
     if found:
         raise ArgumentError(
-            f"`output_dir` holds the checkpoint of another evaluation: {'; '.join(found)}. Go on with the same "
+            f"`output_dir` (`--out`) holds the checkpoint of another evaluation: {'; '.join(found)}. Go on with the same "
             "settings, choose another folder, or start anew with `resume=False` (`--no-resume`)."
         )
     return measured

@@ -10,12 +10,12 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from tqdm import tqdm
 
 from ..batches import map_loader
 from ..data import MapData
 from ..engine import versions
 from ..errors import ArgumentError
+from ..survey_progress import progress
 from ..survey_settings import Plan, identity
 from ..weight_sample import weight_sample
 from .files import write_results
@@ -86,9 +86,9 @@ class Run:
         numbers = [number for number in range(-(-len(self._order) // self._plan.batch_size)) if number not in done]
         numbers = numbers[rank::num_processes]
         settings = self.identity
-        hidden = None if self._accelerator.is_main_process else True
         before = min(len(done) * self._plan.batch_size, len(self._order))
-        with tqdm(total=len(self._order), initial=before, unit="image", desc="evaluation", disable=hidden) as bar:
+        hidden = not self._accelerator.is_main_process
+        with progress(before, len(self._order), hidden=hidden, what="evaluation") as bar:
             loader = map_loader(
                 self._data, self._order, numbers, self._plan.batch_size, self._processor, self._plan.num_workers
             )
