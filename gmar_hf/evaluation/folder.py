@@ -53,8 +53,8 @@ def open_folder(
             raise
         except OSError as error:
             raise ArgumentError(
-                f"`output_dir` (`--out`) must be a folder that can be written; got {str(folder)!r} ({error.strerror}). "
-                "Choose another."
+                f"`output_dir` (`--out`) must be a folder that can be written; got {str(folder)!r} "
+                f"({error.strerror}). Choose another."
             ) from error
 
     files = together(look)
@@ -82,7 +82,7 @@ def _load(file: Path, settings: Mapping[str, Any]) -> Measured:
     found = differences(before, settings)
     if found:
         raise ArgumentError(
-            f"`output_dir` (`--out`) holds the checkpoint of another evaluation: {'; '.join(found)}. Go on with the same "
-            "settings, choose another folder, or start anew with `resume=False` (`--no-resume`)."
+            f"`output_dir` (`--out`) holds the checkpoint of another evaluation: {'; '.join(found)}. Go on with the "
+            "same settings, choose another folder, or start anew with `resume=False` (`--no-resume`)."
         )
     return measured
