@@ -99,16 +99,22 @@ def test_occlusion_takes_out_one_patch_after_the_other():
                 assert torch.allclose(found[:, row, col], whole - logit(model, without, [1, 3]), atol=1e-5)
 
 
-@pytest.mark.parametrize("make", ["vit", "deit_teacher", "beit_relative", "siglip"])
-def test_grad_cam_by_hand(make):
-    """relu(sum over channels of the mean gradient times the tokens) behind the first norm of the last layer."""
+@pytest.mark.parametrize(
+    ("make", "norm"), [("vit", "layernorm_before"), ("deit_teacher", "layernorm_before"), ("beit_relative", None),
+    ("siglip", None), ("dinov2_registers", None)],
+)  # fmt: skip
+def test_grad_cam_by_hand(make, norm):
+    """relu(sum over channels of the mean gradient times the tokens), where the head's tokens still hear of patches."""
     model = zoo.MODELS[make]()
     images = zoo.pixel_values(model, batch=2)
     _, layers = encoder_layers(model)
-    names = ("layernorm_before", "norm1", "layer_norm1")
-    norm = next(getattr(layers[-1], name) for name in names if hasattr(layers[-1], name))
+    place = getattr(layers[-1], norm) if norm else layers[-1]
     kept = {}
-    hook = norm.register_forward_hook(lambda module, args, output: kept.update(tokens=output))
+
+    def keep(module, args, output):
+        kept["tokens"] = output if isinstance(output, torch.Tensor) else output[0]
+
+    hook = place.register_forward_hook(keep)
     score = logit(model, images, [1, 3]).sum()
     hook.remove()
     (slope,) = torch.autograd.grad(score, kept["tokens"])

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..baselines import baseline_pixels
 from ..borrow import frozen, gradients_on
+from ..engine import explain
 from ..errors import ArgumentError
 from ..forward import checked_pixels
 from ..layers import encoder_layers
@@ -77,14 +78,19 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
 
 
 def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Grad-CAM (Selvaraju et al. 2017), by torch-cam, on the patch tokens behind the first layer norm of the last
-    encoder layer: the last place from which patches still reach a class token. Positive parts only.
+    """Grad-CAM (Selvaraju et al. 2017), by torch-cam, on the patch tokens of the last place that reaches the logit.
+
+    That is the last encoder layer's output where the head reads patches; where it reads other tokens alone, such as a
+    class token, it is behind the first layer norm of that layer. Positive parts only: many patches are zero, alike.
     """
     from torchcam.methods import GradCAM
 
     grid = patch_grid(model, pixel_values)
     with _differentiable(model, pixel_values) as (logits, pixels):
-        adapter = _TokensAsImage(logits, _last_norm(model, logits, pixels), grid.rows, grid.cols)
+        readout = explain(model, pixels[:1], target[:1], method="rollout", return_maps=False).readout
+        reads_patches = bool(readout[:, -grid.rows * grid.cols :].any())
+        place = encoder_layers(model)[1][-1] if reads_patches else _last_norm(model, logits, pixels)
+        adapter = _TokensAsImage(logits, place, grid.rows, grid.cols)
         adapter.eval()
         with GradCAM(adapter, target_layer="image") as extractor:
             scores = adapter(pixels.requires_grad_())  # torch-cam wants a graph from the very start
@@ -121,23 +127,25 @@ class _TokensAsImage(nn.Module):
 
     Args:
         logits (`Callable`): The classifier.
-        norm (`nn.Module`): Where the tokens are taken, (batch, tokens, channels), the patches last.
+        place (`nn.Module`): Where the tokens are taken, (batch, tokens, channels), the patches last.
         rows, cols (`int`): Of the patches.
     """
 
-    def __init__(self, logits: Logits, norm: nn.Module, rows: int, cols: int) -> None:
+    def __init__(self, logits: Logits, place: nn.Module, rows: int, cols: int) -> None:
         super().__init__()
         self.image = nn.Identity()
         self._logits, self._shape = logits, (rows, cols)
-        self._norms = [norm]  # in a list, or it would be a part of this module
+        self._places = [place]  # in a list, or it would be a part of this module
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        def show(module: nn.Module, args: Any, tokens: torch.Tensor) -> torch.Tensor:
+        def show(module: nn.Module, args: Any, output: Any) -> Any:
+            tokens = output if isinstance(output, torch.Tensor) else output[0]
             prefix = tokens.shape[1] - self._shape[0] * self._shape[1]
             image = self.image(tokens[:, prefix:].transpose(1, 2).unflatten(-1, self._shape))
-            return torch.cat([tokens[:, :prefix], image.flatten(2).transpose(1, 2)], dim=1)
+            shown = torch.cat([tokens[:, :prefix], image.flatten(2).transpose(1, 2)], dim=1)
+            return shown if isinstance(output, torch.Tensor) else (shown, *output[1:])
 
-        hook = self._norms[0].register_forward_hook(show)
+        hook = self._places[0].register_forward_hook(show)
         try:
             return self._logits(pixel_values)
         finally:
