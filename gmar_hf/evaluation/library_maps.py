@@ -88,6 +88,7 @@ def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor)
     grid = patch_grid(model, pixel_values)
     with _differentiable(model, pixel_values) as (logits, pixels):
         readout = explain(model, pixels[:1], target[:1], method="rollout", return_maps=False).readout
+        assert readout is not None
         reads_patches = bool(readout[:, -grid.rows * grid.cols :].any())
         place = encoder_layers(model)[1][-1] if reads_patches else _last_norm(model, logits, pixels)
         adapter = _TokensAsImage(logits, place, grid.rows, grid.cols)
