@@ -37,7 +37,14 @@ def figures(name, values, images=(0, 0, 1, 1), firsts=(True, True, False, False)
     columns = choose_metrics(leaderboard.METRICS, leaderboard.BASELINES, has_masks=True)
     return Evaluation(
         settings={},
-        methods=[{"name": name, "forwards": 2, "baseline": "blur" if "masked" in name else None, "milliseconds": 1.0}],
+        methods=[
+            {
+                "name": name,
+                "forwards": 2,
+                "baseline": "blur" if name.endswith("-contribution") else None,
+                "milliseconds": 1.0,
+            }
+        ],
         metrics=columns,
         rows=[
             Row(f"item {image}", number % 2, "bag", 0.5, first, image)
@@ -56,12 +63,12 @@ def test_methods_stand_side_by_side_on_the_same_rows():
 
 
 def test_tables_are_of_the_scenes_ranked_first():
-    parts = [figures("contribution", [0.5, 0.7, 9, 9]), figures("masked-contribution", [0.6, 0.6, 9, 9])]
+    parts = [figures("contribution", [0.5, 0.7, 9, 9]), figures("partition-contribution", [0.6, 0.6, 9, 9])]
     lines = leaderboard.readme_table({"vit": leaderboard.side_by_side(parts)})
     assert lines[0] == "| map | ViT: blur / zero / other | energy on target | class corr. | cost |"
     assert lines[2:] == [
         "| contribution | 0.60 / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
-        "| masked-contribution | 0.60† / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
+        "| partition-contribution | 0.60† / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
     ]
 
 

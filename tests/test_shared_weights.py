@@ -131,7 +131,7 @@ class TestRefused:
         with pytest.raises(ArgumentError, match='must come with a method that weighs heads by their gradient, "gmar"'):
             self.explain(zoo.vit(), report_of(zoo.vit()), method=method)
 
-    @pytest.mark.parametrize("given", [3, {"l1": 1}, torch.ones(3, 3)])
+    @pytest.mark.parametrize("given", [3, {"l1": 1}, [[0.5, 0.5]]])
     def test_what_is_no_report(self, given):
         with pytest.raises(ArgumentTypeError, match="must be a HeadImportanceReport, its repo id or its folder; got"):
             self.explain(zoo.vit(), given)
@@ -142,6 +142,12 @@ class TestRefused:
 
 
 class TestPipeline:
+    def test_a_tensor_is_of_one_batch_and_refused(self):
+        with pytest.raises(
+            ArgumentTypeError, match="must be a HeadImportanceReport, its repo id or its folder; got Tensor"
+        ):
+            make_explainer(head_weights=torch.ones(3, 3))
+
     def test_says_whose_weights_they_are(self):
         model = name_classes(zoo.vit())
         report = report_of(model)
