@@ -130,6 +130,7 @@ class TestResults:
             "head_weights": None,
             "num_masks": 0,
             "mask_baseline": "blur",
+            "mask_pattern": "pairs",
             "seed": 0,
             "grid": {"prefix": 2, "rows": 4, "cols": 8},
             "patch_size": [8, 4],
@@ -242,7 +243,7 @@ class TestBadInput:
         assert str(caught.value) == (
             f"`traget` must be an argument that {type(model).__name__} knows; it does not. `explain` itself has "
             "target, method, norm, residual_weight, start_layer, return_maps, return_head_maps, head_weights, "
-            "num_masks, mask_baseline, seed."
+            "num_masks, mask_baseline, mask_pattern, seed."
         )
 
     def test_labels(self):
