@@ -4,17 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ..evaluation import Evaluation, evaluate
-from ..evaluation.measures import UNDER_BASELINES
 from ..labels import printable
 from ..processes import joined, together
 from .subjects import find_subject, interruptible, read_label_map
 
 _DEMO_SCENES = 64
-_SHOWN = ("insertion_minus_deletion", "energy_pointing_game", "pointing_game", "class_sensitivity")
+_SHORT = {
+    "insertion_minus_deletion": "i-d",
+    "energy_pointing_game": "energy",
+    "pointing_game": "point",
+    "class_sensitivity": "class corr.",
+}
 _MOST_COLUMNS = 6
 
 
@@ -92,23 +97,29 @@ def make_evaluation(
 
 def _print(evaluation: Evaluation, out: Path) -> None:
     summary = evaluation.summary()
-    columns = [column for column in evaluation.metrics if column.function in _SHOWN]
+    columns = [column for column in evaluation.metrics if column.function in _SHORT]
     columns = (columns or evaluation.metrics)[:_MOST_COLUMNS]
-    headings = [
-        f"{column.function.replace('_', ' ')} ({column.baseline})" if column.baseline else column.key.replace("_", " ")
-        for column in columns
-    ]
-    table = Table("map", *headings, "cost in forwards", "ms")
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # 80 columns must do
+    table.add_column("map", no_wrap=True)
+    for column in columns:
+        title = _SHORT.get(column.function, column.function.replace("_", " "))
+        table.add_column(f"{title} {column.baseline}" if column.baseline else title, justify="right")
+    table.add_column("cost", justify="right")
+    table.add_column("ms", justify="right")
+    marked = False
     for method in evaluation.methods:
         cells = []
         for column in columns:
             mean = summary[method["name"]][column.key]["mean"]
             own = method["baseline"] is not None and method["baseline"] == column.baseline
-            cells.append("-" if mean is None else f"{mean:.3f}{'*' if own else ''}")
+            marked = marked or own
+            cells.append("-" if mean is None else f"{mean:z.2f}{'*' if own else ''}")
         forwards = "-" if method["forwards"] is None else f"{method['forwards']:g}"
         table.add_row(printable(method["name"]), *cells, forwards, f"{method['milliseconds']:.1f}")
     Console().print(table)
-    if any(column.function in UNDER_BASELINES and column.baseline for column in columns):
+    if any(column.function == "insertion_minus_deletion" for column in columns):
+        typer.echo("i-d: insertion minus deletion, with hidden patches filled in this way.")
+    if marked:
         typer.echo("* made with this very baseline, under which it shines. Baselines disagree: believe none alone.")
     counts = evaluation.settings["counts"]
     told = f"{evaluation.num_images} images, {len(evaluation.rows)} explained classes"
