@@ -62,7 +62,7 @@ class Run:
         self._rank, self._num_processes = accelerator.process_index, accelerator.num_processes
         self._sample = weight_sample(model)
         shares = self._num_processes if isinstance(data, StreamData) else None
-        self._settings = identity(plan, described, self._sample, data.identity, image_processor, shares)
+        self._settings = identity(plan, described, self._sample, data, image_processor, shares)
         shape = (len(KEYS), described["num_layers"], described["num_heads"])
         self._part = Part(self._settings, Moments.empty(len(described["labels"]) * len(OUTCOMES), shape))
         self._left: list[Part] = []  # of earlier calls with other processes; read here, and never written

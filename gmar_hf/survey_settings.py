@@ -15,6 +15,7 @@ from huggingface_hub.constants import CONFIG_NAME
 from torch import nn
 
 from .capture import class_name, unsupported, unwrapped
+from .data import MapData, StreamData
 from .errors import ArgumentError, ArgumentTypeError
 from .forward import setting
 
@@ -133,14 +134,16 @@ def identity(
     plan: Plan,
     model: Mapping[str, Any],
     weight_sample: torch.Tensor,
-    data: Mapping[str, Any],
+    data: MapData | StreamData,
     image_processor: Any,
     num_processes: int | None,
 ) -> dict[str, Any]:
     """What must be the same when a survey is gone on with, by the name a user knows it by.
 
     Args:
-        plan ([`Plan`]), model, data (`Mapping`): Of the survey; places of local files may change.
+        plan ([`Plan`]): Of the survey.
+        model (`Mapping`): The report's entry for the model; its place may change if it is a local one.
+        data ([`MapData`] or [`StreamData`]): What is surveyed; its place may change, too.
         weight_sample (`torch.Tensor`): Of the model.
         image_processor: Of the model, or None.
         num_processes (`int`, *optional*): Of a stream, whose shares depend on it.
@@ -153,11 +156,12 @@ def identity(
         "model weights": _digest(weight_sample.numpy().tobytes()),
         "dtype": model["dtype"],
         "image processor": None if processor is None else _digest(processor.encode()),
-        "data": None if data["is_local"] else data["id"],
-        "data revision": data["revision"],
-        "split": data["split"],
-        "data fingerprint": data["fingerprint"],
-        "number of images": data["num_images"],
+        "data": None if data.identity["is_local"] else data.identity["id"],
+        "data revision": data.identity["revision"],
+        "split": data.identity["split"],
+        "data fingerprint": data.identity["fingerprint"],
+        "number of images": data.identity["num_images"],
+        "reading of labels": data.label_reading,
         "target": plan.target,
         "batch size": plan.batch_size,
         "limit": plan.limit,
@@ -188,6 +192,8 @@ def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         return "the model's weights were others"
     if name == "image processor":
         return "the image processor was another"
+    if name == "masks":
+        return "the masks were others"
     return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
 
 

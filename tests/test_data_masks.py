@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 import gmar_hf.demo
 from gmar_hf.data import MapData, StreamData, open_data
-from gmar_hf.data.masks import mask_of_bytes, mask_of_image
+from gmar_hf.data.mask_reading import mask_of_bytes, mask_of_image
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
 
 # (height, width) = (2, 3), of an object and what surrounds it
@@ -88,6 +89,20 @@ class TestItems:
         items = [{"image": picture()}, {"image": picture(), "mask": None}, {"image": picture(), "masks": {}}]
         assert masks_of(*items) == [None, None, None]
         assert [open_data([item], LABELS, use_masks=True).has_masks for item in items] == [False, True, True]
+
+    def test_fingerprints_of_masks(self, tmp_path):
+        def found(*masks, **settings):
+            items = [{"image": picture((number + 2, 3)), "masks": mask} for number, mask in enumerate(masks)]
+            return open_data(items, LABELS, **{"use_masks": True, **settings}).masks_fingerprint
+
+        write(tmp_path, {"one.png": file_of(grey())})
+        same = [{"dog": OBJECT}, {"dog": grey()}, {"dog": tmp_path / "one.png"}, {"dog": OBJECT.astype(int)}]
+        assert len({found(mask, {}) for mask in same}) == 1
+        others = [{"dog": OBJECT}, {1: OBJECT}, {"dog": ~OBJECT}, {"dog": OBJECT.T}, {}, None, {"dog": "nowhere.png"}]
+        assert len({found(mask, {}) for mask in others}) == len(others) - 1  # none at all is said in two ways
+        assert found({"dog": OBJECT}, use_masks=False) == ""
+        single = open_data([{"image": picture(), "mask": OBJECT}], LABELS, use_masks=True)
+        assert single.masks_fingerprint not in ("", found({"dog": OBJECT}))
 
     def test_masks_are_not_looked_at_unless_asked_for(self):
         class Unread:
@@ -330,6 +345,17 @@ class TestFolders:
         masked = open_data(folder / "images", LABELS, masks=folder / "masks")
         assert masked.identity == plain.identity
         assert masked.has_labels is True
+        assert plain.masks_fingerprint == ""
+
+    def test_fingerprints_tell_masks_apart(self, folder):
+        found = []
+        for files in ({"dog/a.png": OBJECT}, {"dog/a.png": OBJECT, "dog/b.png": OBJECT}, {"dog/a.bmp": OBJECT}):
+            self.masks(folder, files)
+            found.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
+            shutil.move(folder / "masks", folder / f"masks{len(found)}")
+        assert len(set(found)) == 3
+        moved = open_data(folder / "images", LABELS, masks=folder / "masks1")
+        assert moved.masks_fingerprint == found[0]
 
     def test_workers_and_processes_that_change_their_folder(self, folder, monkeypatch, tmp_path_factory):
         self.masks(folder, {"cat/a.png": OBJECT})

@@ -287,6 +287,7 @@ class TestFolder:
             (dict(shuffle_seed=1), "shuffle seed was None and is now 1"),
             (dict(limit=10), "limit was None and is now 10"),
             (dict(until_stable=0.5), "until stable was None and is now 0.5"),
+            (dict(use_labels=False), "reading of labels was 'by name' and is now 'not at all'"),
         ],
     )
     def test_a_checkpoint_of_other_settings(self, model, items, tmp_path, changed, words):

@@ -17,6 +17,7 @@ from gmar_hf import ArgumentError, demo, metrics
 from gmar_hf.evaluation import Evaluation, MapMethod, evaluate
 
 SCENES = demo.scenes(5, seed=40)
+OTHER_MASKS = [{**scene, "masks": {name: ~mask for name, mask in scene["masks"].items()}} for scene in SCENES]
 CHEAP = ["contribution", "rollout", "random"]
 
 
@@ -210,9 +211,12 @@ def test_another_evaluation_is_not_gone_on_with(vit, tmp_path):
         ({"target": "label"}, "target was 'predicted' and is now 'label'"),
         ({"num_steps": 3}, "steps was 16 and is now 3"),
         ({"batch_size": 5}, "batch size was 4 and is now 5"),
+        ({"use_labels": False}, "reading of labels was 'by name' and is now 'not at all'"),
+        ({"label_map": {"0": 1}}, "reading of labels was 'by name' and is now 'by the label map [0-9a-f]{8}'"),
+        ({"dataset": OTHER_MASKS}, "the masks were others"),
     ):
         with pytest.raises(ArgumentError, match=rf"the checkpoint of another evaluation: .*{words}.*`--no-resume`"):
-            evaluate(model, SCENES, image_processor, **{**settings, **changed})
+            evaluate(model, image_processor=image_processor, **{"dataset": SCENES, **settings, **changed})
     found = evaluate(
         model, SCENES, image_processor, **{**settings, "methods": ["random"], "resume": False}
     )  # deletes what is there

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import ArgumentError, ImageError
 from .classes import LabelReader
-from .masks import MaskFolder, check_size
+from .mask_reading import check_size
+from .masks import MaskFolder
 from .pictures import read_file, reason
 from .sample import MapData, Sample, describe, digest
 
@@ -51,6 +52,7 @@ class FolderData(MapData):
             self._classes = _classes(shown, self._files, id2label, label_map)
         self.has_labels = bool(self._classes)
         self._masks, self.has_masks = masks, masks is not None
+        self.masks_fingerprint = "" if masks is None else masks.fingerprint
         fingerprint = digest("folder", *(f"{name}\0{size}" for name, size in files))
         self.identity = describe(os.path.basename(self._folder) or "/", fingerprint, num_images=len(files))
 

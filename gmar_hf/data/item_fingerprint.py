@@ -2,18 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any
 
 import torch
 from PIL import Image
 
+from .mask_reading import to_mask
+from .masks import sources_of_masks
 from .pictures import file_content, read_opened
 from .sample import digest
 
 _SAMPLED, _READ_AGAIN = 16, 8
-_FACETS = 3  # of an item: its label, its image's size, its image's content
 
 
 def items_fingerprint(items: Any) -> str:
@@ -29,19 +30,29 @@ def items_fingerprint(items: Any) -> str:
     Returns:
         32 hexadecimal digits, the same in every process.
     """
+    return digest("items", type(items).__name__, len(items), *_sampled(items, _facets))
+
+
+def masks_fingerprint(items: Any) -> str:
+    """A digest of the masks of the same items; otherwise as [`items_fingerprint`]."""
+    return digest("masks", *_sampled(items, _mask_facets))
+
+
+def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[str]:
+    """What some of the items are like, each in the same number of texts; what varies is left out."""
     length = len(items)
     places = sorted({number * (length - 1) // (_SAMPLED - 1) for number in range(_SAMPLED)})
     again = set(places[:: -(-len(places) // _READ_AGAIN)])
-    steady = [True] * _FACETS
+    steady: list[bool] = []
     found = []
     for place in places:
         item = _item(items, place)
-        facets = _facets(item)
+        facets = facets_of(item)
+        steady = steady or [True] * len(facets)
         if place in again and (other := _item(items, place)) is not item:
-            steady = [one and old == new for one, old, new in zip(steady, facets, _facets(other), strict=True)]
+            steady = [one and old == new for one, old, new in zip(steady, facets, facets_of(other), strict=True)]
         found.append(facets)
-    kept = [facet if one else "varies" for facets in found for facet, one in zip(facets, steady, strict=True)]
-    return digest("items", type(items).__name__, length, *kept)
+    return [facet if one else "varies" for facets in found for facet, one in zip(facets, steady, strict=True)]
 
 
 def _item(items: Any, place: int) -> Any:
@@ -61,6 +72,15 @@ def _facets(item: Any) -> tuple[str, str, str]:
         return label, *_image_facets(item)
     except Exception:
         return label, "unreadable", "unreadable"
+
+
+def _mask_facets(item: Any) -> tuple[str]:
+    """The masks of an item, as a text."""
+    try:
+        masks = ((key, to_mask(source, "")) for key, source in sources_of_masks(item).items())
+        return ("; ".join(f"{key!r} {mask.shape} {_hash(mask.tobytes())}" for key, mask in masks),)
+    except Exception:
+        return ("unreadable",)
 
 
 def _image_facets(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from .classes import LabelReader
 from .folder import FolderData, files_in
 from .items import ItemData, ItemStream
 from .masks import MaskFolder
-from .sample import MapData, StreamData
+from .sample import MapData, StreamData, digest
 from .tables import TableData, TableStream
 
 _BRINGS_MASKS = "data that are no folder of images (they bring their own, in `mask`; ask for them by `use_masks`)"
@@ -78,7 +78,22 @@ def open_data(
             "them out."
         )
     how: dict[str, Any] = dict(id2label=id2label, label_map=label_map, use_labels=use_labels)
-    data = _unwrapped(data)
+    opened = _opened(_unwrapped(data), split, revision, streaming, how, use_masks, masks)
+    opened.label_reading = "not at all"
+    if use_labels:
+        opened.label_reading = "by name" if label_map is None else f"by the label map {_map_digest(label_map)}"
+    return opened
+
+
+def _opened(
+    data: Any,
+    split: str | None,
+    revision: str | None,
+    streaming: bool,
+    how: dict[str, Any],
+    use_masks: bool,
+    masks: str | os.PathLike[str] | None,
+) -> MapData | StreamData:
     if isinstance(data, str | os.PathLike):
         text = os.fspath(data)
         if os.path.isdir(text):
@@ -93,7 +108,8 @@ def open_data(
     if loading.is_loaded(data):
         return _table(loading.from_object(data, split), how, use_masks)
     _refuse("split", split, "data without splits")
-    labels = LabelReader(id2label, label_map) if use_labels else None
+    id2label, label_map = how["id2label"], how["label_map"]
+    labels = LabelReader(id2label, label_map) if how["use_labels"] else None
     mask_classes = LabelReader(id2label, label_map, what="masks") if use_masks else None
     if isinstance(data, IterableDataset):
         return ItemStream(data, labels, mask_classes)
@@ -103,6 +119,10 @@ def open_data(
             f"dicts; got {type(data).__name__}. Of a DataLoader pass its `dataset`, of a generator a list."
         )
     return ItemData(data, labels, mask_classes)
+
+
+def _map_digest(label_map: Mapping[str, str | int]) -> str:
+    return digest(*(f"{name}\0{label}" for name, label in sorted(label_map.items(), key=str)))[:8]
 
 
 def _unwrapped(data: Any) -> Any:
@@ -156,9 +176,7 @@ def _mask_folder(folder: Path, images: list[str], masks: Any) -> MaskFolder | No
             f"`masks` must lie outside of the images' folder (masks in it would be images, too); got {str(path)!r}. "
             "Move the masks beside the folder of images."
         )
-    return (
-        MaskFolder(path, [name for name, _ in files_in(path, image_suffixes(), "masks")], images) if images else None
-    )
+    return MaskFolder(path, files_in(path, image_suffixes(), "masks"), images) if images else None
 
 
 def _table(loaded: loading.Loaded, how: dict[str, Any], use_masks: bool) -> MapData | StreamData:

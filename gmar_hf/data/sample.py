@@ -43,12 +43,16 @@ class MapData(ABC):
         identity (`dict[str, Any]`): The data's entry in a report: `id`, `is_local`, `revision`, `split`, `num_images`
             and `fingerprint`.
         has_labels (`bool`): Whether labels are known at all.
+        label_reading (`str`): In words, how labels are read.
         has_masks (`bool`): Whether masks are known at all, and were asked for.
+        masks_fingerprint (`str`): A digest of masks that `identity` does not cover; empty where it does.
     """
 
     identity: dict[str, Any]
     has_labels: bool
+    label_reading: str = ""
     has_masks: bool = False
+    masks_fingerprint: str = ""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -71,11 +75,13 @@ class StreamData(ABC):
     Attributes:
         identity (`dict[str, Any]`): As of [`MapData`]; `num_images` is None.
         has_labels (`bool`, *optional*): Whether labels are known at all; None where only the samples tell.
+        label_reading (`str`): As of [`MapData`].
         has_masks (`bool`, *optional*): Whether masks are, and were asked for; None where only the samples tell.
     """
 
     identity: dict[str, Any]
     has_labels: bool | None
+    label_reading: str = ""
     has_masks: bool | None = False
 
     def read(self, rank: int, num_processes: int, skip: int = 0) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ from ..errors import ArgumentError, GMARError, ImageError
 from ..hub import hub_errors
 from .classes import LabelReader
 from .columns import Columns, find_columns, guessed_features, kind_of
-from .masks import check_size, mask_of_bytes, mask_of_file, mask_of_image
+from .mask_reading import check_size, mask_of_bytes, mask_of_file, mask_of_image
 from .pictures import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, read_opened, reason
 from .sample import MapData, Sample, StreamData, digest
 

@@ -63,16 +63,14 @@ class Run:
         """What must be the same when the evaluation is gone on with, by the name a user knows it by."""
         asked = self._questions
         return {
-            **identity(
-                self._plan, self._described, weight_sample(self._model), self._data.identity, self._processor, None
-            ),
+            **identity(self._plan, self._described, weight_sample(self._model), self._data, self._processor, None),
             "methods": [f"{one.name} ({one.draw.__module__}.{one.draw.__qualname__})" for one in asked.methods],
             "metrics": [column.key for column in asked.columns],
             "baselines": list(asked.baselines),
             "steps": asked.num_steps,
             "blur sigma": asked.blur_sigma,
             "score": asked.function,
-            "masks": self._data.has_masks,
+            "masks": self._data.masks_fingerprint if self._data.has_masks else None,
         }
 
     def go(self, folder: Path | None) -> None:
