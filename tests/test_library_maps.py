@@ -5,7 +5,6 @@ import torch
 import zoo
 from state import make_uneven, snapshot
 
-from gmar_hf import ArgumentError
 from gmar_hf.baselines import baseline_pixels
 from gmar_hf.evaluation import MAP_METHODS
 from gmar_hf.layers import encoder_layers
@@ -132,7 +131,20 @@ def test_grad_cam_by_hand(make, norm):
     assert theirs.max() > 0
 
 
-def test_patches_that_do_not_divide_the_image_are_refused_for_occlusion():
-    model = zoo.vit()
-    with pytest.raises(ArgumentError, match="must divide into patches of 8 x 8 pixels evenly; got 33 x 32"):
-        draw("occlusion", model, torch.zeros(1, 3, 33, 32), [0])
+@pytest.mark.parametrize("name", NAMES)
+def test_pixels_beyond_the_last_whole_patch_have_no_part(name):
+    model = zoo.MODELS["dinov2_registers"]()  # its convolution drops them
+    height, width = zoo.patch_size(model)
+    images = zoo.pixel_values(model, batch=2)
+    rows, cols = images.shape[2] // height, images.shape[3] // width
+    larger = torch.nn.functional.pad(images, (0, width - 1, 0, 2))
+    found = draw(name, model, larger, [1, 3])
+    assert found.shape == (2, rows, cols)
+    if name != "occlusion":
+        return
+    blurred = baseline_pixels(larger, "blur", blur_sigma=float(height))
+    hidden = larger.clone()
+    hidden[..., -2 - height : -2, :width] = blurred[..., -2 - height : -2, :width]  # the first patch of the last row
+    with torch.no_grad():
+        lost = logit(model, larger, [1, 3]) - logit(model, hidden, [1, 3])
+    assert torch.allclose(found[:, -1, 0], lost, atol=1e-5)

@@ -59,22 +59,19 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
     grid, (height, width) = patch_grid(model, pixel_values), patch_size(model)
     number = torch.arange(grid.rows * grid.cols, device=pixel_values.device).view(1, 1, grid.rows, grid.cols)
     patches = number.repeat_interleave(height, dim=2).repeat_interleave(width, dim=3)
+    beyond = [whole - part for whole, part in zip(pixel_values.shape[-2:], patches.shape[-2:], strict=True)]
+    # Captum wants a part for every pixel: those beyond the last whole patch are one more.
+    parts = torch.nn.functional.pad(patches, (0, beyond[1], 0, beyond[0]), value=grid.rows * grid.cols)
     with _differentiable(model, pixel_values) as (logits, pixels), torch.no_grad():
-        whole = pixels[..., : grid.rows * height, : grid.cols * width]
-        if whole.shape != pixels.shape:
-            raise ArgumentError(
-                f"`pixel_values` must divide into patches of {height} x {width} pixels evenly; got "
-                f"{pixels.shape[-2]} x {pixels.shape[-1]}. Resize the images."
-            )
         found = FeatureAblation(logits).attribute(
             pixels,
             baseline_pixels(pixels, "blur", blur_sigma=float(height)),
             target=target,
-            feature_mask=patches,
+            feature_mask=parts,
             perturbations_per_eval=max(1, _MAX_ROWS // len(pixels)),
         )
     # Each pixel and channel has its patch's figure.
-    return found[:, 0, ::height, ::width].float()
+    return found[:, 0, : grid.rows * height : height, : grid.cols * width : width].float()
 
 
 def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
