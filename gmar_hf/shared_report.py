@@ -1,5 +1,6 @@
 """A report's way to disk and to the Hub, and back."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -11,10 +12,12 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelHubMixin, constan
 
 from .card import is_unedited, write_card
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError
-from .hub import check_in_reach, download, hub_errors, no_folder, remote_card
+from .hub import check_in_reach, download, hub_errors, no_folder, remote_card, shown
 from .moments import Moments
 from .report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, read_settings, read_tensors, write_report
 from .report_settings import check_moments, plain_settings
+
+logger = logging.getLogger(__name__)
 
 _Report = TypeVar("_Report", bound="SharedReport")
 
@@ -138,7 +141,7 @@ class SharedReport(ModelHubMixin):
             create_pr (`bool`, *optional*): Open a pull request in place of a commit.
             commit_message (`str`): Of the commit.
             overwrite_card (`bool`, defaults to False): Replace a README.md on the Hub that somebody has written or
-                edited.
+                edited; else it is kept, with a warning in the log.
 
         Returns:
             `CommitInfo`: The commit; as a string its address.
@@ -154,14 +157,23 @@ class SharedReport(ModelHubMixin):
             if revision is not None and not create_pr and not revision.startswith("refs/"):
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             card = None if overwrite_card else remote_card(repo_id, revision, token)
-            return api.upload_folder(
+            is_kept = card is not None and not is_unedited(card)
+            commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
                 commit_message=commit_message,
                 revision=revision,
                 create_pr=create_pr,
-                ignore_patterns=None if card is None or is_unedited(card) else [CARD_FILE],
+                ignore_patterns=[CARD_FILE] if is_kept else None,
             )
+        if is_kept:
+            logger.warning(
+                "%s of %s on the Hub was written by hand and is kept; `overwrite_card=True` (`--overwrite-card`) "
+                "replaces it.",
+                CARD_FILE,
+                shown(repo_id),
+            )
+        return commit
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The report's card, as huggingface_hub's object. Takes no notice of arguments."""

@@ -144,9 +144,14 @@ def test_pull_requests(report, tmp_path, no_xet):
 
 
 @pytest.mark.parametrize("card", [MINE, b"\xff\xfe no UTF-8", b""])
-def test_cards_of_others_are_kept(hub, report, card):
+def test_cards_of_others_are_kept(hub, report, card, caplog):
     hub.add(NAME, {"README.md": card})
     report.push_to_hub(NAME)
+    assert caplog.messages == [
+        f"README.md of {NAME} on the Hub was written by hand and is kept; `overwrite_card=True` (`--overwrite-card`) "
+        "replaces it."
+    ]
+    caplog.clear()
     assert hub.read(NAME, "README.md") == card
     assert "README.md" not in hub.commits[0][3]
     assert_same(load(), report)
@@ -154,6 +159,7 @@ def test_cards_of_others_are_kept(hub, report, card):
     assert hub.read(NAME, "README.md").startswith(b"---\n")
     assert b"head-importance" in hub.read(NAME, "README.md")
     assert hub.commits[1][3] == ["README.md"]
+    assert not caplog.messages
 
 
 def test_own_cards_are_brought_up_to_date_until_somebody_edits_them(hub, report):
