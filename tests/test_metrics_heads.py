@@ -9,8 +9,7 @@ from state import make_uneven, snapshot
 
 import gmar_hf
 from gmar_hf import ArgumentError, ArgumentTypeError, NonFiniteError, UnsupportedModelError
-from gmar_hf.metrics import Curve
-from gmar_hf.metrics.heads import HeadAblation, ablation_curve, head_ablation, random_ablation_curve
+from gmar_hf.metrics import Curve, HeadAblation, ablation_curve, head_ablation, random_ablation_curve
 
 # peft 0.21 still calls a method that transformers 5.20 renamed.
 OLD_NAMES_IN_PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

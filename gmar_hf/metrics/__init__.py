@@ -8,7 +8,8 @@ from ..baselines import baseline_pixels
 from .confidence import average_drop, average_gain, average_increase
 from .curve import Curve
 from .faithfulness import saco
-from .heads import HeadAblation, HeadCorrelation, ablation_curve, head_ablation, random_ablation_curve
+from .head_curves import ablation_curve, random_ablation_curve
+from .heads import HeadAblation, HeadCorrelation, head_ablation
 from .localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
 from .perturbation import (
     deletion,
