@@ -1,7 +1,7 @@
 """What insertion minus deletion gives to maps of the truth: of the explained garment, and of both garments alike.
 
-    python examples/truth_maps.py                     # the scenes of the leaderboard, the first 100 of them
-    python examples/truth_maps.py --num-scenes 300
+    python examples/truth_maps.py                     # the scenes of the leaderboard that it filters
+    python examples/truth_maps.py --num-scenes 50 --model vit
 
 A map that is right about where the garment is need not win: the metric asks what the model uses. And a map that knows
 nothing of the class, but where garments are, already gets most of it. Read the leaderboard's figures beside these.
@@ -26,7 +26,7 @@ def truth_maps(masks: torch.Tensor, other_masks: torch.Tensor, patch: int) -> di
 
 
 def main(
-    num_scenes: Annotated[int, typer.Option(min=2, help="Scenes a model.")] = 100,
+    num_scenes: Annotated[int, typer.Option(min=2, help="Scenes a model.")] = 300,
     model: Annotated[list[str] | None, typer.Option(help="A demo model; may be repeated; all by default.")] = None,
 ) -> None:
     for name in model or demo.MODELS:
