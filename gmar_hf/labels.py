@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 
 from .errors import ArgumentError, ArgumentTypeError
@@ -47,6 +47,17 @@ def find_label(wanted: str | int, id2label: Mapping[int, str], argument: str = "
     raise ArgumentError(
         f"`{argument}` must be one of the model's labels or an index; got {wanted!r}. Near it: {near}."
     )
+
+
+def did_you_mean(wanted: str, names: Iterable[str]) -> str:
+    """The end of an error about an unknown name: those spelled alike, or nothing.
+
+    Example:
+        >>> did_you_mean("rolout", ["rollout", "random"])
+        " Did you mean 'rollout'?"
+    """
+    near = difflib.get_close_matches(wanted, list(names), n=2)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def printable(text: object) -> str:

@@ -40,6 +40,7 @@ def made(num_images: int = 6, model_id: str = "me/model", label: str = "cat", im
             "target": "label",
             "baselines": ["blur", "zero"],
             "num_steps": 4,
+            "batch_size": 3,
             "blur_sigma": 8.0,
             "function": "sigmoid",
             "counts": {"num_images": num_images, "num_unlabelled": 0, "num_unreadable": 0},
@@ -47,7 +48,7 @@ def made(num_images: int = 6, model_id: str = "me/model", label: str = "cat", im
             "date": "2025-01-02T03:04:05+00:00",
         },
         methods=[
-            {"name": name, "forwards": forwards, "baseline": baseline, "milliseconds": 1.5}
+            {"name": name, "forwards": forwards, "baseline": baseline, "milliseconds": 1.5, "about": f"it is {name}"}
             for name, (forwards, baseline) in METHODS.items()
         ],
         metrics=METRICS,

@@ -1,7 +1,9 @@
 """`gmar_hf.evaluate`: its figures against the metrics one by one, stops and resumes, processes, and bad input."""
 
 import csv
+import functools
 import json
+import re
 import subprocess
 import sys
 
@@ -14,7 +16,8 @@ from state import snapshot
 
 import gmar_hf
 from gmar_hf import ArgumentError, demo, metrics
-from gmar_hf.evaluation import Evaluation, MapMethod, evaluate
+from gmar_hf.evaluation import MAP_METHODS, Evaluation, MapMethod, evaluate
+from gmar_hf.evaluation.measures import FUNCTIONS
 
 SCENES = demo.scenes(5, seed=40)
 OTHER_MASKS = [{**scene, "masks": {name: ~mask for name, mask in scene["masks"].items()}} for scene in SCENES]
@@ -210,6 +213,7 @@ def test_another_evaluation_is_not_gone_on_with(vit, tmp_path):
         ({"metrics": ["iou"]}, r"metrics was \['sparseness'\] and is now \['iou'\]"),
         ({"target": "label"}, "target was 'predicted' and is now 'label'"),
         ({"num_steps": 3}, "steps was 16 and is now 3"),
+        ({"methods": ["random"]}, r"methods was \['stopping \(test_evaluate.*stopping\)'\] and is now \['random'\]"),
         ({"batch_size": 5}, "batch size was 4 and is now 5"),
         ({"use_labels": False}, "reading of labels was 'by name' and is now 'not at all'"),
         ({"label_map": {"0": 1}}, "reading of labels was 'by name' and is now 'by the label map [0-9a-f]{8}'"),
@@ -290,7 +294,11 @@ def test_two_processes_find_the_same(vit, tmp_path):
         ({"methods": ["gradcam"]}, r"`methods` must be .*grad-cam.*; got 'gradcam'"),
         ({"methods": []}, "`methods` must"),
         ({"methods": ["random", "random"]}, "twice"),
-        ({"metrics": ["insertion_auc"]}, "`metrics` must be among insertion, .*; got 'insertion_auc'"),
+        (
+            {"metrics": ["insertion_auc"]},
+            "`metrics` must be among insertion, .*; got 'insertion_auc'. Did you mean 'insertion'",
+        ),
+        ({"metrics": ["head_ablation"]}, "It is no figure of a map: call `gmar_hf.metrics.head_ablation` by itself"),
         ({"metrics": "insertion"}, "`metrics` must be a list of names; got 'insertion'"),
         ({"baselines": ["black"]}, "`baselines` must be among blur, zero, other; got 'black'"),
         ({"baselines": ["zero", "zero"]}, "`baselines` must name each one once; got 'zero' twice"),
@@ -322,6 +330,13 @@ def test_a_method_that_gives_no_maps_is_named(vit, maps, got):
         evaluate(model, SCENES[:2], image_processor, methods=[method], metrics=["sparseness"])
 
 
+def test_anything_that_can_be_called_may_be_a_method(vit):
+    model, image_processor = vit
+    method = MapMethod("partial", functools.partial(ones))
+    found = evaluate(model, SCENES, image_processor, methods=[method], metrics=["sparseness"])
+    assert (found.values == 0).all()
+
+
 def test_the_command_line(monkeypatch, capsys, tmp_path):
     common = ["evaluate", "--demo", "vit", "--limit", 2, "--num-steps", 2, "--out", tmp_path / "out"]
     code, out, err = run(monkeypatch, capsys, *common, "--methods", "contribution, masked-contribution")
@@ -338,6 +353,23 @@ def test_the_command_line(monkeypatch, capsys, tmp_path):
     assert (code, err) == (
         1, "gmar-hf: `--model` and `--data` must both be given; one is missing. Or pass `--demo vit`.\n",
     )  # fmt: skip
-    code, _, err = run(monkeypatch, capsys, *common, "--methods", "nothing", "--force")
+    code, _, err = run(monkeypatch, capsys, *common, "--methods", "contributon", "--force")
     assert code == 1
-    assert "'nothing'" in err
+    assert "got 'contributon'. Did you mean 'contribution' or 'masked-contribution'?" in err
+    alone = ["evaluate", "--demo", "vit", "--limit", 1, "--num-steps", 2, "--out", tmp_path / "alone"]
+    code, out, _ = run(monkeypatch, capsys, *alone, "--methods", "random")
+    assert code == 0
+    assert '-: no figure; masks are missing, or for "other" a second image in the batch.' in out
+    metrics = ["saco", "average_drop", "positive_perturbation", "sparseness"]
+    code, out, _ = run(monkeypatch, capsys, *common, "--methods", "random", "--force", "--metrics", ",".join(metrics))
+    assert code == 0
+    assert "2 more columns, and all intervals, are on the page." in out
+    assert "saco" in out
+
+
+def test_help_names_every_map_and_metric(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    code, out, _ = run(monkeypatch, capsys, "evaluate", "--help")
+    assert code == 0
+    words = set(re.findall(r"[\w-]+", out))
+    assert {*MAP_METHODS, *FUNCTIONS} <= words

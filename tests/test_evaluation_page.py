@@ -9,7 +9,9 @@ import numpy as np
 from evaluations import CURVES, METHODS, METRICS, NASTY, made, pictures_of
 from PIL import Image
 
-from gmar_hf.evaluation import Evaluation, Metric, Row
+from gmar_hf.evaluation import MAP_METHODS, Evaluation, Metric, Row
+from gmar_hf.evaluation.legend import FIGURES
+from gmar_hf.evaluation.measures import FUNCTIONS
 from gmar_hf.evaluation.page import write_page
 
 VOID = {"meta", "img", "br", "link"}
@@ -56,17 +58,18 @@ def page_of(evaluation: Evaluation, pictures, tmp_path) -> Page:
 
 
 def cells(page: Page) -> list[list[tuple[dict, str]]]:
-    """The table's figures by method."""
-    found = page.find("td")
-    return [found[start : start + len(METRICS) + 2] for start in range(0, len(found), len(METRICS) + 2)]
+    """The first table's figures by method."""
+    width = len(METRICS) + 2
+    found = page.find("td")[: len(METHODS) * width]
+    return [found[start : start + width] for start in range(0, len(found), width)]
 
 
 def test_the_table_has_every_figure(tmp_path):
     evaluation = made()
     page = page_of(evaluation, [], tmp_path)
     summary = evaluation.summary()
-    assert page.texts("th", scope="row") == list(METHODS)
-    assert page.texts("th", scope="col") == [
+    assert page.texts("th", scope="row")[: len(METHODS)] == list(METHODS)
+    assert page.texts("th", scope="col")[:8] == [
         "map", "insertion (blur) ↑", "insertion (zero) ↑", "deletion (blur) ↓", "pointing game ↑of 2 classes",
         "sparseness", "cost in forwards", "ms",
     ]  # fmt: skip
@@ -79,19 +82,63 @@ def test_the_table_has_every_figure(tmp_path):
             "?" if METHODS[method][0] is None else f"{METHODS[method][0]:g}",
             "1.5",
         ]
-    assert len(page.find("caption")) == len(page.find("h1")) == 1
+    assert len(page.find("h1")) == 1
+
+
+def test_differences_to_rollout_and_gmar_are_paired(tmp_path):
+    evaluation = made()
+    page = page_of(evaluation, [], tmp_path)
+    summary = evaluation.summary()
+    assert page.texts("h2") == ["Figures", "Difference to rollout", "The maps"]
+    others = [name for name in METHODS if name != "rollout"]
+    assert page.texts("th", scope="row")[len(METHODS) :] == others
+    found = page.find("td")[len(METHODS) * (len(METRICS) + 2) :]
+    assert len(found) == len(others) * len(METRICS)
+    wanted = [(summary[name][metric.key]["minus_rollout"], metric) for name in others for metric in METRICS]
+    for (attributes, text), (figures, metric) in zip(found, wanted, strict=True):
+        interval = "" if figures["low"] is None else f"{figures['low']:+z.3f} to {figures['high']:+z.3f}"
+        assert text == f"{figures['mean']:+z.3f}{interval}"
+        is_better = metric.higher_is_better is not None and figures["low"] is not None
+        is_better = is_better and (figures["low"] > 0 if metric.higher_is_better else figures["high"] < 0)
+        assert (attributes.get("class") == "bold") is is_better
+    sure = np.zeros((20, len(METHODS), len(METRICS)))
+    sure[:, 0] = np.linspace(1, 2, 20)[:, None]  # against rollout's 0: better where high figures are
+    sure[:, 3] = -1
+    rows = [Row(f"item {number}", 0, "cat", 0.5, True, number) for number in range(20)]
+    methods = [
+        {**method, "name": {"mine": "gmar-l1"}.get(method["name"], method["name"])} for method in made().methods
+    ]
+    page = page_of(made(rows=rows, values=sure, methods=methods), [], tmp_path)
+    assert page.texts("h2")[1:3] == ["Difference to rollout", "Difference to gmar-l1"]
+    bold = ["bold" in found.get("class", "") for found, _ in page.find("td")[len(METHODS) * (len(METRICS) + 2) :]]
+    to_rollout, to_gmar = np.array(bold).reshape(2, 3, len(METRICS)).tolist()
+    assert to_rollout == [[True, True, False, True, False], [False] * 5, [False, False, True, False, False]]
+    assert to_gmar == [[True, True, False, True, False]] * 3
+    alone = made(methods=made().methods[:1], values=made().values[:, :1])
+    assert page_of(alone, [], tmp_path).texts("h2") == ["Figures", "The maps"]
+
+
+def test_maps_and_figures_are_explained(tmp_path):
+    page = page_of(made(), [], tmp_path)
+    assert page.texts("dt") == ["insertion", "deletion", "pointing game", "sparseness", *METHODS]
+    assert page.texts("dd")[2] == "how often the map's maximum is on the object"
+    assert page.texts("dd")[4:] == [f"it is {name}" for name in METHODS]
+    unknown = made(methods=[{**method, "about": ""} for method in made().methods])
+    assert "The maps" not in page_of(unknown, [], tmp_path).texts("h2")
+    assert set(FIGURES) == set(FUNCTIONS)
+    assert all(method.about for method in MAP_METHODS.values())
 
 
 def test_the_best_is_bold_at_the_better_end(tmp_path):
     values = np.zeros((1, len(METHODS), len(METRICS)))
     values[0] = np.arange(len(METHODS))[:, None] - 1.5
     evaluation = made(1, rows=made(1).rows[:1], values=values)
-    best = [["best" in found.get("class", "") for found, _ in row] for row in cells(page_of(evaluation, [], tmp_path))]
+    best = [["bold" in found.get("class", "") for found, _ in row] for row in cells(page_of(evaluation, [], tmp_path))]
     assert np.array(best).argmax(axis=0)[:4].tolist() == [3, 3, 0, 3]
     assert np.array(best).sum(axis=0).tolist() == [1, 1, 1, 1, 0, 0, 0]  # sparseness has no better end
     values[0, :, 1] = [1, 0, 1, 0]
     values[0, :, 3] = np.nan
-    best = [["best" in found.get("class", "") for found, _ in row] for row in cells(page_of(evaluation, [], tmp_path))]
+    best = [["bold" in found.get("class", "") for found, _ in row] for row in cells(page_of(evaluation, [], tmp_path))]
     assert np.array(best)[:, [1, 3]].T.tolist() == [[True, False, True, False], [False] * 4]
 
 
@@ -129,6 +176,10 @@ def test_how_it_was_measured_is_said(tmp_path):
     assert "(each image's predicted class)" in text
     assert "3 images could not be read" in text
     assert "the model ranks" not in text
+    assert "the image before it in its batch of 3" not in text
+    settings = {**evaluation.settings, "baselines": ["blur", "other"]}
+    (text,) = page_of(made(settings=settings), [], tmp_path).texts("body")
+    assert "blur, other (blur: a Gaussian of 8 pixels; other: the image before it in its batch of 3, so" in text
     only = made(metrics=METRICS[3:], values=evaluation.values[:, :, 3:])
     (text,) = page_of(only, [], tmp_path).texts("body")
     assert "Gaussian" not in text  # nothing was hidden
@@ -217,7 +268,9 @@ def test_many_methods_and_metrics(tmp_path):
     rows = [Row(f"item {number}", 0, "cat", 0.5, True, number) for number in range(30)]
     evaluation = made(
         metrics=metrics,
-        methods=[{"name": name, "forwards": 1.0, "baseline": None, "milliseconds": 1.0} for name in names],
+        methods=[
+            {"name": name, "forwards": 1.0, "baseline": None, "milliseconds": 1.0, "about": ""} for name in names
+        ],
         rows=rows,
         values=generator.uniform(size=(30, 17, 15)),
         curves={metric.key: generator.uniform(size=(17, 17)) for metric in metrics[:6]}

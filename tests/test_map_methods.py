@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -120,6 +121,11 @@ def test_a_method_of_ones_own(monkeypatch):
     method = register_map_method("my-map-2", mine, cost=3, baseline="zero")
     assert find_map_methods(["rollout", "my-map-2"])[1] is method
     assert (method.forwards(4), method.baseline) == (3, "zero")
+    assert method.about == ""
+    mine.__doc__ = "Ones.\n\nMore of it."
+    assert register_map_method("my-map-3", mine).about == "Ones."
+    assert register_map_method("my-map-4", mine, about="all alike").about == "all alike"
+    assert register_map_method("my-map-5", partial(mine)).about == ""
     with pytest.raises(ArgumentError, match="`name` must not be taken; got 'my-map-2'"):
         register_map_method("my-map-2", mine)
     for name in ("My map", "", "-a", "a--b", "a_b"):
@@ -135,12 +141,13 @@ def test_a_function_is_found_by_its_module(monkeypatch):
     module.nothing = 3
     monkeypatch.setitem(sys.modules, "my_maps", module)
     (found,) = find_map_methods(["my_maps:Draw_Mine"])
-    assert (found.name, found.forwards(4), found.draw) == ("draw-mine", None, module.Draw_Mine)
+    assert (found.name, found.forwards(4), found.draw, found.about) == ("draw-mine", None, module.Draw_Mine, "")
     for name, words in (
         ("my_maps:other", "must name a function that can be imported; got 'my_maps:other'"),
         ("no_such_module_here:f", "can be imported"),
         ("my_maps:nothing", "must name a function; got 'my_maps:nothing'"),
-        ("nothing", "must be among contribution, .*; got 'nothing'"),
+        ("nothing", r"must be among contribution, .*; got 'nothing'\.$"),
+        ("gmar", r"got 'gmar'\. Did you mean 'gmar-l2' or 'gmar-l1'\?$"),
         (":", "can be imported"),
     ):
         with pytest.raises(ArgumentError, match=words):

@@ -113,10 +113,21 @@ def evaluate(
     demo: DemoOption = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="Maps, between commas or repeated; module:function is one of your own."),
+        typer.Option(
+            help="Maps, between commas or repeated: contribution, masked-contribution, partition-contribution, "
+            "gradient-rollout, gmar-l1, gmar-l2, rollout, attention, legrad, gmar-shuffled, edges, centre-blob, "
+            "random (these by default), gmar-uniform; with pip install 'gmar-hf[compare]' integrated-gradients, "
+            "occlusion, input-x-gradient, grad-cam; or module:function of your own.",
+        ),
     ] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option(help="Functions of gmar_hf.metrics, between commas or repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Functions of gmar_hf.metrics, between commas or repeated: insertion, deletion, "
+            "insertion_minus_deletion, pointing_game, energy_pointing_game, pixel_average_precision, iou, "
+            "energy_on_other (these five with masks), class_sensitivity, sparseness (these by default), "
+            "positive_perturbation, negative_perturbation, saco, average_drop, average_increase, average_gain.",
+        ),
     ] = None,
     baselines: Annotated[
         list[str] | None, typer.Option(help="What hidden patches show: blur, zero, other; all three by default.")
@@ -128,7 +139,9 @@ def evaluate(
     split: SplitOption = None,
     revision: RevisionOption = None,
     data_revision: DataRevisionOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help='Images explained at once; "other" fills with the one before in the batch.')
+    ] = 16,
     num_steps: Annotated[int, typer.Option(min=1, help="Of insertion and deletion.")] = 16,
     limit: LimitOption = None,
     shuffle_seed: ShuffleOption = None,

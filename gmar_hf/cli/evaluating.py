@@ -97,8 +97,7 @@ def make_evaluation(
 
 def _print(evaluation: Evaluation, out: Path) -> None:
     summary = evaluation.summary()
-    columns = [column for column in evaluation.metrics if column.function in _SHORT]
-    columns = (columns or evaluation.metrics)[:_MOST_COLUMNS]
+    columns = sorted(evaluation.metrics, key=lambda column: column.function not in _SHORT)[:_MOST_COLUMNS]
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # 80 columns must do
     table.add_column("map", no_wrap=True)
     for column in columns:
@@ -119,6 +118,8 @@ def _print(evaluation: Evaluation, out: Path) -> None:
     Console().print(table)
     if any(column.function == "insertion_minus_deletion" for column in columns):
         typer.echo("i-d: insertion minus deletion, with hidden patches filled in this way.")
+    if any(summary[method["name"]][column.key]["mean"] is None for method in evaluation.methods for column in columns):
+        typer.echo('-: no figure; masks are missing, or for "other" a second image in the batch.')
     if marked:
         typer.echo("* made with this very baseline, under which it shines. Baselines disagree: believe none alone.")
     counts = evaluation.settings["counts"]
@@ -127,4 +128,7 @@ def _print(evaluation: Evaluation, out: Path) -> None:
         told += f", {counts['num_unreadable']} unreadable"
     if counts["num_unlabelled"]:
         told += f", {counts['num_unlabelled']} without a label"
+    left_out = len(evaluation.metrics) - len(columns)
+    if left_out:
+        typer.echo(f"{left_out} more column{'s' * (left_out > 1)}, and all intervals, are on the page.")
     typer.echo(f"{told}. All figures with intervals, curves and pictures: {printable(out / 'index.html')}")

@@ -65,8 +65,9 @@ def evaluate(
         model (`nn.Module`): As in [`explain`]. It runs on the accelerator's device and is put back afterwards.
         dataset, image_processor: As in [`survey`]; no streams. Items may have `mask` (an array or image of the
             image's size, not zero on the object) or `masks` (from class to such).
-        methods (`Sequence`, *optional*): Names of `MAP_METHODS`, "module:function" of your own, or [`MapMethod`]; by
-            default those that need no other package.
+        methods (`Sequence`, *optional*): Names of `gmar_hf.evaluation.MAP_METHODS`, to which
+            `gmar_hf.evaluation.register_map_method` adds yours; "module:function"; or [`MapMethod`]. By default those
+            that need no other package.
         metrics (`Sequence[str]`, *optional*): Names of functions in `gmar_hf.metrics`, and "energy_on_other"; by
             default insertion, deletion, their difference, what needs masks where there are any, class sensitivity and
             sparseness. Others: positive_perturbation, negative_perturbation, saco, average_drop, average_increase,
@@ -78,7 +79,8 @@ def evaluate(
         blur_sigma (`float`, *optional*): Of "blur", in pixels; a patch's height by default.
         function_to_apply (`str`, *optional*): Makes scores of logits: "sigmoid" of labels that do not exclude each
             other, else "softmax"; by default as the model's config says.
-        batch_size (`int`, defaults to 16): Images explained at once.
+        batch_size (`int`, defaults to 16): Images explained at once. Figures under "other" depend on it a little, and
+            an image that is alone in its batch has none.
         max_rows (`int`, defaults to 256): Images with patches hidden that the model gets at once.
         limit, shuffle_seed, num_workers, max_unreadable, split, label_map, use_labels: As in [`survey`].
         masks (`str` or `os.PathLike`, *optional*): Of a folder of images: the folder with a mask of the same relative

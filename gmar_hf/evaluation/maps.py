@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import nn
 
 from ..engine import explain
 from ..errors import ArgumentError
+from ..labels import did_you_mean
 from ..legrad import legrad
 from . import controls, library_maps
 
@@ -33,6 +35,7 @@ class MapMethod:
         baseline (`str`, *optional*): What it fills hidden pixels with, if it does: tables mark its figures under the
             same baseline.
         needs (`tuple[str, ...]`): Packages of the optional extra `compare` that it imports.
+        about (`str`): In a few words, what it shows.
     """
 
     name: str
@@ -40,6 +43,7 @@ class MapMethod:
     cost: float | Callable[[int], float] | None = None
     baseline: str | None = None
     needs: tuple[str, ...] = ()
+    about: str = ""
 
     def forwards(self, num_patches: int) -> float | None:
         """The cost on images of so many patches."""
@@ -63,14 +67,31 @@ def register_map_method(
     *,
     cost: float | Callable[[int], float] | None = None,
     baseline: str | None = None,
+    about: str | None = None,
 ) -> MapMethod:
     """Add a method of your own to the registry, under which [`evaluate`] finds it.
 
     Args:
         name, draw, cost, baseline: As of [`MapMethod`].
+        about (`str`, *optional*): In a few words, what it shows; by default the first line of the function's
+            docstring.
 
     Raises:
         ArgumentError: If the name is taken, or not made of lower case letters, digits and hyphens.
+
+    Example:
+        >>> import gmar_hf, gmar_hf.demo
+        >>> from gmar_hf.evaluation import register_map_method
+        >>> def magnitudes(model, pixel_values, target):
+        ...     return gmar_hf.explain(model, pixel_values, target, method="contribution").attribution.abs()
+        >>> own = register_map_method("magnitudes", magnitudes, cost=2, about="contributions without their sign")
+        >>> model, image_processor = gmar_hf.demo.load("vit")
+        >>> found = gmar_hf.evaluate(
+        ...     model, gmar_hf.demo.scenes(2), image_processor, methods=["magnitudes"], metrics=["sparseness"]
+        ... )
+        >>> found.methods[0]["name"]
+        'magnitudes'
+        >>> _ = MAP_METHODS.pop("magnitudes")  # nothing else needs it
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ArgumentError(f"`name` must be of lower case letters, digits and hyphens; got {name!r}.")
@@ -78,7 +99,7 @@ def register_map_method(
         raise ArgumentError(f"`name` must not be taken; got {name!r}, which is. Choose another.")
     if not callable(draw):
         raise ArgumentError(f"`draw` must be a function; got {type(draw).__name__}.")
-    MAP_METHODS[name] = MapMethod(name, draw, cost, baseline)
+    MAP_METHODS[name] = MapMethod(name, draw, cost, baseline, about=_first_line(draw) if about is None else about)
     return MAP_METHODS[name]
 
 
@@ -116,7 +137,7 @@ def _find(name: str) -> MapMethod:
     if not colon:
         raise ArgumentError(
             f"`methods` must be among {', '.join(MAP_METHODS)}, or a function of your own as 'module:function'; got "
-            f"{name!r}."
+            f"{name!r}.{did_you_mean(str(name), MAP_METHODS)}"
         )
     try:
         draw = getattr(importlib.import_module(module), function)
@@ -127,41 +148,109 @@ def _find(name: str) -> MapMethod:
         ) from error
     if not callable(draw):
         raise ArgumentError(f"`methods` must name a function; got {name!r}, which is none.")
-    return MapMethod(function.replace("_", "-").lower(), draw)
+    return MapMethod(function.replace("_", "-").lower(), draw, about=_first_line(draw))
 
 
-_ALL = (
-    MapMethod("contribution", explained(method="contribution"), 2),
+def _first_line(draw: MapFunction) -> str:
+    return (inspect.getdoc(draw) or "").partition("\n")[0] if inspect.isroutine(draw) else ""
+
+
+BUILT_IN = (
+    MapMethod(
+        "contribution",
+        explained(method="contribution"),
+        2,
+        about="what attention to a patch adds to the class's logit or takes from it, to first order; signed",
+    ),
     MapMethod(
         "masked-contribution",
         explained(method="contribution", num_masks=4, mask_baseline="blur"),
         9,  # four passes, and the whole image's logits
         baseline="blur",
+        about="contributions averaged over four images of which a random half is blurred, in opposite pairs; signed",
     ),
     MapMethod(
         "partition-contribution",
         explained(method="contribution", num_masks=4, mask_baseline="blur", mask_pattern="partition"),
         9,
         baseline="blur",
+        about="contributions averaged over four images, another quarter of the patches blurred in each; signed",
     ),
-    MapMethod("gradient-rollout", explained(method="gradient-rollout"), 2),
-    MapMethod("gmar-l1", explained(method="gmar", norm="l1"), 2),
-    MapMethod("gmar-l2", explained(method="gmar", norm="l2"), 2),
-    MapMethod("rollout", explained(method="rollout"), 1),
-    MapMethod("attention", explained(method="attention"), 1),
-    MapMethod("legrad", legrad, 2),
-    MapMethod("integrated-gradients", library_maps.integrated_gradients, 64, baseline="blur", needs=("captum",)),
-    MapMethod("occlusion", library_maps.occlusion, lambda patches: patches + 1, baseline="blur", needs=("captum",)),
-    MapMethod("input-x-gradient", library_maps.input_x_gradient, 2, baseline="zero", needs=("captum",)),
-    MapMethod("grad-cam", library_maps.grad_cam, 2, needs=("torchcam",)),
-    MapMethod("gmar-shuffled", controls.shuffled_weights, 3),
-    MapMethod("gmar-uniform", controls.uniform_weights, 1),
-    MapMethod("edges", controls.edges, 0),
-    MapMethod("centre-blob", controls.centre_blob, 0),
-    MapMethod("random", controls.random, 0),
+    MapMethod(
+        "gradient-rollout",
+        explained(method="gradient-rollout"),
+        2,
+        about="attention times its gradient, positive parts, rolled out through the layers (Chefer et al. 2021)",
+    ),
+    MapMethod(
+        "gmar-l1",
+        explained(method="gmar", norm="l1"),
+        2,
+        about="rollout of heads weighted by the L1 norm of their attention's gradient (Jo et al. 2025)",
+    ),
+    MapMethod("gmar-l2", explained(method="gmar", norm="l2"), 2, about="the same with the L2 norm"),
+    MapMethod(
+        "rollout",
+        explained(method="rollout"),
+        1,
+        about="attention, heads averaged, rolled out through the layers (Abnar and Zuidema 2020); no class in it",
+    ),
+    MapMethod(
+        "attention",
+        explained(method="attention"),
+        1,
+        about="the last layer's attention, heads averaged; no class in it",
+    ),
+    MapMethod(
+        "legrad",
+        legrad,
+        2,
+        about="positive gradients of every layer's attention (Bousselham et al. 2024)",
+    ),
+    MapMethod(
+        "integrated-gradients",
+        library_maps.integrated_gradients,
+        64,
+        baseline="blur",
+        needs=("captum",),
+        about="pixels' gradients along 32 images from the blurred one to the image (captum); signed",
+    ),
+    MapMethod(
+        "occlusion",
+        library_maps.occlusion,
+        lambda patches: patches + 1,
+        baseline="blur",
+        needs=("captum",),
+        about="what the logit loses when one patch is blurred (captum); signed",
+    ),
+    MapMethod(
+        "input-x-gradient",
+        library_maps.input_x_gradient,
+        2,
+        baseline="zero",
+        needs=("captum",),
+        about="pixel values times the logit's gradient (captum); signed",
+    ),
+    MapMethod(
+        "grad-cam",
+        library_maps.grad_cam,
+        2,
+        needs=("torchcam",),
+        about="the last layer's features weighted by their mean gradient, positive part (torch-cam)",
+    ),
+    MapMethod(
+        "gmar-shuffled",
+        controls.shuffled_weights,
+        3,
+        about="control: GMAR with each layer's weights dealt out to other heads",
+    ),
+    MapMethod("gmar-uniform", controls.uniform_weights, 1, about="control: GMAR with equal weights, which is rollout"),
+    MapMethod("edges", controls.edges, 0, about="control: where the image has edges; knows no model"),
+    MapMethod("centre-blob", controls.centre_blob, 0, about="control: a blob in the middle; knows no image"),
+    MapMethod("random", controls.random, 0, about="control: noise"),
 )
-MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in _ALL}
+MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
 """By name, in the order of the tables."""
 
-DEFAULT_METHODS = tuple(method.name for method in _ALL if not method.needs and method.name != "gmar-uniform")
+DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if not method.needs and method.name != "gmar-uniform")
 """Those that need no other package; "gmar-uniform" is rollout."""

@@ -9,6 +9,7 @@ from torch import nn
 from .. import metrics
 from ..borrow import frozen
 from ..errors import ArgumentError
+from ..labels import did_you_mean
 from ..metrics import Curve
 from .results import Metric
 
@@ -190,6 +191,9 @@ def _check_names(argument: str, names: Sequence[str], known: Sequence[str]) -> N
         raise ArgumentError(f"`{argument}` must be a list of names; got {names!r}. There are: {', '.join(known)}.")
     for number, name in enumerate(names):
         if name not in known:
-            raise ArgumentError(f"`{argument}` must be among {', '.join(known)}; got {name!r}.")
+            hint = did_you_mean(str(name), known)
+            if argument == "metrics" and str(name) in metrics.__all__:
+                hint = f" It is no figure of a map: call `gmar_hf.metrics.{name}` by itself."
+            raise ArgumentError(f"`{argument}` must be among {', '.join(known)}; got {name!r}.{hint}")
         if name in names[:number]:
             raise ArgumentError(f"`{argument}` must name each one once; got {name!r} twice. Drop one.")

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from PIL import Image
 from ..files import replacing
 from ..labels import printable
 from ..plotting import plot_curves
+from .legend import FIGURES
 from .measures import CURVES
-from .results import Evaluation, Metric, Row
+from .results import REFERENCES, Evaluation, Metric, Row
 
 _TEMPLATE = "page.html.jinja"
 _ARROWS = {True: "↑", False: "↓", None: ""}
+
+Summary = dict[str, dict[str, dict[str, Any]]]  # of [`Evaluation.summary`]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
     summary = evaluation.summary()
     hides = any(metric.baseline for metric in evaluation.metrics)
     ranked = [row.labels_first for row in evaluation.rows if row.labels_first is not None]
-    table = [_row(evaluation, method, summary) for method in evaluation.methods]
+    table = _figures(evaluation, summary)
     text = environment.get_template(_TEMPLATE).render(
         model=printable(settings["model"]["id"]),
         data=printable(" and ".join(one["id"] for one in settings["datasets"])),
@@ -73,16 +76,13 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
         baselines=settings["baselines"] if hides else [],
         num_steps=settings["num_steps"],
         blur_sigma=f"{settings['blur_sigma']:g}",
+        batch_size=settings["batch_size"],
         marked=any(cell["marked"] for row in table for cell in row["cells"]),
-        columns=[
-            {
-                "title": _title(metric),
-                "arrow": _ARROWS[metric.higher_is_better],
-                "num_rows": _num_rows(metric, summary),
-            }
-            for metric in evaluation.metrics
-        ],
+        columns=_columns(evaluation, summary),
         table=table,
+        differences=_differences(evaluation, summary),
+        maps=_legend((method["name"], method["about"]) for method in evaluation.methods),
+        figures=_legend((_name(metric), FIGURES.get(metric.function, "")) for metric in evaluation.metrics),
         curves=_curves(evaluation),
         figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
         pictures=[_picture(picture) for picture in pictures],
@@ -91,39 +91,81 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
         temporary.write_text(text, encoding="utf-8")
 
 
+def _name(metric: Metric) -> str:
+    return metric.function.replace("_", " ")
+
+
 def _title(metric: Metric) -> str:
-    name = metric.function.replace("_", " ")
-    return f"{name} ({metric.baseline})" if metric.baseline else name
+    return f"{_name(metric)} ({metric.baseline})" if metric.baseline else _name(metric)
 
 
-def _row(evaluation: Evaluation, method: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
-    cells = []
-    for metric in evaluation.metrics:
-        figures = summary[method["name"]][metric.key]
-        mean, low, high = (figures[name] for name in ("mean", "low", "high"))
-        cells.append(
+def _legend(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What is known of each name, once."""
+    return {printable(name): printable(about) for name, about in entries if about}
+
+
+def _columns(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": _title(metric),
+            "arrow": _ARROWS[metric.higher_is_better],
+            # Of masks, for one, not all need to be known.
+            "num_rows": max((figures[metric.key]["num_rows"] for figures in summary.values()), default=0),
+        }
+        for metric in evaluation.metrics
+    ]
+
+
+def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
+    """The rows of the table of means."""
+    rows = []
+    for method in evaluation.methods:
+        cells = []
+        for metric in evaluation.metrics:
+            figures = summary[method["name"]][metric.key]
+            marked = metric.baseline is not None and metric.baseline == method["baseline"]
+            is_best = figures["mean"] is not None and figures["mean"] == _best(metric, summary)
+            cells.append({**_cell(figures, ""), "marked": marked, "bold": is_best})
+        forwards = "?" if method["forwards"] is None else f"{method['forwards']:g}"
+        rows.append(
             {
-                "text": "–" if mean is None else f"{mean:z.3f}",  # noqa: RUF001 (a dash for nothing)
-                "interval": "" if low is None else f"{low:z.3f} to {high:z.3f}",
-                "marked": metric.baseline is not None and metric.baseline == method["baseline"],
-                "best": mean is not None and mean == _best(metric, summary),
+                "name": printable(method["name"]),
+                "cells": cells,
+                "costs": [forwards, f"{method['milliseconds']:.1f}"],
             }
         )
-    forwards = method["forwards"]
+    return rows
+
+
+def _differences(evaluation: Evaluation, summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a table for each method that all others are compared with."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for reference in REFERENCES:
+        for name, by_metric in summary.items():
+            if reference not in summary or name == reference:
+                continue
+            cells = []
+            for metric in evaluation.metrics:
+                figures = by_metric[metric.key][f"minus_{reference}"]
+                ends = (figures["low"], figures["high"])
+                better_end = ends[0] if metric.higher_is_better else ends[1]  # the one that is nearer to 0
+                is_better = metric.higher_is_better is not None and better_end is not None
+                is_better = is_better and (better_end > 0 if metric.higher_is_better else better_end < 0)
+                cells.append({**_cell(figures, "+"), "marked": False, "bold": is_better})
+            found.setdefault(reference, []).append({"name": printable(name), "cells": cells, "costs": []})
+    return found
+
+
+def _cell(figures: dict[str, Any], sign: str) -> dict[str, str]:
+    """A figure and its interval as texts."""
+    mean, low, high = (figures[name] for name in ("mean", "low", "high"))
     return {
-        "name": printable(method["name"]),
-        "cells": cells,
-        "forwards": "?" if forwards is None else f"{forwards:g}",
-        "milliseconds": f"{method['milliseconds']:.1f}",
+        "text": "–" if mean is None else f"{mean:{sign}z.3f}",  # noqa: RUF001 (a dash for nothing)
+        "interval": "" if low is None else f"{low:{sign}z.3f} to {high:{sign}z.3f}",
     }
 
 
-def _num_rows(metric: Metric, summary: dict[str, Any]) -> int:
-    """How many classes have a figure; of masks, for one, not all of them need to be known."""
-    return max((figures[metric.key]["num_rows"] for figures in summary.values()), default=0)
-
-
-def _best(metric: Metric, summary: dict[str, Any]) -> float | None:
+def _best(metric: Metric, summary: Summary) -> float | None:
     means = [figures[metric.key]["mean"] for figures in summary.values()]
     known = [mean for mean in means if mean is not None]
     if metric.higher_is_better is None or not known:

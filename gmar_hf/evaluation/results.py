@@ -66,7 +66,7 @@ class Evaluation:
         settings (`dict`): How they were measured; plain JSON.
         methods (`list[dict]`): In the order of the tables: `name`, `forwards` (for one class of one image, a backward
             counts as one; None if not known), `baseline` (what the map was made with, or None), `milliseconds` (of
-            this machine, for one class of one image).
+            this machine, for one class of one image), `about` (what it shows, in words).
         metrics (`list` of [`Metric`]): The columns.
         rows (`list` of [`Row`]): What was explained.
         values (`np.ndarray` of shape (rows, methods, metrics)): float64; NaN where there is no figure, as without a

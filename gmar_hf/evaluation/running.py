@@ -20,6 +20,7 @@ from ..survey_settings import Plan, identity
 from ..weight_sample import weight_sample
 from .files import write_results
 from .folder import batch_file
+from .maps import BUILT_IN, MapMethod
 from .measured import TALLIES, Measured, joined_curves
 from .measuring import Questions, measure_batch
 from .page import write_page
@@ -64,7 +65,7 @@ class Run:
         asked = self._questions
         return {
             **identity(self._plan, self._described, weight_sample(self._model), self._data, self._processor, None),
-            "methods": [f"{one.name} ({one.draw.__module__}.{one.draw.__qualname__})" for one in asked.methods],
+            "methods": [_known_as(method) for method in asked.methods],
             "metrics": [column.key for column in asked.columns],
             "baselines": list(asked.baselines),
             "steps": asked.num_steps,
@@ -120,6 +121,7 @@ class Run:
                 "forwards": forwards,
                 "baseline": method.baseline,
                 "milliseconds": 1000 * float(milliseconds),
+                "about": method.about,
             }
             for method, forwards, milliseconds in zip(
                 asked.methods, measured[0].forwards, np.median(speeds, axis=0), strict=True
@@ -164,3 +166,11 @@ class Run:
         write_page(evaluation, pictures, folder / "index.html")
         evaluation.save(folder / "rows.safetensors")
         write_results(evaluation, folder)
+
+
+def _known_as(method: MapMethod) -> str:
+    """A method's name, and where it comes from if that is not here: somebody's two functions may share a name."""
+    if method in BUILT_IN:
+        return method.name
+    code = method.draw if hasattr(method.draw, "__qualname__") else type(method.draw)  # an object that can be called
+    return f"{method.name} ({code.__module__}.{code.__qualname__})"
