@@ -104,6 +104,14 @@ class TestItems:
         single = open_data([{"image": picture(), "mask": OBJECT}], LABELS, use_masks=True)
         assert single.masks_fingerprint not in ("", found({"dog": OBJECT}))
 
+    def test_whether_their_class_is_known(self, tmp_path):
+        several = [{"dog": OBJECT}, {}, None, {"dog": OBJECT, None: OBJECT}]
+        for masks, known in (*((one, True) for one in several), ({None: OBJECT}, False)):
+            data = open_data([{"image": picture(), "masks": masks}], LABELS, use_masks=True)
+            assert data.has_class_masks is known
+        assert open_data([{"image": picture(), "mask": OBJECT}], LABELS, use_masks=True).has_class_masks is False
+        assert open_data([{"image": picture(), "masks": {"dog": OBJECT}}], LABELS).has_class_masks is False
+
     def test_masks_are_not_looked_at_unless_asked_for(self):
         class Unread:
             def __array__(self, *args, **kwargs):
@@ -353,7 +361,10 @@ class TestFolders:
             self.masks(folder, files)
             found.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
             shutil.move(folder / "masks", folder / f"masks{len(found)}")
-        assert len(set(found)) == 3
+        self.masks(folder, {"dog/a.png": ~OBJECT})  # a file of the same size
+        assert (folder / "masks/dog/a.png").stat().st_size == (folder / "masks1/dog/a.png").stat().st_size
+        found.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
+        assert len(set(found)) == 4
         moved = open_data(folder / "images", LABELS, masks=folder / "masks1")
         assert moved.masks_fingerprint == found[0]
 

@@ -166,6 +166,17 @@ def test_where_no_mask_is_there_is_no_figure(vit):
         evaluate(model, [{"image": SCENES[0]["image"]}], image_processor, metrics=["iou"])
 
 
+def test_masks_that_name_no_class_say_nothing_of_another(vit):
+    model, image_processor = vit
+    single = [{"image": scene["image"], "mask": next(iter(scene["masks"].values()))} for scene in SCENES[:2]]
+    found = evaluate(model, single, image_processor, methods=["random"], num_steps=2)
+    functions = {metric.function for metric in found.metrics}
+    assert "pointing_game" in functions
+    assert "energy_on_other" not in functions
+    with pytest.raises(ArgumentError, match="`metrics` must not name energy_on_other for data without masks by class"):
+        evaluate(model, single, image_processor, metrics=["energy_on_other", "iou"])
+
+
 def test_a_stopped_evaluation_goes_on(vit, tmp_path):
     model, image_processor = vit
     calls = []

@@ -34,7 +34,7 @@ training = load_example("train_demo_models")
 
 def figures(name, values, images=(0, 0, 1, 1), firsts=(True, True, False, False)):
     """An evaluation of one method on two scenes: the figures (rows, metrics) of all metrics of the table."""
-    columns = choose_metrics(leaderboard.METRICS, leaderboard.BASELINES, has_masks=True)
+    columns = choose_metrics(leaderboard.METRICS, leaderboard.BASELINES, has_masks=True, has_class_masks=True)
     return Evaluation(
         settings={},
         methods=[

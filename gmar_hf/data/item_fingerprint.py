@@ -12,9 +12,9 @@ from PIL import Image
 from .mask_reading import to_mask
 from .masks import sources_of_masks
 from .pictures import file_content, read_opened
-from .sample import digest
+from .sample import digest, sampled_places
 
-_SAMPLED, _READ_AGAIN = 16, 8
+_READ_AGAIN = 8
 
 
 def items_fingerprint(items: Any) -> str:
@@ -40,8 +40,7 @@ def masks_fingerprint(items: Any) -> str:
 
 def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[str]:
     """What some of the items are like, each in the same number of texts; what varies is left out."""
-    length = len(items)
-    places = sorted({number * (length - 1) // (_SAMPLED - 1) for number in range(_SAMPLED)})
+    places = sampled_places(len(items))
     again = set(places[:: -(-len(places) // _READ_AGAIN)])
     steady: list[bool] = []
     found = []

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
 from ..images import read_image
 from .classes import LabelReader
 from .item_fingerprint import items_fingerprint, masks_fingerprint
-from .masks import has_masks, masks_of_item
+from .masks import has_class_masks, has_masks, masks_of_item
 from .pictures import file_name, is_bad_image, read_file, read_opened, reason
 from .sample import MapData, Sample, StreamData, describe, digest
 
@@ -44,6 +44,7 @@ class ItemData(MapData):
         self.identity["fingerprint"] = items_fingerprint(items)
         self.has_labels = labels is not None and any(key in first for key in _KEYS)
         self.has_masks = mask_classes is not None and has_masks(first)
+        self.has_class_masks = self.has_masks and has_class_masks(first)
         self.masks_fingerprint = masks_fingerprint(items) if self.has_masks else ""
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Where an image's objects are: from what items and folders hold to bool masks by class."""
 
+import hashlib
 import os
 from collections.abc import Collection, Mapping
 from numbers import Integral
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError, ImageError
 from .classes import LabelReader
 from .mask_reading import check_size, mask_of_file, to_mask
-from .sample import digest
+from .pictures import file_content
+from .sample import digest, sampled_places
 
 Masks = dict[int | None, np.ndarray]
 
@@ -29,7 +31,8 @@ class MaskFolder:
         images (`Collection[str]`): Relative paths of the images that masks are sought for.
 
     Attributes:
-        fingerprint (`str`): A digest of the paths and sizes of the masks.
+        fingerprint (`str`): A digest of the paths and sizes of the masks, and of the content of up to 16 of them
+            (masks of one size are often files of one size).
 
     Raises:
         ArgumentError: If no image has a mask, or one has several.
@@ -57,7 +60,9 @@ class MaskFolder:
                 f"`masks` must hold masks under the relative paths of their images (whatever the suffix); got "
                 f"{example}, where the first image is {next(iter(images))!r}. Check the path, or rename the masks."
             )
-        self.fingerprint = digest("masks", *(f"{file}\0{sizes[file]}" for file in self._files.values()))
+        chosen = list(self._files.values())
+        contents = (self._digest(chosen[place]) for place in sampled_places(len(chosen)))
+        self.fingerprint = digest("masks", *(f"{file}\0{sizes[file]}" for file in chosen), *contents)
 
     def read(self, name: str) -> np.ndarray | None:
         """The mask of an image, bool of shape (height, width); None if it has none.
@@ -71,10 +76,22 @@ class MaskFolder:
         file = self._files.get(name)
         return None if file is None else mask_of_file(os.path.join(self._folder, file), file)
 
+    def _digest(self, file: str) -> str:
+        try:
+            return hashlib.sha256(file_content(os.path.join(self._folder, file), file)).hexdigest()
+        except ImageError:  # the evaluation itself will say so
+            return "unreadable"
+
 
 def has_masks(item: Mapping[str, Any]) -> bool:
     """Whether an item of a list or a torch data set has a place for masks."""
     return any(key in item for key in _KEYS)
+
+
+def has_class_masks(item: Mapping[str, Any]) -> bool:
+    """Whether it has a place for masks by class."""
+    several = item.get("masks")
+    return "masks" in item and not (isinstance(several, Mapping) and set(several) == {None})
 
 
 def sources_of_masks(item: Mapping[str, Any]) -> Mapping[Any, Any]:

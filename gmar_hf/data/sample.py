@@ -45,6 +45,7 @@ class MapData(ABC):
         has_labels (`bool`): Whether labels are known at all.
         label_reading (`str`): In words, how labels are read.
         has_masks (`bool`): Whether masks are known at all, and were asked for.
+        has_class_masks (`bool`): Whether it is also known of which class they are.
         masks_fingerprint (`str`): A digest of masks that `identity` does not cover; empty where it does.
     """
 
@@ -52,6 +53,7 @@ class MapData(ABC):
     has_labels: bool
     label_reading: str = ""
     has_masks: bool = False
+    has_class_masks: bool = False
     masks_fingerprint: str = ""
 
     @abstractmethod
@@ -135,6 +137,16 @@ def describe(
         "num_images": num_images,
         "fingerprint": fingerprint,
     }
+
+
+def sampled_places(length: int, count: int = 16) -> list[int]:
+    """Up to `count` places in something of this length: the first, the last, and some between.
+
+    Example:
+        >>> sampled_places(100, 4)
+        [0, 33, 66, 99]
+    """
+    return sorted({number * (length - 1) // (count - 1) for number in range(count)})
 
 
 def digest(*parts: object) -> str:

@@ -69,9 +69,9 @@ def evaluate(
             `gmar_hf.evaluation.register_map_method` adds yours; "module:function"; or [`MapMethod`]. By default those
             that need no other package.
         metrics (`Sequence[str]`, *optional*): Names of functions in `gmar_hf.metrics`, and "energy_on_other"; by
-            default insertion, deletion, their difference, what needs masks where there are any, class sensitivity and
-            sparseness. Others: positive_perturbation, negative_perturbation, saco, average_drop, average_increase,
-            average_gain.
+            default insertion, deletion, their difference, what needs masks where there are any ("energy_on_other"
+            where they are by class), class sensitivity and sparseness. Others: positive_perturbation,
+            negative_perturbation, saco, average_drop, average_increase, average_gain.
         baselines (`Sequence[str]`): What hidden patches show, of "blur", "zero" and "other" (the image before it in
             its batch). Figures under the first are named as their metric, those of others get its name behind.
         target (`str`, defaults to "predicted"): Explain each image's top logit, or each of its labels ("label").
@@ -134,7 +134,7 @@ def evaluate(
             data.identity["id"] = data_id
         questions = Questions(
             methods=find_map_methods(DEFAULT_METHODS if methods is None else methods),
-            columns=choose_metrics(metrics, baselines, data.has_masks),
+            columns=choose_metrics(metrics, baselines, data.has_masks, data.has_class_masks),
             baselines=tuple(baselines),
             explains_labels=target == "label",
             function=_function(model, function_to_apply),

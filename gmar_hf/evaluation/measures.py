@@ -86,28 +86,36 @@ FUNCTIONS = (*UNDER_BASELINES, *NEED_MASKS, *_WHOLE)
 DEFAULT_FUNCTIONS = (*CURVES, "insertion_minus_deletion", *NEED_MASKS, "class_sensitivity", "sparseness")
 
 
-def choose_metrics(names: Sequence[str] | None, baselines: Sequence[str], has_masks: bool) -> list[Metric]:
+def choose_metrics(
+    names: Sequence[str] | None, baselines: Sequence[str], has_masks: bool, has_class_masks: bool
+) -> list[Metric]:
     """The columns of a table.
 
     Args:
         names (`Sequence[str]`, *optional*): Of metrics; by default those of `DEFAULT_FUNCTIONS` that the data allow.
         baselines (`Sequence[str]`): Each metric that hides patches is measured under all of them.
-        has_masks (`bool`): Whether it is known where objects are.
+        has_masks, has_class_masks (`bool`): Whether it is known where objects are, and of which class each is.
 
     Raises:
         ArgumentError: If a name is unknown or given twice, or needs masks that there are not.
     """
     _check_names("baselines", baselines, BASELINES)
+    without = [*(_PLACED if not has_masks else ()), *((_ON_OTHER,) if not has_class_masks else ())]
     if names is not None:
         _check_names("metrics", names, FUNCTIONS)
-        needy = [name for name in names if name in NEED_MASKS]
-        if needy and not has_masks:
+        needy = [name for name in names if name in without]
+        if needy and needy[0] == _ON_OTHER:
+            raise ArgumentError(
+                f"`metrics` must not name {_ON_OTHER} for data without masks by class (it asks where the other "
+                "class's object is). Leave it out, or give items with `masks`, a dict from classes to masks."
+            )
+        if needy:
             raise ArgumentError(
                 f"`metrics` must not name {needy[0]} for data without masks (it asks where the object is). "
                 "Leave it out, or give masks."
             )
     found = []
-    for function in names or [name for name in DEFAULT_FUNCTIONS if has_masks or name not in NEED_MASKS]:
+    for function in names or [name for name in DEFAULT_FUNCTIONS if name not in without]:
         higher = False if function == _ON_OTHER else metrics.HIGHER_IS_BETTER[function]
         if function not in UNDER_BASELINES:
             found.append(Metric(function, function, None, higher))
