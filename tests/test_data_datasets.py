@@ -86,7 +86,8 @@ def test_class_labels_through_the_map():
     assert message(table([2, 0, 1, 0], feature)) == (
         "`label` must be one of the model's labels or an index; got 'n01'. Near it: 'cat', 'dog', 'tabby, tabby cat'. "
         "Classes are matched by name, letter by letter, never by position: say in `label_map` (`--label-map FILE` on "
-        "the command line) which label a name stands for. In all, 2 are unknown: 'n01', 'n02'."
+        "the command line) which label a name stands for, or leave labels out with `use_labels=False` "
+        "(`--no-labels`). In all, 2 are unknown: 'n01', 'n02'."
     )
     assert labels_of(table([0, 1, 2], feature), use_labels=False) == [None] * 3
 
@@ -538,6 +539,7 @@ def test_datasets_need_not_be_installed(tmp_path, monkeypatch):
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all(line.endswith("Run `pip install datasets`.") for line in lines)
+    assert [line.startswith("No folder here is called 'me/pets'. ") for line in lines] == [False, True]
 
 
 def test_other_types():

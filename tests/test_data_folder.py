@@ -72,7 +72,8 @@ def test_unknown_class_folders_are_named(tmp_path):
     assert message(tmp_path, LABELS) == (
         "`class folder` must be one of the model's labels or an index; got 'cats'. "
         "Near it: 'cat', 'crane', 'dog'. Classes are matched by name, letter by letter, never by "
-        "position: say in `label_map` (`--label-map FILE` on the command line) which label a name stands for."
+        "position: say in `label_map` (`--label-map FILE` on the command line) which label a name stands for, "
+        "or leave labels out with `use_labels=False` (`--no-labels`)."
     )
     write(tmp_path, {"Dog/a.png": 1, "dog/a.png": 1, "2/a.png": 1})
     text = message(tmp_path, LABELS)

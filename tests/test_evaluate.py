@@ -378,6 +378,24 @@ def test_the_command_line(monkeypatch, capsys, tmp_path):
     assert "saco" in out
 
 
+def test_the_command_line_says_how_many_masks_there_are(vit, monkeypatch, capsys, tmp_path):
+    for part in vit:
+        part.save_pretrained(tmp_path / "model")
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number, scene in enumerate(SCENES[:3]):
+        scene["image"].save(tmp_path / "images" / f"{number}.png")
+    Image.new("L", SCENES[0]["image"].size, 255).save(tmp_path / "masks" / "1.png")
+    places = ["--model", tmp_path / "model", "--data", tmp_path / "images", "--masks", tmp_path / "masks"]
+    places += ["--methods", "random", "--metrics"]
+    code, out, _ = run(monkeypatch, capsys, "evaluate", *places, "pointing_game", "--out", tmp_path / "one")
+    assert code == 0
+    assert "Masks say where the object is for 1 of 3 explained classes." in out
+    code, out, _ = run(monkeypatch, capsys, "evaluate", *places, "sparseness", "--out", tmp_path / "two")
+    assert code == 0
+    assert "Masks say" not in out
+
+
 def test_help_names_every_map_and_metric(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "400")
     code, out, _ = run(monkeypatch, capsys, "evaluate", "--help")

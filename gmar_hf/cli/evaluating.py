@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluation import Evaluation, evaluate
+from ..evaluation.measures import NEED_MASKS
 from ..labels import printable
 from ..processes import joined, together
 from .subjects import find_subject, interruptible, read_label_map
@@ -122,6 +123,11 @@ def _print(evaluation: Evaluation, out: Path) -> None:
         typer.echo('-: no figure; masks are missing, or for "other" a second image in the batch.')
     if marked:
         typer.echo("* made with this very baseline, under which it shines. Baselines disagree: believe none alone.")
+    placed = [column.key for column in evaluation.metrics if column.function in NEED_MASKS]
+    if placed:
+        known = max(by_metric[key]["num_rows"] for by_metric in summary.values() for key in placed)
+        if known < len(evaluation.rows):
+            typer.echo(f"Masks say where the object is for {known} of {len(evaluation.rows)} explained classes.")
     counts = evaluation.settings["counts"]
     told = f"{evaluation.num_images} images, {len(evaluation.rows)} explained classes"
     if counts["num_unreadable"]:

@@ -12,7 +12,7 @@ _NAMED = 20  # classes, of those that are wrong
 
 _ADVICE = (
     "Classes are matched by name, letter by letter, never by position: say in `label_map` (`--label-map FILE` on the "
-    "command line) which label a name stands for."
+    "command line) which label a name stands for, or leave labels out with `use_labels=False` (`--no-labels`)."
 )
 
 

@@ -82,7 +82,7 @@ def from_saved(folder: Path, split: str | None) -> Loaded:
     Raises:
         ArgumentError: If it cannot be loaded, or has several splits and none was chosen.
     """
-    library = _library()
+    library = _library(str(folder))
     with _errors(str(folder)):
         data = library.load_from_disk(str(folder))
     table, entry = from_object(data, split)
@@ -105,7 +105,7 @@ def chosen(splits: list[str], split: str | None) -> str:
 
 
 def _load(name: str, split: str | None, revision: str | None, streaming: bool) -> Any:
-    library = _library()
+    library = _library(name)
     with _errors(name):
         if split is None:
             split = chosen(library.get_dataset_split_names(name, revision=revision), None)
@@ -120,12 +120,13 @@ def _entry(
     return describe(name, fingerprint, is_local, revision, split, num_images)
 
 
-def _library() -> Any:
+def _library(name: str) -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
+        before = "" if os.path.exists(name) else f"{no_folder(name)} "
         raise ArgumentError(
-            "`data` must be images where the library `datasets` is not installed (it reads data sets of the Hub, "
+            f"{before}`data` must be images where the library `datasets` is not installed (it reads data sets of the Hub, "
             f"Parquet files and what it saved itself); got neither ({error}). Run `pip install datasets`."
         ) from error
 
