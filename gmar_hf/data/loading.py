@@ -126,8 +126,8 @@ def _library(name: str) -> Any:
     except ImportError as error:
         before = "" if os.path.exists(name) else f"{no_folder(name)} "
         raise ArgumentError(
-            f"{before}`data` must be images where the library `datasets` is not installed (it reads data sets of the Hub, "
-            f"Parquet files and what it saved itself); got neither ({error}). Run `pip install datasets`."
+            f"{before}`data` must be images where the library `datasets` is not installed (it reads data sets of the "
+            f"Hub, Parquet files and what it saved itself); got neither ({error}). Run `pip install datasets`."
         ) from error
 
 
@@ -162,7 +162,7 @@ def _is_cached(repo_id: str) -> bool:
     def plain(name: str) -> str:  # in the cache of `datasets`, capitals become underscores
         return re.sub(r"[/_]", "", name).lower()
 
-    cache = Path(_library().config.HF_DATASETS_CACHE)
+    cache = Path(_library(repo_id).config.HF_DATASETS_CACHE)
     return cache.is_dir() and any(plain(folder.name) == plain(repo_id) for folder in cache.iterdir())
 
 

@@ -71,8 +71,13 @@ class Run:
             "steps": asked.num_steps,
             "blur sigma": asked.blur_sigma,
             "score": asked.function,
-            "masks": self._data.masks_fingerprint if self._data.has_masks else None,
+            "masks": self._masks,
         }
+
+    @property
+    def _masks(self) -> str | None:
+        """What tells other masks from these; None without any."""
+        return self._data.masks_fingerprint if self._data.has_masks else None
 
     def go(self, folder: Path | None) -> None:
         """Measure this process's share of the batches that nobody has measured yet.
@@ -134,6 +139,8 @@ class Run:
             settings={
                 "model": self._described,
                 "datasets": [self._data.identity],
+                "reading_of_labels": self._data.label_reading,
+                "masks": self._masks,
                 "target": self._plan.target,
                 "baselines": list(asked.baselines),
                 "num_steps": asked.num_steps,
