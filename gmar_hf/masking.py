@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .baselines import Baseline, baseline_pixels
+from .errors import ArgumentError
 from .patches import Grid
 
 PATTERNS = ("pairs", "partition")
@@ -54,8 +55,15 @@ def partition_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
 
     Returns:
         `torch.BoolTensor` of shape (num_masks, rows, cols): True where a patch is hidden; each patch is, once.
+
+    Raises:
+        ArgumentError: If there are more parts than patches.
     """
     num_patches = grid.rows * grid.cols
+    if num_masks > num_patches:
+        raise ArgumentError(
+            f"`num_masks` must be at most the number of patches, {num_patches}, for a partition; got {num_masks}."
+        )
     masks = torch.zeros(num_masks, num_patches, dtype=torch.bool)
     order = torch.randperm(num_patches, generator=torch.Generator().manual_seed(seed))
     for mask, part in zip(masks, order.tensor_split(num_masks), strict=True):

@@ -6,10 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zoo
 from commands import run
 from PIL import Image
 from state import snapshot
@@ -311,7 +313,7 @@ def test_two_processes_find_the_same(vit, tmp_path):
         ),
         ({"metrics": ["head_ablation"]}, "It is no figure of a map: call `gmar_hf.metrics.head_ablation` by itself"),
         ({"metrics": "insertion"}, "`metrics` must be a list of names; got 'insertion'"),
-        ({"baselines": ["black"]}, "`baselines` must be among blur, zero, other; got 'black'"),
+        ({"baselines": ["gray"]}, "`baselines` must be among blur, zero, other, mean, black; got 'gray'"),
         ({"baselines": ["zero", "zero"]}, "`baselines` must name each one once; got 'zero' twice"),
         ({"target": "best"}, '`target` must be "predicted" or "label"'),
         ({"batch_size": 0}, "`batch_size` must be a whole number of 1 or more; got 0"),
@@ -339,6 +341,84 @@ def test_a_method_that_gives_no_maps_is_named(vit, maps, got):
     method = MapMethod("mine", lambda model, pixel_values, target: maps)
     with pytest.raises(ArgumentError, match=rf'`methods` must give finite maps .*"mine" gave {got}'):
         evaluate(model, SCENES[:2], image_processor, methods=[method], metrics=["sparseness"])
+
+
+def test_black_is_the_processors(vit):
+    model, image_processor = vit
+    names = ["positive_perturbation", "insertion"]
+    settings = dict(methods=["edges"], metrics=names, num_steps=2, baselines=["black", "mean"])
+    found = evaluate(model, SCENES, image_processor, **settings)
+    pixels = inputs(image_processor)
+    black = image_processor([Image.new("RGB", SCENES[0]["image"].size)], return_tensors="pt")["pixel_values"]
+    maps = MAP_METHODS["edges"].draw(model, pixels, torch.zeros(5, dtype=torch.long))
+
+    def predict(rows):
+        return model(pixel_values=rows).logits.argmax(-1)
+
+    wanted = metrics.positive_perturbation(predict, pixels, maps, baseline=black).auc
+    assert np.allclose(found.of("edges", "positive_perturbation"), wanted)
+    mean = metrics.positive_perturbation(predict, pixels, maps, baseline="mean").auc
+    assert np.allclose(found.of("edges", "positive_perturbation_mean"), mean)
+    tensors = [{"pixel_values": one} for one in pixels]
+    with pytest.raises(ArgumentError, match='`baselines` must not name "black" without an image processor'):
+        evaluate(model, tensors, **settings)
+
+
+def test_pixels_beyond_the_last_whole_patch(tmp_path):
+    """As of SigLIP so400m, whose 384 pixels are no multiple of 14."""
+    model = zoo.MODELS["dinov2_registers"]()
+    model.config.id2label = {number: f"class {number}" for number in range(model.config.num_labels)}
+    height, width = zoo.patch_size(model)
+    whole = zoo.pixel_values(model, batch=3)
+    pixels = torch.nn.functional.pad(whole, (0, width - 1, 0, 1), value=0.3)
+    masks = np.zeros(pixels.shape[-2:], dtype=bool)
+    masks[: 2 * height] = True
+    items = [{"pixel_values": one, "mask": masks} for one in pixels]
+    names = [name for name in FUNCTIONS if name != "energy_on_other"]
+    found = evaluate(model, items, methods=["contribution", "random"], metrics=names, num_steps=4)
+    assert np.isfinite(found.values).all()
+    target = torch.tensor([row.target for row in found.rows])
+    maps = gmar_hf.explain(model, pixels, target, method="contribution").attribution
+    score = metrics.score_function(model, target, "softmax")
+    blurred = metrics.baseline_pixels(pixels, "blur", blur_sigma=float(height))
+    curve = metrics.insertion(score, pixels, maps, num_steps=4, baseline=blurred, patch_size=(height, width))
+    assert np.allclose(found.of("contribution", "insertion"), curve.auc)
+    cut = torch.from_numpy(masks)[: whole.shape[2], : whole.shape[3]].expand(3, -1, -1)
+    assert np.allclose(found.of("contribution", "iou"), metrics.iou(maps, cut))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(64, 64), (4, 4), (7, 7), (8, 16)])
+def test_maps_of_another_resolution_are_refused(vit, rows, cols):
+    model, image_processor = vit
+    method = MapMethod("mine", lambda model, pixel_values, target: torch.rand(len(pixel_values), rows, cols))
+    words = rf"one value for each of the model's 8 x 8 patches; \"mine\" gave {rows} x {cols}\."
+    with pytest.raises(ArgumentError, match=words):
+        evaluate(model, SCENES[:2], image_processor, methods=[method], metrics=["sparseness"])
+
+
+def test_an_error_in_a_function_of_ones_own_says_whose_it_is(vit):
+    model, image_processor = vit
+
+    def broken(model, pixel_values, target):
+        return pixel_values[0, 0, 0, 10**6]
+
+    with pytest.raises(IndexError) as caught:
+        evaluate(model, SCENES[:2], image_processor, methods=[MapMethod("mine", broken)], metrics=["sparseness"])
+    assert caught.value.__notes__ == ['This happened in the function of the map "mine".']
+
+
+def test_a_module_where_the_command_is_given(vit, tmp_path):
+    (tmp_path / "my_maps_here.py").write_text(
+        "import torch\ndef flat_map(model, pixel_values, target):\n    return torch.ones(len(pixel_values), 8, 8)\n"
+    )
+    command = [str(Path(sys.executable).with_name("gmar-hf")), "evaluate", "--demo", "vit", "--limit", "2"]
+    command += ["--out", "out", "--metrics", "sparseness", "--methods"]
+    done = subprocess.run([*command, "my_maps_here:flat_map"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "flat-map" in done.stdout
+    done = subprocess.run([*command, "my_maps_here:other"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "must name a function that its module has; got 'my_maps_here:other'. Check its name." in done.stderr
 
 
 def test_anything_that_can_be_called_may_be_a_method(vit):

@@ -143,7 +143,7 @@ def test_a_function_is_found_by_its_module(monkeypatch):
     (found,) = find_map_methods(["my_maps:Draw_Mine"])
     assert (found.name, found.forwards(4), found.draw, found.about) == ("draw-mine", None, module.Draw_Mine, "")
     for name, words in (
-        ("my_maps:other", "must name a function that can be imported; got 'my_maps:other'"),
+        ("my_maps:other", "must name a function that its module has; got 'my_maps:other'"),
         ("no_such_module_here:f", "can be imported"),
         ("my_maps:nothing", "must name a function; got 'my_maps:nothing'"),
         ("nothing", r"must be among contribution, .*; got 'nothing'\.$"),

@@ -184,6 +184,10 @@ def test_the_model_is_as_it_was():
             dict(num_masks=1, mask_pattern="partition"),
             "`num_masks` must be 2 or more for a partition (each mask hides another part); got 1. Pass 4.",
         ),
+        (
+            dict(num_masks=17, mask_pattern="partition"),
+            "`num_masks` must be at most the number of patches, 16, for a partition; got 17.",
+        ),
         (dict(num_masks=-2), "`num_masks` must be a whole number of 0 or more; got -2."),
         (dict(num_masks=2.0), "`num_masks` must be a whole number of 0 or more; got 2.0."),
         (dict(num_masks=2, seed=None), "`seed` must be a whole number of 0 or more; got None."),

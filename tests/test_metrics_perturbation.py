@@ -373,12 +373,133 @@ class TestErrors:
             metrics.insertion(lambda rows: rows.mean((1, 2, 3)) / 0, QUARTERS, ORDER_8_2_1_4)
 
 
-def test_every_metric_has_a_direction():
-    known = set(metrics.HIGHER_IS_BETTER)
-    assert {"insertion", "deletion", "insertion_minus_deletion", "saco", "average_gain"} <= known
-    assert set(metrics.HIGHER_IS_BETTER.values()) == {True, False, None}
-    assert WIDTH // COLS == HEIGHT // ROWS  # Quantus knows square patches only
+def test_directions():
+    """As the papers have them: one list here, the other in the package."""
+    better = {direction: set() for direction in (True, False, None)}
+    for name, direction in metrics.HIGHER_IS_BETTER.items():
+        better[direction].add(name)
+    assert better[True] == {
+        "insertion", "insertion_minus_deletion", "negative_perturbation", "average_increase", "average_gain", "saco",
+        "pointing_game", "energy_pointing_game", "pixel_average_precision", "iou", "head_ablation",
+    }  # fmt: skip
+    assert better[False] == {
+        "deletion", "positive_perturbation", "average_drop", "class_sensitivity", "energy_on_other",
+        "randomization_check",
+    }  # fmt: skip
+    assert better[None] == {"sparseness"}
+    assert set(metrics.HIGHER_IS_BETTER) - {"energy_on_other"} <= set(metrics.__all__)
 
 
-def test_the_directions_are_those_of_public_metrics():
-    assert set(metrics.HIGHER_IS_BETTER) <= set(metrics.__all__)
+def test_a_map_of_the_truth_is_at_the_better_end():
+    """Directions, measured: the model sums up one corner, and the map marks it, or all but it."""
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.5
+    corner = torch.zeros(3, 4, 4)
+    corner[:, :2, :2] = torch.tensor([[4.0, 3.0], [2.0, 1.0]])
+    wrong = corner.amax() - corner
+    masks = (corner > 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+    def score(rows):
+        return (rows[:, 0, :4, :4].mean((1, 2)) / 2).clamp(0, 1)
+
+    def predict(rows):
+        return (score(rows) > 0.2).long()
+
+    hiding = {"num_steps": 8, "baseline": "zero"}
+    figures = {
+        "insertion": lambda one: metrics.insertion(score, images, one, **hiding).auc,
+        "deletion": lambda one: metrics.deletion(score, images, one, **hiding).auc,
+        "insertion_minus_deletion": lambda one: metrics.insertion_minus_deletion(score, images, one, **hiding),
+        "positive_perturbation": lambda one: metrics.positive_perturbation(predict, images, one).auc,
+        "negative_perturbation": lambda one: metrics.negative_perturbation(predict, images, one).auc,
+        "saco": lambda one: metrics.saco(score, images, one, baseline="zero"),
+        "average_drop": lambda one: metrics.average_drop(score, images, one),
+        "pointing_game": lambda one: metrics.pointing_game(one, masks),
+        "energy_pointing_game": lambda one: metrics.energy_pointing_game(one, masks),
+        "pixel_average_precision": lambda one: metrics.pixel_average_precision(one, masks),
+        "iou": lambda one: metrics.iou(one, masks),
+    }
+    for name, figure in figures.items():
+        right, upside_down = figure(corner), figure(wrong)
+        assert ((right > upside_down) == metrics.HIGHER_IS_BETTER[name]).all(), name
+        assert (right != upside_down).all(), name
+
+
+def test_quantus_knows_square_patches_only():
+    assert WIDTH // COLS == HEIGHT // ROWS
+
+
+class TestPixelsLeftOver:
+    """Beyond the last whole patch, where the model may look, too."""
+
+    METRICS = (
+        metrics.insertion, metrics.deletion, metrics.insertion_minus_deletion, metrics.positive_perturbation,
+        metrics.negative_perturbation, metrics.saco, metrics.average_drop, metrics.average_increase,
+        metrics.average_gain,
+    )  # fmt: skip
+
+    @pytest.fixture
+    def parts(self):
+        generator = torch.Generator().manual_seed(1)
+        images = torch.rand(3, 2, 11, 8, generator=generator)
+        attribution = torch.rand(3, 3, 2, generator=generator)
+        weights = torch.rand(2, 11, 8, generator=generator)
+        return images, attribution, weights / weights.sum()
+
+    @pytest.mark.parametrize("metric", METRICS[:6])
+    def test_they_stay(self, metric, parts):
+        """As if the images ended with the patches, and the rest were a part of the model."""
+        images, attribution, weights = parts
+        covered = images[:, :, :9, :6]
+
+        def score(rows):
+            return (rows * weights).sum((1, 2, 3))
+
+        def score_covered(rows):
+            whole = images.repeat(len(rows) // len(images), 1, 1, 1)
+            whole[:, :, :9, :6] = rows
+            return score(whole)
+
+        def prediction(function):
+            return lambda rows: (function(rows) * 40).long()
+
+        wrap = prediction if "perturbation" in metric.__name__ else (lambda function: function)
+        filling = images.mean(dim=(2, 3), keepdim=True)
+        settings = {"num_groups": 3} if metric is metrics.saco else {}
+        found = metric(wrap(score), images, attribution, patch_size=3, baseline=filling, **settings)
+        wanted = metric(wrap(score_covered), covered, attribution, baseline=filling, **settings)
+        for one, other in zip(*((getattr(each, "scores", each)) for each in (found, wanted)), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_dimmed_as_their_neighbours(self, parts):
+        images, attribution, _ = parts
+        seen = []
+
+        def score(rows):
+            seen.append(rows)
+            return rows.mean((1, 2, 3))
+
+        metrics.average_drop(score, images, attribution, patch_size=(3, 3))
+        dimmed = torch.cat(seen)[3:] / images
+        torch.testing.assert_close(dimmed[:, :, 9:], dimmed[:, :, 8:9].expand(-1, -1, 2, -1))
+        torch.testing.assert_close(dimmed[..., 6:], dimmed[..., 5:6].expand(-1, -1, -1, 2))
+        seen.clear()
+        metrics.average_drop(score, images[:, :, :9, :6], attribution)
+        torch.testing.assert_close(dimmed[:, :, :9, :6], torch.cat(seen)[3:] / images[:, :, :9, :6])
+
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_nothing_is_guessed(self, metric, parts):
+        images, attribution, _ = parts
+
+        def score(rows):
+            return rows.mean((1, 2, 3))
+
+        with pytest.raises(
+            ArgumentError, match="If pixels are left over beyond the last whole patch, pass `patch_size`"
+        ):
+            metric(score, images, attribution)
+        words = r"a value for each whole patch of 2 x 3 pixels, 5 x 2 in images of 11 x 8; got 3 x 2\."
+        with pytest.raises(ArgumentError, match=words):
+            metric(score, images, attribution, patch_size=(2, 3))
+        for size in (0, 2.5, (3, 0), (3,), "33", True):
+            with pytest.raises(ArgumentError, match="`patch_size` must be a positive int, or \\(height, width\\)"):
+                metric(score, images, attribution, patch_size=size)

@@ -209,7 +209,7 @@ class TestCorrelation:
         first = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [1.0, 1.0]]])
         maps = [
             first,
-            first * 100,
+            first.exp(),  # ranks are what counts
             -first,
             # Ranks 1 2 3 4 against 2 1 4 3: 0.6. Ranks 1.5 1.5 3.5 3.5 against 1 2 3 4: 4 / sqrt(4 * 5).
             torch.tensor([[[2.0, 1.0], [4.0, 3.0]], [[0.0, 1.0], [2.0, 3.0]]]),

@@ -130,7 +130,11 @@ def evaluate(
         ),
     ] = None,
     baselines: Annotated[
-        list[str] | None, typer.Option(help="What hidden patches show: blur, zero, other; all three by default.")
+        list[str] | None,
+        typer.Option(
+            help="What hidden patches show: blur, zero, other (these by default), mean, black; between commas or "
+            "repeated.",
+        ),
     ] = None,
     target: TargetOption = SurveyTarget.PREDICTED,
     masks: Annotated[

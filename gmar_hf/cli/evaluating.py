@@ -1,5 +1,7 @@
 """`gmar-hf evaluate`: maps of all kinds measured side by side over a data set."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ def make_evaluation(
         for name, texts in (("methods", methods), ("metrics", metrics), ("baselines", baselines))
         if texts
     }
+    if any(":" in name for name in chosen.get("methods", ())) and "" not in sys.path:
+        sys.path.append(os.getcwd())  # where whoever types module:function has the module; after all that is installed
 
     def prepare() -> tuple[Any, ...]:
         num_scenes = settings["limit"] or _DEMO_SCENES
@@ -90,6 +94,7 @@ def make_evaluation(
     return {
         "out": str(out),
         "page": str(out / "index.html"),
+        "results": str(out / "results.json"),
         "num_images": evaluation.num_images,
         "num_rows": len(evaluation.rows),
         "num_unreadable": evaluation.settings["counts"]["num_unreadable"],

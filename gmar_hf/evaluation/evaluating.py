@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import nn
 
 from ..capture import unwrapped
@@ -72,8 +74,10 @@ def evaluate(
             default insertion, deletion, their difference, what needs masks where there are any ("energy_on_other"
             where they are by class), class sensitivity and sparseness. Others: positive_perturbation,
             negative_perturbation, saco, average_drop, average_increase, average_gain.
-        baselines (`Sequence[str]`): What hidden patches show, of "blur", "zero" and "other" (the image before it in
-            its batch). Figures under the first are named as their metric, those of others get its name behind.
+        baselines (`Sequence[str]`): What hidden patches show: "blur", "zero" (in pixel values), "other" (the image
+            before it in its batch), "mean" (of the image) or "black" (as Chefer et al. have it in positive and
+            negative perturbation). Figures under the first are named as their metric, those of others get its name
+            behind.
         target (`str`, defaults to "predicted"): Explain each image's top logit, or each of its labels ("label").
         num_steps (`int`, defaults to 16): Of insertion and deletion.
         blur_sigma (`float`, *optional*): Of "blur", in pixels; a patch's height by default.
@@ -139,6 +143,8 @@ def evaluate(
             explains_labels=target == "label",
             function=_function(model, function_to_apply),
             blur_sigma=_blur_sigma(model, blur_sigma),
+            black=_black(image_processor) if "black" in baselines else None,
+            patch_size=None if (size := setting(unwrapped(model).config, "patch_size")) is None else pair(size),
             num_steps=num_steps,
             max_rows=max_rows,
         )
@@ -173,6 +179,17 @@ def _function(model: nn.Module, wanted: str | None) -> str:
     if wanted not in ("sigmoid", "softmax"):
         raise ArgumentError(f'`function_to_apply` must be "sigmoid" or "softmax"; got {wanted!r}.')
     return wanted
+
+
+def _black(image_processor: Any) -> torch.Tensor:
+    """The pixel values of black, (channels, 1, 1)."""
+    if image_processor is None:
+        raise ArgumentError(
+            '`baselines` must not name "black" without an image processor (it alone knows which pixel values are '
+            "black). Pass `image_processor`."
+        )
+    pixels = image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")["pixel_values"][0]
+    return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2, None, None]
 
 
 def _blur_sigma(model: nn.Module, wanted: float | None) -> float:

@@ -25,8 +25,9 @@ FIGURES: Mapping[str, str] = {
     "pixel_average_precision": "average precision of the map as a detector of the object's pixels",
     "iou": "overlap of the object with the patches above the map's mean: intersection over union",
     "class_sensitivity": (
-        "Pearson's correlation of the maps for two classes of the image. Near 1 the map is the same whatever is "
-        "asked; a random map has about 0, so a low figure alone is no merit"
+        "Pearson's correlation of the map with that for the image's best other label, or without labels the best "
+        "other class. Near 1 the map is the same whatever is asked; a random map has about 0, so a low figure alone "
+        "is no merit"
     ),
     "sparseness": "Gini index: 0 where all patches are alike, near 1 where few have all; neither end is better",
 }

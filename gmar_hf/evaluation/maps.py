@@ -140,12 +140,15 @@ def _find(name: str) -> MapMethod:
             f"{name!r}.{did_you_mean(str(name), MAP_METHODS)}"
         )
     try:
-        draw = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        imported = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
         raise ArgumentError(
             f"`methods` must name a function that can be imported; got {name!r} ({error}). Run the command where the "
             "module is, or with PYTHONPATH."
         ) from error
+    draw = getattr(imported, function, None)
+    if draw is None:
+        raise ArgumentError(f"`methods` must name a function that its module has; got {name!r}. Check its name.")
     if not callable(draw):
         raise ArgumentError(f"`methods` must name a function; got {name!r}, which is none.")
     return MapMethod(function.replace("_", "-").lower(), draw, about=_first_line(draw))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,8 @@ from ..labels import did_you_mean
 from ..metrics import Curve
 from .results import Metric
 
-BASELINES = ("blur", "zero", "other")
+BASELINES = ("blur", "zero", "other")  # by default: they disagree
+KNOWN_BASELINES = (*BASELINES, "mean", "black")
 CURVES = ("insertion", "deletion")
 
 
@@ -30,6 +32,7 @@ class Subject:
             baseline that these images do not have is missing.
         masks, other_masks (`torch.Tensor` of shape (rows, height, width), bool): Where the class's object is, and
             that of the other class; empty where that is not known.
+        patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None where patches divide the images.
         num_steps (`int`): Of insertion and deletion.
         max_rows (`int`): Images that the model gets at once.
     """
@@ -41,8 +44,14 @@ class Subject:
     fillings: Mapping[str, torch.Tensor]
     masks: torch.Tensor
     other_masks: torch.Tensor
+    patch_size: tuple[int, int] | None = None
     num_steps: int = 16
     max_rows: int = 256
+
+    @property
+    def ways(self) -> dict[str, Any]:
+        """Arguments that all metrics which ask the model share."""
+        return {"patch_size": self.patch_size, "max_rows": self.max_rows}
 
     def score(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return metrics.score_function(self.model, self.target, self.function)(pixel_values)  # type: ignore[arg-type]
@@ -56,19 +65,17 @@ Maps = torch.Tensor  # (rows, grid rows, grid columns)
 
 _HIDING: dict[str, Callable[[Subject, Maps, torch.Tensor], torch.Tensor]] = {
     "positive_perturbation": lambda on, maps, filling: (
-        metrics.positive_perturbation(on.predict, on.pixel_values, maps, baseline=filling, max_rows=on.max_rows).auc
+        metrics.positive_perturbation(on.predict, on.pixel_values, maps, baseline=filling, **on.ways).auc
     ),
     "negative_perturbation": lambda on, maps, filling: (
-        metrics.negative_perturbation(on.predict, on.pixel_values, maps, baseline=filling, max_rows=on.max_rows).auc
+        metrics.negative_perturbation(on.predict, on.pixel_values, maps, baseline=filling, **on.ways).auc
     ),
-    "saco": lambda on, maps, filling: metrics.saco(
-        on.score, on.pixel_values, maps, baseline=filling, max_rows=on.max_rows
-    ),
+    "saco": lambda on, maps, filling: metrics.saco(on.score, on.pixel_values, maps, baseline=filling, **on.ways),
 }
 _WHOLE: dict[str, Callable[[Subject, Maps, Maps], torch.Tensor]] = {
-    "average_drop": lambda on, maps, other: metrics.average_drop(on.score, on.pixel_values, maps),
-    "average_increase": lambda on, maps, other: metrics.average_increase(on.score, on.pixel_values, maps),
-    "average_gain": lambda on, maps, other: metrics.average_gain(on.score, on.pixel_values, maps),
+    "average_drop": lambda on, maps, other: metrics.average_drop(on.score, on.pixel_values, maps, **on.ways),
+    "average_increase": lambda on, maps, other: metrics.average_increase(on.score, on.pixel_values, maps, **on.ways),
+    "average_gain": lambda on, maps, other: metrics.average_gain(on.score, on.pixel_values, maps, **on.ways),
     "sparseness": lambda on, maps, other: metrics.sparseness(maps),
     "class_sensitivity": lambda on, maps, other: metrics.class_sensitivity(maps, other).correlation,
 }
@@ -99,7 +106,7 @@ def choose_metrics(
     Raises:
         ArgumentError: If a name is unknown or given twice, or needs masks that there are not.
     """
-    _check_names("baselines", baselines, BASELINES)
+    _check_names("baselines", baselines, KNOWN_BASELINES)
     without = [*(_PLACED if not has_masks else ()), *((_ON_OTHER,) if not has_class_masks else ())]
     if names is not None:
         _check_names("metrics", names, FUNCTIONS)
@@ -116,7 +123,7 @@ def choose_metrics(
             )
     found = []
     for function in names or [name for name in DEFAULT_FUNCTIONS if name not in without]:
-        higher = False if function == _ON_OTHER else metrics.HIGHER_IS_BETTER[function]
+        higher = metrics.HIGHER_IS_BETTER[function]
         if function not in UNDER_BASELINES:
             found.append(Metric(function, function, None, higher))
             continue
@@ -159,6 +166,8 @@ def measure(
             found = _WHOLE[name](subject, maps, other_maps)
         else:
             masks = subject.other_masks if name == _ON_OTHER else subject.masks
+            if subject.patch_size is not None:  # beyond the last whole patch a map says nothing
+                masks = masks[:, : maps.shape[1] * subject.patch_size[0], : maps.shape[2] * subject.patch_size[1]]
             figure = metrics.energy_pointing_game if name == _ON_OTHER else _PLACED[name]
             known = masks.flatten(1).any(dim=1)
             found = torch.full((len(maps),), torch.nan, device=maps.device)
@@ -183,7 +192,7 @@ def _curves(subject: Subject, maps: torch.Tensor, columns: Sequence[Metric]) -> 
             maps,
             num_steps=subject.num_steps,
             baseline=filling,
-            max_rows=subject.max_rows,
+            **subject.ways,
         )
         found.update(zip(keys, pair, strict=True))
     return found

@@ -31,6 +31,8 @@ class Questions:
         explains_labels (`bool`): Whether every label of an image is explained, or its top logit.
         function (`str`): "softmax" or "sigmoid".
         blur_sigma (`float`): Of the baseline "blur", in pixels.
+        black (`torch.Tensor` of shape (channels, 1, 1), *optional*): Pixel values of black, for the baseline "black".
+        patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None if its config does not say.
         num_steps, max_rows (`int`): As of [`insertion`].
     """
 
@@ -40,6 +42,8 @@ class Questions:
     explains_labels: bool
     function: str
     blur_sigma: float
+    black: torch.Tensor | None
+    patch_size: tuple[int, int] | None
     num_steps: int
     max_rows: int
 
@@ -112,6 +116,7 @@ def _measure_rows(
         _fillings(pixels, places, questions),
         _masks(batch, own, pixels, anything=True),
         _masks(batch, against, pixels, anything=False),
+        questions.patch_size,
         questions.num_steps,
         questions.max_rows,
     )
@@ -119,7 +124,8 @@ def _measure_rows(
     found.num_maps = len(pairs)
     for method in questions.methods:
         start = time.perf_counter()
-        maps = _checked(method, method.draw(model, drawn_pixels, drawn_targets), len(pairs))
+        maps = _checked(method, _drawn(method, model, drawn_pixels, drawn_targets), len(pairs))
+        _check_grid(method, maps, pixels, questions.patch_size)
         found.seconds.append(time.perf_counter() - start)
         found.forwards.append(method.forwards(maps[0].numel()))
         maps = maps.to(pixels.device)
@@ -139,11 +145,12 @@ def _by_rank(labels: Sequence[int], ranking: Sequence[int]) -> list[int]:
 
 def _fillings(pixels: torch.Tensor, places: list[int], questions: Questions) -> dict[str, torch.Tensor]:
     """What hidden patches of every row show; another image's where there is another."""
-    return {
-        name: baseline_pixels(pixels, name, blur_sigma=questions.blur_sigma)[places]
-        for name in questions.baselines
-        if name != "other" or len(pixels) > 1
-    }
+    found = {}
+    for name in questions.baselines:
+        filling = questions.black.to(pixels) if name == "black" and questions.black is not None else name
+        if name != "other" or len(pixels) > 1:
+            found[name] = baseline_pixels(pixels, filling, blur_sigma=questions.blur_sigma)[places]
+    return found
 
 
 def _masks(batch: Batch, pairs: list[tuple[int, int]], pixels: torch.Tensor, *, anything: bool) -> torch.Tensor:
@@ -158,6 +165,28 @@ def _masks(batch: Batch, pairs: list[tuple[int, int]], pixels: torch.Tensor, *, 
         masks = batch.masks[place] if batch.masks else {}
         found.append(masks.get(target, masks.get(None, empty) if anything else empty))
     return torch.stack(found).to(pixels.device)
+
+
+def _drawn(method: MapMethod, model: nn.Module, pixels: torch.Tensor, targets: torch.Tensor) -> object:
+    try:
+        return method.draw(model, pixels, targets)
+    except Exception as error:
+        error.add_note(f'This happened in the function of the map "{method.name}".')
+        raise
+
+
+def _check_grid(
+    method: MapMethod, maps: torch.Tensor, pixels: torch.Tensor, patch_size: tuple[int, int] | None
+) -> None:
+    """Refuse maps of another resolution: they would be measured by other patches than all the rest."""
+    if patch_size is None:
+        return
+    grid = tuple(side // size for side, size in zip(pixels.shape[-2:], patch_size, strict=True))
+    if maps.shape[1:] != grid:
+        raise ArgumentError(
+            f"`methods` must give one value for each of the model's {grid[0]} x {grid[1]} patches; "
+            f'"{method.name}" gave {maps.shape[1]} x {maps.shape[2]}. Average its map over patches.'
+        )
 
 
 def _checked(method: MapMethod, maps: object, rows: int) -> torch.Tensor:

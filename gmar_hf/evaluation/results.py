@@ -16,6 +16,7 @@ from .bootstrap import Bootstrap
 
 FORMAT = "gmar_hf.evaluation"
 FORMAT_VERSION = 1
+ROWS = "rows.safetensors"
 REFERENCES = ("rollout", "gmar-l1")  # what every method is compared with, image by image
 
 
@@ -58,7 +59,7 @@ class Row:
     index: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """Figures of several maps on the same images.
 
@@ -88,6 +89,11 @@ class Evaluation:
             raise ArgumentError(
                 f"`values` must be of shape (rows, methods, metrics), {expected}; got {self.values.shape}."
             )
+
+    def __repr__(self) -> str:
+        methods = ", ".join(method["name"] for method in self.methods)
+        columns = ", ".join(metric.key for metric in self.metrics)
+        return f"Evaluation({self.num_images} images, {len(self.rows)} rows; methods: {methods}; metrics: {columns})"
 
     @property
     def num_images(self) -> int:
@@ -160,9 +166,14 @@ class Evaluation:
     def load(cls, path: str | os.PathLike[str]) -> "Evaluation":
         """Read what [`save`] wrote.
 
+        Args:
+            path (`str` or `os.PathLike`): rows.safetensors, or the `output_dir` of [`evaluate`] that it lies in.
+
         Raises:
             ArtifactError: If it is missing, corrupt, or of another version.
         """
+        if os.path.isdir(path):
+            path = os.path.join(path, ROWS)
         try:
             with safe_open(os.fspath(path), framework="np") as file:
                 metadata = file.metadata() or {}
@@ -180,8 +191,8 @@ class Evaluation:
             )
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ArtifactError(
-                f"{os.fspath(path)!r} must be the figures of an evaluation; it cannot be used ({error}). "
-                "Make it again with `gmar-hf evaluate`."
+                f"{os.fspath(path)!r} must be the figures of an evaluation ({ROWS}, or the folder with it); it cannot be "
+                f"used ({error}). Check the path, or make it again with `gmar-hf evaluate`."
             ) from error
 
     def _place(self, what: str, name: str) -> int:

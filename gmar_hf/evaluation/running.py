@@ -25,7 +25,7 @@ from .measured import TALLIES, Measured, joined_curves
 from .measuring import Questions, measure_batch
 from .page import write_page
 from .pictures import draw_pictures
-from .results import Evaluation
+from .results import ROWS, Evaluation
 
 
 class Run:
@@ -171,7 +171,7 @@ class Run:
             self._accelerator.device,
         )
         write_page(evaluation, pictures, folder / "index.html")
-        evaluation.save(folder / "rows.safetensors")
+        evaluation.save(folder / ROWS)
         write_results(evaluation, folder)
 
 

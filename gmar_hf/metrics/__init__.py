@@ -38,8 +38,15 @@ HIGHER_IS_BETTER: dict[str, bool | None] = {
     "iou": True,
     "sparseness": None,
     "class_sensitivity": False,
+    "energy_on_other": False,
+    "head_ablation": True,
+    "randomization_check": False,
 }
-"""By metric; None where neither end is better."""
+"""Whether higher is better for a map (for the scores of heads: `head_ablation`), by metric; None where neither end is.
+
+Of `class_sensitivity`, `head_ablation` and `randomization_check` it is the correlation that is meant; "energy_on_other"
+is the second part of `class_sensitivity`.
+"""
 
 __all__ = [
     "HIGHER_IS_BETTER",

@@ -7,15 +7,20 @@ to pixels by bilinear interpolation. Where a map has no positive part nothing is
 """
 
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from ..errors import ArgumentError
-from .hiding import check_count, checked_map
+from .hiding import PatchSize, check_count, checked_map
 from .scores import ScoreFunction, score_rows
 
 
 def average_drop(
-    score_fn: ScoreFunction, pixel_values: torch.Tensor, attribution: torch.Tensor, *, max_rows: int = 256
+    score_fn: ScoreFunction,
+    pixel_values: torch.Tensor,
+    attribution: torch.Tensor,
+    *,
+    patch_size: PatchSize = None,
+    max_rows: int = 256,
 ) -> torch.Tensor:
     """The share of the probability that is lost behind the map: `max(0, s - m) / s`, 0 where `s` is 0.
 
@@ -23,7 +28,9 @@ def average_drop(
         score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
             are the batch over and over, in its order. [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
-        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, whose patches divide the images evenly.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        patch_size (`int` or pair of `int`, *optional*): As in [`insertion`]; over pixels that are
+            left over the map goes on evenly.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -39,17 +46,22 @@ def average_drop(
         >>> average_drop(score, torch.ones(1, 1, 2, 2), torch.tensor([[[4.0, 1.0], [-1.0, 1.0]]]))
         tensor([0.6250])
     """
-    whole, masked = _probabilities(score_fn, pixel_values, attribution, max_rows)
+    whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return ((whole - masked).clamp_min(0) / whole).where(whole > 0, 0).float()
 
 
 def average_increase(
-    score_fn: ScoreFunction, pixel_values: torch.Tensor, attribution: torch.Tensor, *, max_rows: int = 256
+    score_fn: ScoreFunction,
+    pixel_values: torch.Tensor,
+    attribution: torch.Tensor,
+    *,
+    patch_size: PatchSize = None,
+    max_rows: int = 256,
 ) -> torch.Tensor:
     """Whether the probability is higher behind the map: `m > s`.
 
     Args:
-        score_fn, pixel_values, attribution, max_rows: As in [`average_drop`].
+        score_fn, pixel_values, attribution, patch_size, max_rows: As in [`average_drop`].
 
     Returns:
         `torch.Tensor` of shape (batch,): 1 or 0, float32, on the images' device; higher for a better map.
@@ -57,17 +69,22 @@ def average_increase(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`average_drop`].
     """
-    whole, masked = _probabilities(score_fn, pixel_values, attribution, max_rows)
+    whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return (masked > whole).float()
 
 
 def average_gain(
-    score_fn: ScoreFunction, pixel_values: torch.Tensor, attribution: torch.Tensor, *, max_rows: int = 256
+    score_fn: ScoreFunction,
+    pixel_values: torch.Tensor,
+    attribution: torch.Tensor,
+    *,
+    patch_size: PatchSize = None,
+    max_rows: int = 256,
 ) -> torch.Tensor:
     """The share of what the probability lacked that is won behind the map: `max(0, m - s) / (1 - s)`, 0 if `s` is 1.
 
     Args:
-        score_fn, pixel_values, attribution, max_rows: As in [`average_drop`].
+        score_fn, pixel_values, attribution, patch_size, max_rows: As in [`average_drop`].
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], float32, on the images' device; higher for a better map.
@@ -75,19 +92,28 @@ def average_gain(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`average_drop`].
     """
-    whole, masked = _probabilities(score_fn, pixel_values, attribution, max_rows)
+    whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return ((masked - whole).clamp_min(0) / (1 - whole)).where(whole < 1, 0).float()
 
 
 def _probabilities(
-    score_fn: ScoreFunction, pixel_values: torch.Tensor, attribution: torch.Tensor, max_rows: int
+    score_fn: ScoreFunction,
+    pixel_values: torch.Tensor,
+    attribution: torch.Tensor,
+    patch_size: PatchSize,
+    max_rows: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`s` and `m`, (batch,) each."""
     check_count("max_rows", max_rows)
-    positive = checked_map(pixel_values, attribution).clamp_min(0)
+    values, (patch_height, patch_width) = checked_map(pixel_values, attribution, patch_size)
+    positive = values.clamp_min(0)
     highest = positive.amax(dim=(-2, -1), keepdim=True)
     mask = (positive / highest).where(highest > 0, 0)
-    mask = interpolate(mask[:, None], pixel_values.shape[-2:], mode="bilinear", align_corners=False)
+    rows, cols = values.shape[1:]
+    covered = (rows * patch_height, cols * patch_width)
+    mask = interpolate(mask[:, None], covered, mode="bilinear", align_corners=False)
+    height, width = pixel_values.shape[-2:]
+    mask = pad(mask, (0, width - covered[1], 0, height - covered[0]), mode="replicate")
     images = pixel_values.detach()
     both = torch.cat([images, images * mask.to(images.dtype)])
     fitting = 2 * len(images) if 2 * len(images) <= max_rows else len(images)

@@ -6,7 +6,7 @@ import torch
 
 from ..baselines import Baseline
 from ..errors import ArgumentError
-from .hiding import check_count, checked_map, rank_patches, score_hidden
+from .hiding import PatchSize, check_count, checked_map, rank_patches, score_hidden
 from .scores import ScoreFunction
 
 
@@ -18,6 +18,7 @@ def saco(
     num_groups: int = 10,
     baseline: Baseline = "mean",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
     """The Salience-guided Faithfulness Coefficient: do more important patches, hidden by themselves, matter more?
@@ -31,9 +32,10 @@ def saco(
         score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
             the batch over and over, in its order. [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
-        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, whose patches divide the images evenly.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_groups (`int`, defaults to 10): At least two, at most one a patch; their sizes differ by one at most.
         baseline, blur_sigma: What hidden patches show, as in [`baseline_pixels`].
+        patch_size (`int` or pair of `int`, *optional*): As in [`insertion`].
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -52,7 +54,7 @@ def saco(
         tensor([1.])
     """
     check_count("num_groups", num_groups)
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma)
+    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     if not 2 <= num_groups <= images.num_patches:
         raise ArgumentError(
             f"`num_groups` must be in [2, {images.num_patches}] (there are {images.num_patches} patches); "
@@ -66,7 +68,7 @@ def saco(
     change = scores[:, :1] - scores[:, 1:]  # (batch, groups)
 
     group = torch.bucketize(images.rank.flatten(1).cpu(), torch.tensor(edges[1:]), right=True)
-    values = checked_map(pixel_values, attribution).flatten(1).cpu().double()
+    values = checked_map(pixel_values, attribution, patch_size)[0].flatten(1).cpu().double()
     salience = torch.zeros_like(change).scatter_add_(1, group, values)
     # Both with the earlier group first: every pair once, above the diagonal.
     difference = (salience[:, :, None] - salience[:, None, :]).triu(1)

@@ -12,6 +12,9 @@ from .scores import ScoreFunction, score_rows
 Interval = tuple[int, int]
 """Patches of these ranks: from the first, which is in, to the last, which is not."""
 
+PatchSize = int | tuple[int, int] | None
+"""Height and width of a patch in pixels, or both in one; None where patches divide the image evenly."""
+
 
 class Images(NamedTuple):
     """A batch whose patches can be hidden by rank.
@@ -20,11 +23,13 @@ class Images(NamedTuple):
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         filling (`torch.Tensor` of the same shape): What hidden patches show.
         rank (`torch.Tensor` of shape (batch, rows, cols)): Of every patch, from 0; each rank once an image.
+        patch_size (`tuple[int, int]`): Height and width of a patch. Pixels beyond the last one are never hidden.
     """
 
     pixel_values: torch.Tensor
     filling: torch.Tensor
     rank: torch.Tensor
+    patch_size: tuple[int, int]
 
     @property
     def num_patches(self) -> int:
@@ -38,13 +43,20 @@ class Images(NamedTuple):
         """
         first, last = torch.tensor(intervals, device=self.rank.device).T[..., None, None, None]
         hidden = (self.rank >= first) & (self.rank < last)  # (intervals, batch, rows, cols)
-        batch, channels, height, width = self.pixel_values.shape
-        rows, cols = self.rank.shape[1:]
-        blocks = (batch, channels, rows, height // rows, cols, width // cols)
+        batch, channels = self.pixel_values.shape[:2]
+        (rows, cols), (height, width) = self.rank.shape[1:], self.patch_size
+        covered = (..., slice(rows * height), slice(cols * width))
+        blocks = (batch, channels, rows, height, cols, width)
         mixed = torch.where(
-            hidden[:, :, None, :, None, :, None], self.filling.reshape(blocks), self.pixel_values.reshape(blocks)
-        )
-        return mixed.reshape(-1, channels, height, width)
+            hidden[:, :, None, :, None, :, None],
+            self.filling[covered].reshape(blocks),
+            self.pixel_values[covered].reshape(blocks),
+        ).reshape(-1, channels, rows * height, cols * width)
+        if mixed.shape[-2:] == self.pixel_values.shape[-2:]:
+            return mixed
+        whole = self.pixel_values.repeat(len(intervals), 1, 1, 1)
+        whole[covered] = mixed
+        return whole
 
 
 def rank_patches(
@@ -52,6 +64,7 @@ def rank_patches(
     attribution: torch.Tensor,
     baseline: Baseline,
     blur_sigma: float,
+    patch_size: PatchSize,
     *,
     most_important_first: bool = True,
 ) -> Images:
@@ -60,17 +73,22 @@ def rank_patches(
     Raises:
         ArgumentError, ArgumentTypeError: If images, map or baseline cannot be used.
     """
-    values = checked_map(pixel_values, attribution)
+    values, size = checked_map(pixel_values, attribution, patch_size)
     filling = baseline_pixels(pixel_values, baseline, blur_sigma=blur_sigma)
     order = values.flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
-    return Images(pixel_values.detach(), filling, order.argsort(dim=1).view(values.shape))
+    return Images(pixel_values.detach(), filling, order.argsort(dim=1).view(values.shape), size)
 
 
-def checked_map(pixel_values: torch.Tensor, attribution: torch.Tensor) -> torch.Tensor:
-    """A map that fits its images: detached, float32 at least, on their device.
+def checked_map(
+    pixel_values: torch.Tensor, attribution: torch.Tensor, patch_size: PatchSize
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """A map that fits its images, and the height and width of its patches.
+
+    Returns:
+        The map, detached, float32 at least, on the images' device; and the patch size.
 
     Raises:
-        ArgumentError: If it is not finite, or there is not one for each image whose patches divide the image evenly.
+        ArgumentError: If it is not finite, or there is not one for each image with a value for each whole patch.
         ArgumentTypeError: If it is no tensor.
     """
     check_images(pixel_values)
@@ -86,15 +104,32 @@ def checked_map(pixel_values: torch.Tensor, attribution: torch.Tensor) -> torch.
             f"got {tuple(attribution.shape)}. Measure each of several targets by itself."
         )
     rows, cols = attribution.shape[1:]
-    if height % rows or width % cols:
-        raise ArgumentError(
-            f"`attribution` must have rows and columns that divide the image's {height} x {width} pixels evenly; "
-            f"got {rows} x {cols}. Resize the images to a multiple of the model's patch size."
-        )
+    if patch_size is None:
+        size = (height // rows, width // cols)
+        if (rows * size[0], cols * size[1]) != (height, width):
+            raise ArgumentError(
+                f"`attribution` must have rows and columns that divide the image's {height} x {width} pixels evenly; "
+                f"got {rows} x {cols}. If pixels are left over beyond the last whole patch, pass `patch_size`."
+            )
+    else:
+        size = _checked_size(patch_size)
+        if (rows, cols) != (height // size[0], width // size[1]):
+            raise ArgumentError(
+                f"`attribution` must have a value for each whole patch of {size[0]} x {size[1]} pixels, "
+                f"{height // size[0]} x {width // size[1]} in images of {height} x {width}; got {rows} x {cols}."
+            )
     if not attribution.isfinite().all():
         raise ArgumentError("`attribution` must be finite; got NaN or infinity.")
     dtype = torch.promote_types(attribution.dtype, torch.float32)
-    return attribution.detach().to(pixel_values.device, dtype)
+    return attribution.detach().to(pixel_values.device, dtype), size
+
+
+def _checked_size(patch_size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    whole = isinstance(sides, Sequence) and all(isinstance(side, int) and side > 0 for side in sides)
+    if isinstance(patch_size, bool) or not whole or len(sides) != 2:
+        raise ArgumentError(f"`patch_size` must be a positive int, or (height, width), in pixels; got {patch_size!r}.")
+    return sides[0], sides[1]
 
 
 def score_hidden(

@@ -10,7 +10,7 @@ import torch
 
 from ..baselines import Baseline
 from .curve import Curve
-from .hiding import Images, Interval, check_count, rank_patches, score_hidden
+from .hiding import Images, Interval, PatchSize, check_count, rank_patches, score_hidden
 from .scores import ScoreFunction
 
 PredictFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -25,6 +25,7 @@ def insertion(
     num_steps: int = 16,
     baseline: Baseline = "blur",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> Curve:
     """Show the patches of a hidden image, the most important first (Petsiuk et al., "RISE", BMVC 2018).
@@ -33,9 +34,12 @@ def insertion(
         score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
             the batch over and over, in its order. [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
-        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, whose patches divide the images evenly.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows `round(k * patches / num_steps)` patches.
         baseline, blur_sigma: What hidden patches show, as in [`baseline_pixels`].
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels. Only needed where
+            pixels are left over beyond the last whole patch, as in SigLIP's 384 pixels with patches of 14: they
+            are never hidden. By default patches divide the images evenly.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -53,7 +57,7 @@ def insertion(
         >>> insertion(score, image, image[:, 0], num_steps=4, baseline="zero").scores
         tensor([[0.0000, 2.0000, 3.0000, 3.5000, 4.0000]])
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma)
+    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     counts = _counts(images, num_steps)
     scores = score_hidden(score_fn, "score_fn", images, _hidden_from(images, counts), max_rows)
     return Curve(_shares(images, counts), scores.float())
@@ -67,13 +71,14 @@ def deletion(
     num_steps: int = 16,
     baseline: Baseline = "blur",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> Curve:
     """Hide the patches of an image, the most important first (Petsiuk et al., "RISE", BMVC 2018).
 
     Args:
-        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, max_rows: As in [`insertion`]; step k
-            hides `round(k * patches / num_steps)` patches.
+        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, patch_size, max_rows: As in
+            [`insertion`]; step k hides `round(k * patches / num_steps)` patches.
 
     Returns:
         [`Curve`]: `shares` (num_steps + 1,) of patches hidden, from 0 to 1; `scores` (batch, num_steps + 1), float32
@@ -88,7 +93,7 @@ def deletion(
         >>> deletion(score, image, image[:, 0], num_steps=4, baseline="zero").scores
         tensor([[4.0000, 2.0000, 1.0000, 0.5000, 0.0000]])
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma)
+    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     counts = _counts(images, num_steps)
     scores = score_hidden(score_fn, "score_fn", images, _hidden_up_to(counts), max_rows)
     return Curve(_shares(images, counts), scores.float())
@@ -102,6 +107,7 @@ def insertion_minus_deletion(
     num_steps: int = 16,
     baseline: Baseline = "blur",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
     """The area under the insertion curve minus that under the deletion curve; their common ends are scored once.
@@ -109,7 +115,8 @@ def insertion_minus_deletion(
     A map that says nothing gets about 0, where either area alone also tells how sure the model is.
 
     Args:
-        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, max_rows: As in [`insertion`].
+        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, patch_size, max_rows: As in
+            [`insertion`].
 
     Returns:
         `torch.Tensor` of shape (batch,): float32, in the unit of the scores; higher for a better map.
@@ -124,6 +131,7 @@ def insertion_minus_deletion(
         num_steps=num_steps,
         baseline=baseline,
         blur_sigma=blur_sigma,
+        patch_size=patch_size,
         max_rows=max_rows,
     )
     return inserted.auc - deleted.auc
@@ -137,12 +145,14 @@ def insertion_and_deletion(
     num_steps: int = 16,
     baseline: Baseline = "blur",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> tuple[Curve, Curve]:
     """The curves of [`insertion`] and [`deletion`]; their common ends are scored once.
 
     Args:
-        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, max_rows: As in [`insertion`].
+        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, patch_size, max_rows: As in
+            [`insertion`].
 
     Returns:
         Two [`Curve`]: insertion's and deletion's.
@@ -150,7 +160,7 @@ def insertion_and_deletion(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma)
+    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     counts = _counts(images, num_steps)
     intervals = _hidden_from(images, counts) + _hidden_up_to(counts)
     inserted, deleted = score_hidden(score_fn, "score_fn", images, intervals, max_rows).float().chunk(2, dim=1)
@@ -164,6 +174,7 @@ def positive_perturbation(
     *,
     baseline: Baseline = "zero",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> Curve:
     """Whether the prediction stands while patches are hidden, the most important first.
@@ -175,7 +186,7 @@ def positive_perturbation(
     Args:
         predict_fn (`Callable`): From pixel values (M, channels, height, width) to the class (M,) of each row, such as
             `lambda rows: model(pixel_values=rows).logits.argmax(-1)`.
-        pixel_values, attribution, baseline, blur_sigma, max_rows: As in [`insertion`].
+        pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in [`insertion`].
 
     Returns:
         [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9 (their number is rounded); `scores` (batch, 9), 1 where
@@ -185,7 +196,7 @@ def positive_perturbation(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma)
+    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     return _standing(predict_fn, images, max_rows)
 
 
@@ -196,12 +207,14 @@ def negative_perturbation(
     *,
     baseline: Baseline = "zero",
     blur_sigma: float = 8.0,
+    patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> Curve:
     """Whether the prediction stands while patches are hidden, the least important first.
 
     Args:
-        predict_fn, pixel_values, attribution, baseline, blur_sigma, max_rows: As in [`positive_perturbation`].
+        predict_fn, pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in
+            [`positive_perturbation`].
 
     Returns:
         [`Curve`]: As [`positive_perturbation`]; `auc` is higher for a better map.
@@ -209,7 +222,7 @@ def negative_perturbation(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, most_important_first=False)
+    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size, most_important_first=False)
     return _standing(predict_fn, images, max_rows)
 
 
