@@ -108,9 +108,10 @@ def test_the_file_gives_back_every_figure(tmp_path):
     assert np.array_equal(after.values, values, equal_nan=True)
     assert (after.rows, after.metrics, after.methods) == (before.rows, before.metrics, before.methods)
     assert after.settings == before.settings
-    assert Evaluation.load(tmp_path).values.tolist() == Evaluation.load(str(tmp_path)).values.tolist()
-    assert repr(after).startswith("Evaluation(2 images, 3 rows; methods: ")
-    assert len(repr(after)) < 200
+    assert np.array_equal(Evaluation.load(tmp_path).values, values, equal_nan=True)  # its folder will do
+    assert repr(after) == (
+        "Evaluation(2 images, 3 rows; methods: contribution, rollout, gmar-l1; metrics: metric_0, metric_1)"
+    )
     assert {name: curve.tolist() for name, curve in after.curves.items()} == {
         name: curve.tolist() for name, curve in before.curves.items()
     }

@@ -191,8 +191,8 @@ class Evaluation:
             )
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ArtifactError(
-                f"{os.fspath(path)!r} must be the figures of an evaluation ({ROWS}, or the folder with it); it cannot be "
-                f"used ({error}). Check the path, or make it again with `gmar-hf evaluate`."
+                f"{os.fspath(path)!r} must be the figures of an evaluation ({ROWS}, or the folder with it); it "
+                f"cannot be used ({error}). Check the path, or make it again with `gmar-hf evaluate`."
             ) from error
 
     def _place(self, what: str, name: str) -> int:

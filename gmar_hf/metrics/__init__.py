@@ -42,10 +42,10 @@ HIGHER_IS_BETTER: dict[str, bool | None] = {
     "head_ablation": True,
     "randomization_check": False,
 }
-"""Whether higher is better for a map (for the scores of heads: `head_ablation`), by metric; None where neither end is.
+"""Whether higher is better, by metric; None where neither end is.
 
-Of `class_sensitivity`, `head_ablation` and `randomization_check` it is the correlation that is meant; "energy_on_other"
-is the second part of `class_sensitivity`.
+Of `class_sensitivity`, `head_ablation` (for scores of heads) and `randomization_check` the correlation is meant;
+"energy_on_other" is the second part of `class_sensitivity`.
 """
 
 __all__ = [
