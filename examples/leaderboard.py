@@ -212,11 +212,12 @@ def ratios(found: dict[str, Evaluation], heads: dict[str, dict[str, list[float]]
             rows.append([title, *(figure(summary) for summary in summaries.values())])
 
     blur, energy = DIFFERENCE[0], "energy_pointing_game"
-    line(
-        "contribution to rollout, blur",
-        ("contribution", "rollout"),
-        lambda s: f"{mean(s, 'contribution', blur) / mean(s, 'rollout', blur):.2f}",
-    )
+    for one in ("contribution", "partition-contribution", "integrated-gradients"):
+        line(
+            f"{one} to rollout, blur",
+            (one, "rollout"),
+            lambda s, one=one: f"{mean(s, one, blur) / mean(s, 'rollout', blur):.2f}",
+        )
     line(
         "contribution to integrated gradients, mean of the baselines",
         ("contribution", "integrated-gradients"),

@@ -2,10 +2,12 @@
 
 import csv
 import functools
+import itertools
 import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +303,43 @@ def test_two_processes_find_the_same(vit, tmp_path):
     assert two.values == pytest.approx(one.values, abs=1e-5, nan_ok=True)
 
 
+def test_a_killed_evaluation_goes_on_with_more_processes(vit, tmp_path):
+    """`kill -9`, twice."""
+    model, image_processor = vit
+    arguments = ["-m", "gmar_hf", "evaluate", "--demo", "vit", "--limit", "40", "--methods", "rollout,random"]
+    arguments += [
+        "--metrics",
+        "insertion_minus_deletion,pointing_game",
+        "--batch-size",
+        "2",
+        "--out",
+        tmp_path / "out",
+    ]
+    checkpoints = tmp_path / "out" / "checkpoints"
+    for least in (2, 5):
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 240
+        while len(list(checkpoints.glob("batch-*.safetensors"))) < least:
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    assert 5 <= len(list(checkpoints.glob("batch-*.safetensors"))) < 20  # it was killed before its end
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Going on: \d+ of 40 images are done", done.stdout + done.stderr)
+    found = Evaluation.load(tmp_path / "out")
+    whole = evaluate(
+        model, demo.scenes(40), image_processor, methods=["rollout", "random"],
+        metrics=["insertion_minus_deletion", "pointing_game"], batch_size=2,
+    )  # fmt: skip
+    assert [(row.image, row.target) for row in found.rows] == [(row.image, row.target) for row in whole.rows]
+    assert found.values == pytest.approx(whole.values, abs=1e-5, nan_ok=True)
+    assert not checkpoints.exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -341,6 +380,18 @@ def test_a_method_that_gives_no_maps_is_named(vit, maps, got):
     method = MapMethod("mine", lambda model, pixel_values, target: maps)
     with pytest.raises(ArgumentError, match=rf'`methods` must give finite maps .*"mine" gave {got}'):
         evaluate(model, SCENES[:2], image_processor, methods=[method], metrics=["sparseness"])
+
+
+def test_milliseconds_are_for_one_class_of_one_image(vit, monkeypatch):
+    """By a clock that is a second on whenever it is looked at."""
+    model, image_processor = vit
+    seconds = itertools.count()
+    monkeypatch.setattr("gmar_hf.evaluation.measuring.time.perf_counter", lambda: float(next(seconds)))
+    settings = dict(methods=["edges", "random"], batch_size=4)
+    found = evaluate(model, SCENES[:4], image_processor, metrics=["sparseness"], **settings)
+    assert [method["milliseconds"] for method in found.methods] == [250.0, 250.0]
+    found = evaluate(model, SCENES[:4], image_processor, metrics=["class_sensitivity"], **settings)
+    assert [method["milliseconds"] for method in found.methods] == [125.0, 125.0]  # two classes of each image
 
 
 def test_black_is_the_processors(vit):

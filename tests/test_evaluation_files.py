@@ -67,13 +67,14 @@ def test_csv_has_every_single_figure(tmp_path):
 
 
 def test_a_spreadsheet_runs_nothing(tmp_path):
-    for beginning in ("=", "+", "-", "@", "\t", "\r"):
+    full_width = [chr(ord(letter) + 0xFEE0) for letter in "=+-@"]
+    for beginning in ("=", "+", "-", "@", "\t", "\r", "\n", " =", *full_width):
         evaluation = made(2, label=beginning + 'HYPERLINK("http://x")', image=beginning + 'image {}, "quoted"\n')
         evaluation.values[0, 0, 0] = -0.125
         write_results(evaluation, tmp_path)
         rows = read_csv(tmp_path / "images.csv")
         assert rows[0]["label"] == f'\'{beginning}HYPERLINK("http://x")'
-        assert {row["image"][:2] for row in rows} == {"'" + beginning}
+        assert {row["image"][: 1 + len(beginning)] for row in rows} == {"'" + beginning}
         assert rows[0]["insertion"] == "-0.125"  # a number stays one
     unknown = made(1, rows=[Row("a", 0, "cat", 0.5, None, 0)], values=np.ones((1, len(METHODS), len(METRICS))))
     write_results(unknown, tmp_path)

@@ -131,6 +131,29 @@ def test_grad_cam_by_hand(make, norm):
     assert theirs.max() > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "forwards", "backwards"),
+    [("integrated-gradients", 32, 32), ("occlusion", 17, 0), ("input-x-gradient", 1, 1), ("grad-cam", 1, 1)],
+)
+def test_costs_count_images_through_the_model(name, forwards, backwards):
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=8)
+    rows = {"forwards": 0, "backwards": 0}
+
+    def count(module, args, output):
+        rows["forwards"] += len(output.logits)
+        if output.logits.requires_grad:
+            output.logits.register_hook(lambda gradient: rows.update(backwards=rows["backwards"] + len(gradient)))
+
+    hook = model.register_forward_hook(count)
+    draw(name, model, images, [0] * 8)
+    hook.remove()
+    more = (2, 1) if name == "grad-cam" else (0, 0)  # where to tap is found out on one image of a batch
+    assert (rows["forwards"], rows["backwards"]) == (8 * forwards + more[0], 8 * backwards + more[1])
+    assert MAP_METHODS[name].forwards(16) == forwards + backwards
+    assert MAP_METHODS[name].baseline == {"input-x-gradient": "zero", "grad-cam": None}.get(name, "blur")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_pixels_beyond_the_last_whole_patch_have_no_part(name):
     model = zoo.MODELS["dinov2_registers"]()  # its convolution drops them

@@ -12,7 +12,8 @@ from ..files import replacing
 from .folder import RESULTS
 from .results import REFERENCES, Evaluation
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a text that begins so
+# A spreadsheet would run a text that begins so, some also after blanks or with full-width signs.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _FIGURES = ("mean", "low", "high")
 
 
@@ -102,5 +103,5 @@ def _cell(value: Any) -> Any:
         ("'=1+2", -1.5, '')
     """
     if isinstance(value, str):
-        return "'" + value if value.startswith(_FORMULA) else value
+        return "'" + value if value.lstrip(" ").startswith(_FORMULA) else value
     return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
