@@ -80,6 +80,8 @@ def check_images(pixel_values: torch.Tensor) -> None:
 
 
 def _broadcast(baseline: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    if not baseline.isfinite().all():
+        raise ArgumentError("`baseline` must hold finite pixel values; got NaN or infinity.")
     try:
         return baseline.detach().to(images).broadcast_to(images.shape).clone()
     except RuntimeError as error:

@@ -18,6 +18,7 @@ from .capture import class_name, unsupported, unwrapped
 from .data import MapData, StreamData
 from .errors import ArgumentError, ArgumentTypeError
 from .forward import setting
+from .seeds import check_seed
 
 _NAMED = 5  # files, of those that cannot be read
 
@@ -42,7 +43,7 @@ class Plan:
         if self.limit is not None:
             _check_whole("limit", self.limit, 1)
         if self.shuffle_seed is not None:
-            _check_whole("shuffle_seed", self.shuffle_seed, 0)
+            check_seed("shuffle_seed", self.shuffle_seed)
         if self.target not in ("predicted", "label"):
             raise ArgumentError(f'`target` must be "predicted" or "label"; got {self.target!r}.')
         _check_share("max_unreadable", self.max_unreadable)

@@ -13,6 +13,7 @@ from .masking import PATTERNS
 from .methods import LayerView, get_method
 from .patches import Grid, to_grid
 from .report import HeadImportanceReport
+from .seeds import check_seed
 from .shared_weights import shared_weights
 from .trace import HeadGradient, Start, Trace
 
@@ -59,9 +60,9 @@ class Request:
             )
 
     def _check_masks(self) -> None:
-        for name, value in (("num_masks", self.num_masks), ("seed", self.seed)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ArgumentError(f"`{name}` must be a whole number of 0 or more; got {value!r}.")
+        if not isinstance(self.num_masks, int) or isinstance(self.num_masks, bool) or self.num_masks < 0:
+            raise ArgumentError(f"`num_masks` must be a whole number of 0 or more; got {self.num_masks!r}.")
+        check_seed("seed", self.seed)
         if self.mask_pattern not in PATTERNS:
             raise ArgumentError(f'`mask_pattern` must be "pairs" or "partition"; got {self.mask_pattern!r}.')
         if self.mask_pattern == "pairs" and self.num_masks % 2:

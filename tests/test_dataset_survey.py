@@ -582,7 +582,7 @@ class TestBadInput:
             (dict(num_workers=-1), "`num_workers` must be a whole number of 0 or more; got -1."),
             (dict(save_every=True), "`save_every` must be a whole number of 1 or more; got True."),
             (dict(limit=0), "`limit` must be a whole number of 1 or more; got 0."),
-            (dict(shuffle_seed=-1), "`shuffle_seed` must be a whole number of 0 or more; got -1."),
+            (dict(shuffle_seed=-1), "`shuffle_seed` must be a whole number in [0, 2**63 - 1]; got -1."),
             (dict(target="best"), '`target` must be "predicted" or "label"; got \'best\'.'),
             (dict(max_unreadable=2), "`max_unreadable` must be a share in [0, 1]; got 2."),
             (dict(max_unreadable=None), "`max_unreadable` must be a share in [0, 1]; got None."),

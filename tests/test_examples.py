@@ -75,16 +75,17 @@ def test_tables_are_of_the_scenes_ranked_first():
 def test_ratios_by_hand():
     values = {
         "contribution": 0.6, "masked-contribution": 0.66, "rollout": 0.4, "gmar-l1": 0.3, "legrad": 0.5,
-        "grad-cam": 0.55, "integrated-gradients": 0.75,
+        "grad-cam": 0.55, "integrated-gradients": 0.8,
     }  # fmt: skip
     found = leaderboard.side_by_side([figures(name, [value] * 4) for name, value in values.items()])
     lines = leaderboard.ratios({"vit": found}, {"vit": {"contribution, signed": [0.95, 0.9]}})
     assert lines[2:] == [
         "| contribution to rollout, blur | 1.50 |",
-        "| contribution to integrated gradients, mean of the baselines | 0.800 |",
+        "| integrated-gradients to rollout, blur | 2.00 |",
+        "| contribution to integrated gradients, mean of the baselines | 0.750 |",
         "| contribution minus legrad: blur / zero / other | +0.10 / +0.10 / +0.10 |",
         "| contribution minus grad-cam: blur / zero / other | +0.05 / +0.05 / +0.05 |",
-        "| masked-contribution to integrated gradients: blur / zero / other | 0.880 / 0.880 / 0.880 |",
+        "| masked-contribution to integrated gradients: blur / zero / other | 0.825 / 0.825 / 0.825 |",
         "| energy on target, contribution to GMAR L1 | 2.00 |",
         "| class correlation of contribution | 0.60 |",
         "| heads, Spearman: contribution, signed | 0.950 / 0.900 |",

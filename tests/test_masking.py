@@ -190,7 +190,8 @@ def test_the_model_is_as_it_was():
         ),
         (dict(num_masks=-2), "`num_masks` must be a whole number of 0 or more; got -2."),
         (dict(num_masks=2.0), "`num_masks` must be a whole number of 0 or more; got 2.0."),
-        (dict(num_masks=2, seed=None), "`seed` must be a whole number of 0 or more; got None."),
+        (dict(num_masks=2, seed=None), "`seed` must be a whole number in [0, 2**63 - 1]; got None."),
+        (dict(num_masks=2, seed=2**70), f"`seed` must be a whole number in [0, 2**63 - 1]; got {2**70}."),
         (
             dict(num_masks=2, method="gmar"),
             '`num_masks` must come with method "contribution", whose maps are averaged over masked images; got method '
@@ -211,7 +212,9 @@ def test_bad_values(kwargs, message):
 
 def test_a_tensor_of_another_shape():
     model = zoo.vit()
-    with pytest.raises(ArgumentError, match=r"must broadcast to the images' shape \(1, 3, 32, 32\); got \(5,\)"):
+    with pytest.raises(
+        ArgumentError, match=r"`mask_baseline` must broadcast to the images' shape \(1, 3, 32, 32\); got \(5,\)"
+    ):
         gmar_hf.explain(
             model, zoo.pixel_values(model, batch=1), method="contribution", num_masks=2, mask_baseline=torch.zeros(5)
         )

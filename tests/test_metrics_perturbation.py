@@ -116,8 +116,21 @@ class TestByHand:
         # Five whole tenths and half of the next, of eight.
         torch.testing.assert_close(curve.auc, torch.tensor([5.5 / 8]))
 
+    def test_scores_count_as_they_are(self):
+        """Of positive and negative perturbation: of a float there is no sense in whether it stands."""
+        for metric, order in (
+            (metrics.positive_perturbation, [8, 2, 1, 4]),
+            (metrics.negative_perturbation, [4, 1, 2, 8]),
+        ):
+            left = [15 - sum(order[: round(tenth * 4 / 10)]) for tenth in range(1, 10)]
+            assert metric(patch_sum, QUARTERS, ORDER_8_2_1_4).scores.tolist() == [left]
+            first = metric(lambda rows: patch_sum(rows) > 5, QUARTERS, ORDER_8_2_1_4)
+            assert first.scores.tolist() == [[float(score > 5) for score in left]]
+            never = metric(lambda rows: patch_sum(rows) > 50, QUARTERS, ORDER_8_2_1_4)
+            assert never.scores.tolist() == [[0.0] * 9]  # of ints it would stand at 0
+
     def test_a_prediction_that_never_moves(self):
-        curve = metrics.positive_perturbation(lambda rows: rows.new_zeros(len(rows)), QUARTERS, ORDER_8_2_1_4)
+        curve = metrics.positive_perturbation(lambda rows: rows.new_zeros(len(rows)).long(), QUARTERS, ORDER_8_2_1_4)
         torch.testing.assert_close(curve.auc, torch.tensor([1.0]))
 
     def test_oblong_patches(self):
@@ -364,8 +377,21 @@ class TestErrors:
         with pytest.raises(ArgumentError, match=message):
             metrics.insertion(score, QUARTERS, ORDER_8_2_1_4)
 
+    @pytest.mark.parametrize(
+        "metric", [metrics.insertion, metrics.positive_perturbation, metrics.saco, metrics.average_drop]
+    )
+    def test_no_function_and_no_real_numbers(self, metric):
+        with pytest.raises(ArgumentTypeError, match=r"`score_fn` must be a function from pixel values .*; got str"):
+            metric("score", QUARTERS, ORDER_8_2_1_4, **({"num_groups": 2} if metric is metrics.saco else {}))
+        with pytest.raises(ArgumentTypeError, match=r"`attribution` must be a tensor of real numbers .*got complex"):
+            metric(patch_sum, QUARTERS, ORDER_8_2_1_4 + 0j)
+
+    def test_baselines_that_are_no_numbers(self):
+        with pytest.raises(ArgumentError, match="`baseline` must hold finite pixel values; got NaN or infinity"):
+            metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, baseline=torch.tensor(torch.nan))
+
     def test_predictions_of_another_shape(self):
-        with pytest.raises(ArgumentError, match="`predict_fn` must turn"):
+        with pytest.raises(ArgumentError, match="`score_fn` must turn"):
             metrics.positive_perturbation(lambda rows: rows.sum(), QUARTERS, ORDER_8_2_1_4)
 
     def test_scores_that_are_no_numbers(self):

@@ -222,6 +222,15 @@ class TestCorrelation:
         expected = torch.tensor([[1, 1], [-1, -1], [0.6, 4 / 20**0.5], [nan, -1], [1, 1]])
         torch.testing.assert_close(found, expected, equal_nan=True)
 
+    def test_scipy(self):
+        stats = pytest.importorskip("scipy.stats")
+        maps = list(torch.randint(0, 9, (6, 3, 4, 5), generator=torch.Generator().manual_seed(0)).float())
+        found = randomization_check(zoo.vit(), Watching(maps)).correlation
+        for stage, changed in zip(found, maps[1:], strict=False):
+            for image in range(3):
+                theirs = stats.spearmanr(maps[0][image].flatten(), changed[image].flatten()).statistic
+                assert stage[image].item() == pytest.approx(theirs, abs=1e-6)
+
     def test_contributions_of_the_demo_model_forget(self):
         model, image_processor = gmar_hf.demo.load("vit")
         scenes = gmar_hf.demo.scenes(8)
@@ -237,6 +246,10 @@ class TestCorrelation:
 
 
 class TestErrors:
+    def test_seeds_that_are_none(self):
+        with pytest.raises(ArgumentError, match="`seed` must be a whole number"):
+            randomization_check(zoo.vit(), Watching([]), seed="a")
+
     def test_no_function(self):
         with pytest.raises(
             ArgumentTypeError, match="`explain_fn` must be a function from a model to maps; got Tensor"

@@ -20,7 +20,8 @@ from ..patches import pair
 from ..processes import joined, together
 from ..survey_settings import Plan, describe_model
 from .folder import CHECKPOINTS, open_folder
-from .maps import DEFAULT_METHODS, MapMethod, find_map_methods
+from .map_method import MapMethod
+from .maps import DEFAULT_METHODS, find_map_methods
 from .measures import BASELINES, choose_metrics
 from .measuring import Questions
 from .results import Evaluation

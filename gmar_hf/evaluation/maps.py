@@ -1,64 +1,21 @@
-"""The maps that can be measured side by side: a method is a name and a function in the one registry."""
+"""The registry of the maps that can be measured side by side, to which everybody can add."""
 
 import importlib
 import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import nn
-
-from ..engine import explain
 from ..errors import ArgumentError
 from ..labels import did_you_mean
-from ..legrad import legrad
-from . import controls, library_maps
+from .built_in_maps import BUILT_IN
+from .map_method import MapFunction, MapMethod
 
-MapFunction = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a model, pixel values (rows, channels, height, width) and classes (rows,) to maps (rows, grid rows, grid
-columns)."""
+MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
+"""By name, in the order of the tables."""
 
-
-@dataclass(frozen=True)
-class MapMethod:
-    """A way to a map.
-
-    Args:
-        name (`str`): As in tables and on the command line: lower case letters, digits and hyphens.
-        draw (`Callable`): From a model, pixel values (rows, channels, height, width) and classes (rows,) to maps
-            (rows, grid rows, grid columns), finite, on any device.
-        cost (`float` or `Callable[[int], float]`, *optional*): For one class of one image, in forwards, a backward
-            counting as one; or from the number of patches. None if it is not known.
-        baseline (`str`, *optional*): What it fills hidden pixels with, if it does: tables mark its figures under the
-            same baseline.
-        needs (`tuple[str, ...]`): Packages of the optional extra `compare` that it imports.
-        about (`str`): In a few words, what it shows.
-    """
-
-    name: str
-    draw: MapFunction
-    cost: float | Callable[[int], float] | None = None
-    baseline: str | None = None
-    needs: tuple[str, ...] = ()
-    about: str = ""
-
-    def forwards(self, num_patches: int) -> float | None:
-        """The cost on images of so many patches."""
-        return float(self.cost(num_patches)) if callable(self.cost) else self.cost
-
-
-def explained(**options: Any) -> MapFunction:
-    """A map of [`explain`] with these options."""
-
-    def draw(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        attribution = explain(model, pixel_values, target, **options).attribution
-        assert attribution is not None
-        return attribution
-
-    return draw
+DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if not method.needs and method.name != "gmar-uniform")
+"""Those that need no other package; "gmar-uniform" is rollout."""
 
 
 def register_map_method(
@@ -156,104 +113,3 @@ def _find(name: str) -> MapMethod:
 
 def _first_line(draw: MapFunction) -> str:
     return (inspect.getdoc(draw) or "").partition("\n")[0] if inspect.isroutine(draw) else ""
-
-
-BUILT_IN = (
-    MapMethod(
-        "contribution",
-        explained(method="contribution"),
-        2,
-        about="what attention to a patch adds to the class's logit or takes from it, to first order; signed",
-    ),
-    MapMethod(
-        "masked-contribution",
-        explained(method="contribution", num_masks=4, mask_baseline="blur"),
-        9,  # four passes, and the whole image's logits
-        baseline="blur",
-        about="contributions averaged over four images of which a random half is blurred, in opposite pairs; signed",
-    ),
-    MapMethod(
-        "partition-contribution",
-        explained(method="contribution", num_masks=4, mask_baseline="blur", mask_pattern="partition"),
-        9,
-        baseline="blur",
-        about="contributions averaged over four images, another quarter of the patches blurred in each; signed",
-    ),
-    MapMethod(
-        "gradient-rollout",
-        explained(method="gradient-rollout"),
-        2,
-        about="attention times its gradient, positive parts, rolled out through the layers (Chefer et al. 2021)",
-    ),
-    MapMethod(
-        "gmar-l1",
-        explained(method="gmar", norm="l1"),
-        2,
-        about="rollout of heads weighted by the L1 norm of their attention's gradient (Jo et al. 2025)",
-    ),
-    MapMethod("gmar-l2", explained(method="gmar", norm="l2"), 2, about="the same with the L2 norm"),
-    MapMethod(
-        "rollout",
-        explained(method="rollout"),
-        1,
-        about="attention, heads averaged, rolled out through the layers (Abnar and Zuidema 2020); no class in it",
-    ),
-    MapMethod(
-        "attention",
-        explained(method="attention"),
-        1,
-        about="the last layer's attention, heads averaged; no class in it",
-    ),
-    MapMethod(
-        "legrad",
-        legrad,
-        2,
-        about="positive gradients of every layer's attention (Bousselham et al. 2024)",
-    ),
-    MapMethod(
-        "integrated-gradients",
-        library_maps.integrated_gradients,
-        64,
-        baseline="blur",
-        needs=("captum",),
-        about="pixels' gradients along 32 images from the blurred one to the image (captum); signed",
-    ),
-    MapMethod(
-        "occlusion",
-        library_maps.occlusion,
-        lambda patches: patches + 1,
-        baseline="blur",
-        needs=("captum",),
-        about="what the logit loses when one patch is blurred (captum); signed",
-    ),
-    MapMethod(
-        "input-x-gradient",
-        library_maps.input_x_gradient,
-        2,
-        baseline="zero",
-        needs=("captum",),
-        about="pixel values times the logit's gradient (captum); signed",
-    ),
-    MapMethod(
-        "grad-cam",
-        library_maps.grad_cam,
-        2,
-        needs=("torchcam",),
-        about="the last layer's features weighted by their mean gradient, positive part (torch-cam)",
-    ),
-    MapMethod(
-        "gmar-shuffled",
-        controls.shuffled_weights,
-        3,
-        about="control: GMAR with each layer's weights dealt out to other heads",
-    ),
-    MapMethod("gmar-uniform", controls.uniform_weights, 1, about="control: GMAR with equal weights, which is rollout"),
-    MapMethod("edges", controls.edges, 0, about="control: where the image has edges; knows no model"),
-    MapMethod("centre-blob", controls.centre_blob, 0, about="control: a blob in the middle; knows no image"),
-    MapMethod("random", controls.random, 0, about="control: noise"),
-)
-MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
-"""By name, in the order of the tables."""
-
-DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if not method.needs and method.name != "gmar-uniform")
-"""Those that need no other package; "gmar-uniform" is rollout."""

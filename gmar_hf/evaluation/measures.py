@@ -54,9 +54,11 @@ class Subject:
         return {"patch_size": self.patch_size, "max_rows": self.max_rows}
 
     def score(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Of each row's class, as [`score_function`] makes them."""
         return metrics.score_function(self.model, self.target, self.function)(pixel_values)  # type: ignore[arg-type]
 
     def predict(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The class that the model ranks first, of each row."""
         with torch.no_grad(), frozen(self.model):
             return self.model(pixel_values=pixel_values).logits.argmax(dim=-1)
 

@@ -14,7 +14,7 @@ from ..borrow import frozen
 from ..capture import unwrapped
 from ..errors import ArgumentError
 from ..forward import checked_pixels
-from .maps import MapMethod
+from .map_method import MapMethod
 from .measured import Measured
 from .measures import Subject, measure
 from .results import Metric, Row

@@ -15,7 +15,7 @@ from ..forward import checked_pixels
 from ..patches import pair
 from ..placement import heatmap, image_box
 from ..plotting import overlay
-from .maps import MapMethod
+from .map_method import MapMethod
 from .page import Picture
 from .patching import patch_grid, patch_size
 from .results import Evaluation, Row

@@ -18,9 +18,10 @@ from ..errors import ArgumentError
 from ..survey_progress import progress
 from ..survey_settings import Plan, identity
 from ..weight_sample import weight_sample
+from .built_in_maps import BUILT_IN
 from .files import write_results
 from .folder import batch_file
-from .maps import BUILT_IN, MapMethod
+from .map_method import MapMethod
 from .measured import TALLIES, Measured, joined_curves
 from .measuring import Questions, measure_batch
 from .page import write_page

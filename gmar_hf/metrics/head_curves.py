@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError
+from ..seeds import check_seed
 from .ablation import AblatedModel, ClassTarget, ablated, checked_scores, chosen_classes
 from .curve import Curve
 from .hiding import check_count
@@ -95,6 +96,7 @@ def random_ablation_curve(
     """
     _check_curve(function, num_steps, max_rows)
     check_count("num_orders", num_orders)
+    check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     with ablated(model, pixel_values, ablation, model_kwargs) as found:
         shape = (len(found.logits), found.num_layers, found.num_heads)

@@ -92,9 +92,10 @@ def checked_map(
         ArgumentTypeError: If it is no tensor.
     """
     check_images(pixel_values)
-    if not isinstance(attribution, torch.Tensor):
+    if not isinstance(attribution, torch.Tensor) or attribution.is_complex():
+        got = "complex numbers" if isinstance(attribution, torch.Tensor) else type(attribution).__name__
         raise ArgumentTypeError(
-            f"`attribution` must be a tensor (batch, rows, cols); got {type(attribution).__name__}. "
+            f"`attribution` must be a tensor of real numbers (batch, rows, cols); got {got}. "
             "Pass `gmar_hf.explain(...).attribution`."
         )
     batch, _, height, width = pixel_values.shape

@@ -166,9 +166,10 @@ def checked_maps(name: str, maps: torch.Tensor) -> torch.Tensor:
         ArgumentError: If there are none, or they are not finite.
         ArgumentTypeError: If they are no tensor.
     """
-    if not isinstance(maps, torch.Tensor):
+    if not isinstance(maps, torch.Tensor) or maps.is_complex():
+        got = "complex numbers" if isinstance(maps, torch.Tensor) else type(maps).__name__
         raise ArgumentTypeError(
-            f"`{name}` must be a tensor (batch, rows, cols); got {type(maps).__name__}. "
+            f"`{name}` must be a tensor of real numbers (batch, rows, cols); got {got}. "
             "Pass `gmar_hf.explain(...).attribution`."
         )
     if maps.ndim != 3 or maps.numel() == 0:

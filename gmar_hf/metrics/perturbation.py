@@ -4,17 +4,12 @@ Patches go as whole, equal values row by row. The pixels that hidden patches sho
 ranking of maps, and a map that was made with a baseline shines under it: measure under several.
 """
 
-from collections.abc import Callable
-
 import torch
 
 from ..baselines import Baseline
 from .curve import Curve
 from .hiding import Images, Interval, PatchSize, check_count, rank_patches, score_hidden
 from .scores import ScoreFunction
-
-PredictFunction = Callable[[torch.Tensor], torch.Tensor]
-"""Turns pixel values (M, channels, height, width) into the class (M,) that the model ranks first."""
 
 
 def insertion(
@@ -168,7 +163,7 @@ def insertion_and_deletion(
 
 
 def positive_perturbation(
-    predict_fn: PredictFunction,
+    score_fn: ScoreFunction,
     pixel_values: torch.Tensor,
     attribution: torch.Tensor,
     *,
@@ -184,24 +179,25 @@ def positive_perturbation(
     (channels, 1, 1), while "zero" is the grey of the normalisation's mean.
 
     Args:
-        predict_fn (`Callable`): From pixel values (M, channels, height, width) to the class (M,) of each row, such as
-            `lambda rows: model(pixel_values=rows).logits.argmax(-1)`.
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to the class (M,) of each row as ints,
+            such as `lambda rows: model(pixel_values=rows).logits.argmax(-1)`: whether it stands is what counts. Or to
+            a score (M,) as floats or bools, such as whether the label is ranked first: they count as they are.
         pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in [`insertion`].
 
     Returns:
-        [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9 (their number is rounded); `scores` (batch, 9), 1 where
-            the class is still that of the whole image and 0 elsewhere; `auc` (batch,) in [0, 1], lower for a better
-            map.
+        [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9 (their number is rounded); `scores` (batch, 9), of
+            classes 1 where it is still that of the whole image and 0 elsewhere; `auc` (batch,), in [0, 1] of classes,
+            lower for a better map.
 
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
-    return _standing(predict_fn, images, max_rows)
+    return _standing(score_fn, images, max_rows)
 
 
 def negative_perturbation(
-    predict_fn: PredictFunction,
+    score_fn: ScoreFunction,
     pixel_values: torch.Tensor,
     attribution: torch.Tensor,
     *,
@@ -213,7 +209,7 @@ def negative_perturbation(
     """Whether the prediction stands while patches are hidden, the least important first.
 
     Args:
-        predict_fn, pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in
+        score_fn, pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in
             [`positive_perturbation`].
 
     Returns:
@@ -223,7 +219,7 @@ def negative_perturbation(
         ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size, most_important_first=False)
-    return _standing(predict_fn, images, max_rows)
+    return _standing(score_fn, images, max_rows)
 
 
 def _counts(images: Images, num_steps: int) -> list[int]:
@@ -246,9 +242,10 @@ def _hidden_up_to(counts: list[int]) -> list[Interval]:
     return [(0, count) for count in counts]
 
 
-def _standing(predict_fn: PredictFunction, images: Images, max_rows: int) -> Curve:
+def _standing(score_fn: ScoreFunction, images: Images, max_rows: int) -> Curve:
     tenths = range(1, 10)
     counts = [0, *(round(tenth * images.num_patches / 10) for tenth in tenths)]
-    classes = score_hidden(predict_fn, "predict_fn", images, _hidden_up_to(counts), max_rows)
-    shares = torch.tensor(tenths, device=classes.device) / 10
-    return Curve(shares, (classes[:, 1:] == classes[:, :1]).float())
+    scores = score_hidden(score_fn, "score_fn", images, _hidden_up_to(counts), max_rows)
+    if not scores.is_floating_point() and scores.dtype != torch.bool:
+        scores = scores == scores[:, :1]
+    return Curve(torch.tensor(tenths, device=scores.device) / 10, scores[:, 1:].float())

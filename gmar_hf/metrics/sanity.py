@@ -13,6 +13,7 @@ from ..capture import class_name, unwrapped
 from ..errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from ..forward import check_model
 from ..layers import encoder_layers
+from ..seeds import check_seed
 from .correlation import pearson, spearman
 from .localization import checked_maps, energy_pointing_game
 
@@ -121,6 +122,7 @@ def randomization_check(model: nn.Module, explain_fn: ExplainFunction, *, seed: 
         raise ArgumentTypeError(
             f"`explain_fn` must be a function from a model to maps; got {type(explain_fn).__name__}."
         )
+    check_seed("seed", seed)
     changing = _plain_copy(model)
     weights = changing.state_dict()  # the model's own memory
     new_weights = _new_weights(changing, seed)

@@ -91,8 +91,14 @@ def score_rows(function: ScoreFunction, name: str, rows: torch.Tensor) -> torch.
 
     Raises:
         ArgumentError: If there is not one number a row.
+        ArgumentTypeError: If it is no function.
         NonFiniteError: If one is NaN or infinite.
     """
+    if not callable(function):
+        raise ArgumentTypeError(
+            f"`{name}` must be a function from pixel values to one number a row; got {type(function).__name__}. "
+            "Make one with `gmar_hf.metrics.score_function`."
+        )
     with torch.no_grad():
         scores = function(rows)
     if not isinstance(scores, torch.Tensor) or scores.shape != rows.shape[:1]:
@@ -102,7 +108,9 @@ def score_rows(function: ScoreFunction, name: str, rows: torch.Tensor) -> torch.
             f"got {got}. Make one with `gmar_hf.metrics.score_function`."
         )
     if not scores.isfinite().all():
-        raise NonFiniteError(f"`{name}` must give finite numbers; got NaN or infinity. Check the model's weights.")
+        raise NonFiniteError(
+            f"`{name}` must give finite numbers; got NaN or infinity. Check the model's weights, and the baseline."
+        )
     return scores.detach().to(rows.device)
 
 
