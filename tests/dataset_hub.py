@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote
+
+import loopback
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,7 +19,7 @@ class Refusal(Exception):
 def serving(repos, gated=(), private=()):
     """Serve `{id: {path: bytes}}`, every one with the branch "main"; gives the address."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -90,25 +90,8 @@ def serving(repos, gated=(), private=()):
             start, stop = int(part[1]), min(int(part[2] or len(content)) + 1, len(content))
             self.send(206, content[start:stop], Content_Range=f"bytes {start}-{stop - 1}/{len(content)}", **headers)
 
-        def send(self, status, body, **headers):
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with loopback.serving(Handler) as address:
+        yield address
 
 
 def etag(content):

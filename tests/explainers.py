@@ -1,9 +1,8 @@
 """Pipelines around the zoo's models, pictures for them, and a model whose contributions are known beforehand."""
 
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import loopback
 import numpy as np
 import torch
 import zoo
@@ -78,23 +77,10 @@ def marked(size, box, mode="RGB"):
 def serving(files):
     """Serve `{path: (status, content type, bytes)}` on this machine; gives the address without a slash."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.QuietHandler):
         def do_GET(self):
             status, kind, body = files.get(self.path, (404, "text/plain", b"no such file"))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send(status, body, Content_Type=kind)
 
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with loopback.serving(Handler) as address:
+        yield address

@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote
 
 import huggingface_hub
+import loopback
 import pytest
 from hub_routes import OWNER, ROUTES, TOKENS, Refusal
 from huggingface_hub import constants, file_download
@@ -125,7 +125,7 @@ class Hub:
         return Fault("")
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(loopback.QuietHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # would hold an answer back for 40 ms, until its headers are acknowledged
     hub: Hub
@@ -232,9 +232,6 @@ class Handler(BaseHTTPRequestHandler):
                 length = blob.size - start
                 self.connection.sendfile(file, start, length // 2 if self.fault.cut else length)
 
-    def log_message(self, *args):
-        pass
-
 
 @contextmanager
 def serving(large_files=("*.safetensors",)) -> Iterator[Hub]:
@@ -242,15 +239,8 @@ def serving(large_files=("*.safetensors",)) -> Iterator[Hub]:
     with tempfile.TemporaryDirectory() as folder:
         hub = Hub(folder, large_files)
         handler = type("HubHandler", (Handler,), {"hub": hub})
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-            thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
-            thread.start()
-            try:
-                yield hub
-            finally:
-                server.shutdown()
-                thread.join()
+        with loopback.serving(handler) as hub.url:
+            yield hub
     assert hub.errors == []
 
 

@@ -1,6 +1,5 @@
 """`gmar-hf explain`: what it writes, what it prints, and how it ends."""
 
-import functools
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import commands
 import pytest
 import torch
 import zoo
@@ -28,11 +26,6 @@ from gmar_hf.cli import explaining
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return functools.partial(commands.run, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """`gmar-hf check`: what it finds out about a model, and its verdict."""
 
-import functools
 import json
 from pathlib import Path
 
-import commands
 import pytest
 import torch
 import zoo
@@ -12,11 +10,6 @@ from commands import save_model
 
 from gmar_hf import parity
 from gmar_hf.cli import checking
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return functools.partial(commands.run, monkeypatch, capsys)
 
 
 def check(run, folder):

@@ -1,11 +1,9 @@
 """`gmar-hf compare`: what it prints of two reports, and how it ends."""
 
-import functools
 import json
 import os
 from pathlib import Path
 
-import commands
 import hub_server
 import pytest
 import torch
@@ -13,11 +11,6 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from reports import made_settings, make_moments, make_report
 
 from gmar_hf import HeadImportanceReport
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return functools.partial(commands.run, monkeypatch, capsys)
 
 
 @pytest.fixture

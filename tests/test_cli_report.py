@@ -1,14 +1,11 @@
 """`gmar-hf report` in one process: its options, what it prints, and how it ends."""
 
-import functools
 import json
 import os
 import shutil
 import signal
 from pathlib import Path
 
-import commands
-import hub_server
 import pytest
 import torch
 import transformers
@@ -16,7 +13,6 @@ import zoo
 from commands import save_model
 from explainers import name_classes, photo
 from hub_routes import READER
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 import gmar_hf
 from gmar_hf import HeadImportanceReport, survey_run
@@ -31,11 +27,6 @@ FILES = ["README.md", "config.json", "contribution.png", "contribution_abs.png",
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"), name_classes(zoo.vit(), NAMES))
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return functools.partial(commands.run, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -514,11 +505,9 @@ def test_names_that_would_steer_a_terminal(run, here, model):
 
 
 @pytest.fixture
-def hub(here):
-    disable_progress_bars()
-    with hub_server.serving() as hub, hub_server.client_of(hub, here / "home"):
-        yield hub
-    enable_progress_bars()
+def hub(here, hub):
+    """Where the folder of pictures is."""
+    return hub
 
 
 PUSHED = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # as in test_hub.py

@@ -12,7 +12,6 @@ import hub_server
 import pytest
 from hub_routes import OWNER, READER, STRANGER
 from huggingface_hub import HfApi, ModelHubMixin, constants, create_repo, hf_hub_download
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from transformers.image_utils import httpx
 
 from gmar_hf import HeadImportanceReport
@@ -24,19 +23,6 @@ from gmar_hf.hub import check_in_reach, hub_errors, no_folder, remote_card
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 CARD = b"---\nlibrary_name: gmar_hf\n---\n# Card\n"
 LOG_IN = "log in with `hf auth login` or pass `token`"
-
-
-@pytest.fixture(autouse=True)
-def _no_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
-
-
-@pytest.fixture
-def hub(tmp_path):
-    with hub_server.serving() as hub, hub_server.client_of(hub, tmp_path / "home"):
-        yield hub
 
 
 def load(name="me/report", path="config.json", **kwargs):

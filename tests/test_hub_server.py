@@ -15,26 +15,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from transformers.image_utils import httpx
 
 # huggingface_hub passes file objects to its HTTP library in a way that this deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 CARD = b"---\nlibrary_name: gmar_hf\nbase_model: google/vit-base-patch16-224\n---\n# Card\n"
 LARGE = bytes(range(256)) * 2000
-
-
-@pytest.fixture(autouse=True)
-def _no_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
-
-
-@pytest.fixture
-def hub(tmp_path):
-    with hub_server.serving() as hub, hub_server.client_of(hub, tmp_path / "home"):
-        yield hub
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import re
 import socket
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import loopback
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, ImageSequence
@@ -368,7 +368,7 @@ def no_proxy(monkeypatch):
 
 @contextmanager
 def serving(release):
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.QuietHandler):
         def do_GET(self):
             if self.path == "/silent":
                 release.wait()  # no answer as long as the test runs
@@ -382,27 +382,14 @@ def serving(release):
                 "/nothing": (200, None, b""),
                 "/half.jpg": (200, "image/jpeg", JPEG[:-400]),
             }.get(self.path, (404, "image/png", PNG))  # an image that says "not found" is not what was asked for
-            self.send_response(status)
-            if kind:
-                self.send_header("Content-Type", kind)
-            if status == 302:
-                self.send_header("Location", "/cat.png")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            headers = {"Content_Type": kind} if kind else {}
+            self.send(status, body, **headers, **({"Location": "/cat.png"} if status == 302 else {}))
 
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
-        thread.start()
+    with loopback.serving(Handler) as address:
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield address
         finally:
             release.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture

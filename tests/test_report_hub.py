@@ -8,7 +8,6 @@ import pytest
 import torch
 from hub_routes import OWNER, READER, STRANGER
 from huggingface_hub import constants
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from reports import make_report
 
 from gmar_hf import report_files, shared_report
@@ -19,19 +18,6 @@ from gmar_hf.report import HeadImportanceReport
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 NAME = "me/heads"
 MINE = b"---\nlicense: mit\n---\n# My own words\n"
-
-
-@pytest.fixture(autouse=True)
-def _no_bars():
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
-
-
-@pytest.fixture
-def hub(tmp_path):
-    with hub_server.serving() as hub, hub_server.client_of(hub, tmp_path / "home"):
-        yield hub
 
 
 @pytest.fixture

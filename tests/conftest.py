@@ -1,0 +1,25 @@
+"""Fixtures that several files of tests share."""
+
+import functools
+
+import commands
+import hub_server
+import pytest
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command line in this process: exit code, standard output and standard error."""
+    return functools.partial(commands.run, monkeypatch, capsys)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub on this machine, which this process's own client talks to without progress bars."""
+    disable_progress_bars()
+    try:
+        with hub_server.serving() as hub, hub_server.client_of(hub, tmp_path / "home"):
+            yield hub
+    finally:
+        enable_progress_bars()
