@@ -11,7 +11,9 @@ BASELINES = ("blur", "zero", "mean", "other")
 Baseline = str | torch.Tensor
 
 
-def baseline_pixels(pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigma: float = 8.0) -> torch.Tensor:
+def baseline_pixels(
+    pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigma: float = 8.0, argument: str = "baseline"
+) -> torch.Tensor:
     """The pixels that hidden patches show.
 
     Args:
@@ -23,6 +25,7 @@ def baseline_pixels(pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigm
             (channels, 1, 1).
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian in pixels; it is cut at four of
             them, or where the reflection ends.
+        argument (`str`, defaults to "baseline"): What errors call the baseline.
 
     Returns:
         `torch.Tensor` of shape (batch, channels, height, width): Of the images' dtype, on their device.
@@ -38,10 +41,10 @@ def baseline_pixels(pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigm
     check_images(pixel_values)
     images = pixel_values.detach()
     if isinstance(baseline, torch.Tensor):
-        return _broadcast(baseline, images)
+        return _broadcast(baseline, images, argument)
     if not isinstance(baseline, str):
         raise ArgumentTypeError(
-            f"`baseline` must be one of {', '.join(BASELINES)}, or a tensor; got {type(baseline).__name__}. "
+            f"`{argument}` must be one of {', '.join(BASELINES)}, or a tensor; got {type(baseline).__name__}. "
             "Wrap a number as `torch.tensor(0.5)`."
         )
     if baseline == "blur":
@@ -53,11 +56,11 @@ def baseline_pixels(pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigm
     if baseline == "other":
         if len(images) < 2:
             raise ArgumentError(
-                '`baseline` must not be "other" for a batch of one image (there is no other); got one. '
+                f'`{argument}` must not be "other" for a batch of one image (there is no other); got one. '
                 "Pass at least two images, or another baseline."
             )
         return images.roll(1, dims=0)
-    raise ArgumentError(f"`baseline` must be one of {', '.join(BASELINES)}, or a tensor; got {baseline!r}.")
+    raise ArgumentError(f"`{argument}` must be one of {', '.join(BASELINES)}, or a tensor; got {baseline!r}.")
 
 
 def check_images(pixel_values: torch.Tensor) -> None:
@@ -79,14 +82,14 @@ def check_images(pixel_values: torch.Tensor) -> None:
         )
 
 
-def _broadcast(baseline: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> torch.Tensor:
     if not baseline.isfinite().all():
-        raise ArgumentError("`baseline` must hold finite pixel values; got NaN or infinity.")
+        raise ArgumentError(f"`{argument}` must hold finite pixel values; got NaN or infinity.")
     try:
         return baseline.detach().to(images).broadcast_to(images.shape).clone()
     except RuntimeError as error:
         raise ArgumentError(
-            f"`baseline` must broadcast to the images' shape {tuple(images.shape)}; got {tuple(baseline.shape)}. "
+            f"`{argument}` must broadcast to the images' shape {tuple(images.shape)}; got {tuple(baseline.shape)}. "
             "One number a channel has shape (channels, 1, 1)."
         ) from error
 

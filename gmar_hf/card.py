@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 
 from .card_tables import classes_section, heads_section, outcomes_section, unreadable_section
 from .head_statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, class_counts, summarize
-from .labels import markdown, printable
+from .labels import markdown, printable, quantity
 from .moments import Moments
 from .report_settings import SURVEY_SETTINGS
 
@@ -95,7 +95,7 @@ def _measured(settings: Mapping[str, Any]) -> str:
     else:
         explained = "the logits of the image's labels, one explanation for each"
     number = counts["num_explanations"]
-    facts.append(f"**Explained:** {explained}; {_counted(number, 'explanation')} in all")
+    facts.append(f"**Explained:** {explained}; {quantity(number, 'explanation')} in all")
     if stability is not None:
         bound = f"{stability['tolerance']:g} of its largest mean"
         facts.append(
@@ -125,7 +125,7 @@ def _images(settings: Mapping[str, Any]) -> str:
     text = f"{number:,} explained"
     if limit is not None and any(one["num_images"] is None or one["num_images"] > limit for one in datasets):
         surveys = "each survey" if len(datasets) > 1 else "the survey"
-        text += f" ({surveys} was limited to {_counted(limit, 'image')})"
+        text += f" ({surveys} was limited to {quantity(limit, 'image')})"
     if not right + wrong:
         return f"{text}; {'it has no label' if number == 1 else 'they have no labels'}"
     text += f": the prediction is right for {right:,} and wrong for {wrong:,}"
@@ -200,7 +200,7 @@ def _dataset(entry: Mapping[str, Any]) -> str:
     if entry["revision"]:
         parts.append(f"revision {markdown(entry['revision'])}")
     if entry["num_images"] is not None:
-        parts.append(_counted(entry["num_images"], "image"))
+        parts.append(quantity(entry["num_images"], "image"))
     return ", ".join(parts)
 
 
@@ -229,7 +229,3 @@ def _code(name: str) -> str:
 def _plain(text: str) -> str:
     """A version or a date as it is, where no letter of it can be markup; a plus is only where a line begins."""
     return text if _PLAIN.fullmatch(text) else markdown(text)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -60,6 +60,16 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def quantity(number: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> quantity(1, "image"), quantity(2000, "image")
+        ('1 image', '2,000 images')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def printable(text: object) -> str:
     """Text with control characters spelled out, so that a label or file name cannot steer a terminal.
 

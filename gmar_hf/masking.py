@@ -95,10 +95,7 @@ def masked_images(
     Yields:
         [`MaskedImages`]
     """
-    try:
-        filling = baseline_pixels(pixel_values, baseline, blur_sigma=float(patch_size[0]))
-    except ArgumentError as error:  # here the argument is called otherwise
-        raise ArgumentError(str(error).replace("`baseline`", "`mask_baseline`")) from error
+    filling = baseline_pixels(pixel_values, baseline, blur_sigma=float(patch_size[0]), argument="mask_baseline")
     masks = (antithetic_masks if pattern == "pairs" else partition_masks)(num_masks, grid, seed)
     for mask in masks.to(pixel_values.device):
         covered = mask.repeat_interleave(patch_size[0], dim=0).repeat_interleave(patch_size[1], dim=1)

@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .labels import quantity
+
 _EVERY = 60.0  # seconds between two lines
 
 
@@ -68,9 +70,8 @@ def counted(done: int, total: int | None) -> str:
         >>> counted(120, 400), counted(1, None)
         ('120 of 400 images are done', '1 image is done')
     """
-    number = done if total is None else total
-    of = "" if total is None else f" of {total:,}"
-    return f"{done:,}{of} image{'s' * (number != 1)} {'is' if done == 1 else 'are'} done"
+    images = quantity(done, "image") if total is None else f"{done:,} of {quantity(total, 'image')}"
+    return f"{images} {'is' if done == 1 else 'are'} done"
 
 
 def _say(line: str) -> None:

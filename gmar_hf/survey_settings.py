@@ -18,6 +18,7 @@ from .capture import class_name, unsupported, unwrapped
 from .data import MapData, StreamData
 from .errors import ArgumentError, ArgumentTypeError
 from .forward import setting
+from .labels import quantity
 from .seeds import check_seed
 
 _NAMED = 5  # files, of those that cannot be read
@@ -182,13 +183,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """In words, how an entry differs; digests say nothing to anybody."""
     if name == "data fingerprint":
-        counts = [one.get("number of images") for one in (before, now)]
-        if None in counts:
+        old, new = (one.get("number of images") for one in (before, now))
+        if old is None or new is None:
             return "the data were others"
-        images = f"{counts[0]:,} image{'s' * (counts[0] != 1)}"
-        if counts[0] == counts[1]:
+        images = quantity(old, "image")
+        if old == new:
             return f"the data were others, of the same number ({images})"
-        return f"the data were others ({images}, now {counts[1]:,})"
+        return f"the data were others ({images}, now {new:,})"
     if name == "model weights":
         return "the model's weights were others"
     if name == "image processor":

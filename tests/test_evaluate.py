@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from commands import run
 from PIL import Image
 from state import snapshot
 
@@ -479,37 +478,37 @@ def test_anything_that_can_be_called_may_be_a_method(vit):
     assert (found.values == 0).all()
 
 
-def test_the_command_line(monkeypatch, capsys, tmp_path):
+def test_the_command_line(run, tmp_path):
     common = ["evaluate", "--demo", "vit", "--limit", 2, "--num-steps", 2, "--out", tmp_path / "out"]
-    code, out, err = run(monkeypatch, capsys, *common, "--methods", "contribution, masked-contribution")
+    code, out, err = run(*common, "--methods", "contribution, masked-contribution")
     assert (code, err) == (0, "")
     assert "masked-contribution" in out
     assert "*" in out  # the mark of a map that was made with the baseline
     assert "index.html" in out
-    code, out, err = run(monkeypatch, capsys, *common, "--methods", "contribution")
+    code, out, err = run(*common, "--methods", "contribution")
     assert code == 1
     assert "must not hold finished results" in err
-    code, out, _ = run(monkeypatch, capsys, *common, "--methods", "random", "--force", "--json")
+    code, out, _ = run(*common, "--methods", "random", "--force", "--json")
     assert json.loads(out)["num_rows"] == 2
-    code, _, err = run(monkeypatch, capsys, "evaluate", "--out", tmp_path / "b")
+    code, _, err = run("evaluate", "--out", tmp_path / "b")
     assert (code, err) == (
         1, "gmar-hf: `--model` and `--data` must both be given; one is missing. Or pass `--demo vit`.\n",
     )  # fmt: skip
-    code, _, err = run(monkeypatch, capsys, *common, "--methods", "contributon", "--force")
+    code, _, err = run(*common, "--methods", "contributon", "--force")
     assert code == 1
     assert "got 'contributon'. Did you mean 'contribution' or 'masked-contribution'?" in err
     alone = ["evaluate", "--demo", "vit", "--limit", 1, "--num-steps", 2, "--out", tmp_path / "alone"]
-    code, out, _ = run(monkeypatch, capsys, *alone, "--methods", "random")
+    code, out, _ = run(*alone, "--methods", "random")
     assert code == 0
     assert '-: no figure; masks are missing, or for "other" a second image in the batch.' in out
     metrics = ["saco", "average_drop", "positive_perturbation", "sparseness"]
-    code, out, _ = run(monkeypatch, capsys, *common, "--methods", "random", "--force", "--metrics", ",".join(metrics))
+    code, out, _ = run(*common, "--methods", "random", "--force", "--metrics", ",".join(metrics))
     assert code == 0
     assert "2 more columns, and all intervals, are on the page." in out
     assert "saco" in out
 
 
-def test_the_command_line_says_how_many_masks_there_are(vit, monkeypatch, capsys, tmp_path):
+def test_the_command_line_says_how_many_masks_there_are(vit, run, tmp_path):
     for part in vit:
         part.save_pretrained(tmp_path / "model")
     for folder in ("images", "masks"):
@@ -519,17 +518,16 @@ def test_the_command_line_says_how_many_masks_there_are(vit, monkeypatch, capsys
     Image.new("L", SCENES[0]["image"].size, 255).save(tmp_path / "masks" / "1.png")
     places = ["--model", tmp_path / "model", "--data", tmp_path / "images", "--masks", tmp_path / "masks"]
     places += ["--methods", "random", "--metrics"]
-    code, out, _ = run(monkeypatch, capsys, "evaluate", *places, "pointing_game", "--out", tmp_path / "one")
+    code, out, _ = run("evaluate", *places, "pointing_game", "--out", tmp_path / "one")
     assert code == 0
     assert "Masks say where the object is for 1 of 3 explained classes." in out
-    code, out, _ = run(monkeypatch, capsys, "evaluate", *places, "sparseness", "--out", tmp_path / "two")
+    code, out, _ = run("evaluate", *places, "sparseness", "--out", tmp_path / "two")
     assert code == 0
     assert "Masks say" not in out
 
 
-def test_help_names_every_map_and_metric(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "400")
-    code, out, _ = run(monkeypatch, capsys, "evaluate", "--help")
+def test_help_names_every_map_and_metric(run):
+    code, out, _ = run("evaluate", "--help")
     assert code == 0
     words = set(re.findall(r"[\w-]+", out))
     assert {*MAP_METHODS, *FUNCTIONS} <= words

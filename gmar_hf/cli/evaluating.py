@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.measures import NEED_MASKS
-from ..labels import printable
+from ..labels import printable, quantity
 from ..processes import joined, together
 from .subjects import find_subject, interruptible, read_label_map
 
@@ -141,5 +141,5 @@ def _print(evaluation: Evaluation, out: Path) -> None:
         told += f", {counts['num_unlabelled']} without a label"
     left_out = len(evaluation.metrics) - len(columns)
     if left_out:
-        typer.echo(f"{left_out} more column{'s' * (left_out > 1)}, and all intervals, are on the page.")
+        typer.echo(f"{quantity(left_out, 'more column')}, and all intervals, are on the page.")
     typer.echo(f"{told}. All figures with intervals, curves and pictures: {printable(out / 'index.html')}")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..dataset_survey import survey
 from ..errors import GMARError
-from ..labels import printable
+from ..labels import printable, quantity
 from ..processes import joined, together
 from ..report import HeadImportanceReport
 from ..report_files import CARD_FILE, may_replace_card
@@ -120,10 +120,7 @@ def _print(report: HeadImportanceReport, summary: dict[str, Any], written: str) 
             f"{report.mean['l1_weight'][layer, head]:.1%}",
         )
     Console().print(table)
-    counts = ", ".join(
-        f"{count:,} {what}{'s' * (count != 1)}"
-        for what, count in (("image", summary["num_images"]), ("explanation", summary["num_explanations"]))
-    )
+    counts = f"{quantity(summary['num_images'], 'image')}, {quantity(summary['num_explanations'], 'explanation')}"
     if summary["num_unreadable"]:
         counts += f", {summary['num_unreadable']} unreadable"
     typer.echo(f"{counts}. {written} in {printable(summary['out'])}")

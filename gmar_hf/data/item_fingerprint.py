@@ -15,10 +15,11 @@ from .pictures import file_content, read_opened
 from .sample import digest, sampled_places
 
 _READ_AGAIN = 8
+_OWN = 3  # texts of an item that are not of its masks
 
 
-def items_fingerprint(items: Any) -> str:
-    """A digest of up to 16 items, the first and the last and some between: labels, sizes and content of images.
+def items_fingerprints(items: Any, *, with_masks: bool) -> tuple[str, str]:
+    """Digests of up to 16 items, the first and the last and some between: labels, sizes and content of images.
 
     Eight of them are read twice, unless the items give the very same object again: what differs between two readings,
     as pixels do under random augmentation, says nothing of the data, and is left out. Of a file the content counts,
@@ -26,19 +27,18 @@ def items_fingerprint(items: Any) -> str:
 
     Args:
         items: With `__len__` and `__getitem__`, not empty.
+        with_masks (`bool`): Whether to look at masks.
 
     Returns:
-        32 hexadecimal digits, the same in every process.
+        Of the items without their masks, and of the masks (empty if nobody looks at them): 32 hexadecimal digits, the
+            same in every process.
     """
-    return digest("items", type(items).__name__, len(items), *_sampled(items, _facets))
+    found = _sampled(items, _all_facets if with_masks else _facets)
+    own = digest("items", type(items).__name__, len(items), *(text for facets in found for text in facets[:_OWN]))
+    return own, digest("masks", *(facets[_OWN] for facets in found)) if with_masks else ""
 
 
-def masks_fingerprint(items: Any) -> str:
-    """A digest of the masks of the same items; otherwise as [`items_fingerprint`]."""
-    return digest("masks", *_sampled(items, _mask_facets))
-
-
-def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[str]:
+def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[list[str]]:
     """What some of the items are like, each in the same number of texts; what varies is left out."""
     places = sampled_places(len(items))
     again = set(places[:: -(-len(places) // _READ_AGAIN)])
@@ -51,7 +51,7 @@ def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[st
         if place in again and (other := _item(items, place)) is not item:
             steady = [one and old == new for one, old, new in zip(steady, facets, facets_of(other), strict=True)]
         found.append(facets)
-    return [facet if one else "varies" for facets in found for facet, one in zip(facets, steady, strict=True)]
+    return [[text if one else "varies" for text, one in zip(facets, steady, strict=True)] for facets in found]
 
 
 def _item(items: Any, place: int) -> Any:
@@ -73,13 +73,14 @@ def _facets(item: Any) -> tuple[str, str, str]:
         return label, "unreadable", "unreadable"
 
 
-def _mask_facets(item: Any) -> tuple[str]:
-    """The masks of an item, as a text."""
+def _all_facets(item: Any) -> tuple[str, ...]:
+    """The same, and the masks of an item as one more text."""
     try:
         masks = ((key, to_mask(source, "")) for key, source in sources_of_masks(item).items())
-        return ("; ".join(f"{key!r} {mask.shape} {_hash(mask.tobytes())}" for key, mask in masks),)
+        text = "; ".join(f"{key!r} {mask.shape} {_hash(mask.tobytes())}" for key, mask in masks)
     except Exception:
-        return ("unreadable",)
+        text = "unreadable"
+    return *_facets(item), text
 
 
 def _image_facets(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from PIL import Image
 from ..errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
 from ..images import read_image
 from .classes import LabelReader
-from .item_fingerprint import items_fingerprint, masks_fingerprint
+from .item_fingerprint import items_fingerprints
 from .masks import has_class_masks, has_masks, masks_of_item
 from .pictures import file_name, is_bad_image, read_file, read_opened, reason
 from .sample import MapData, Sample, StreamData, describe, digest
@@ -22,7 +22,7 @@ _KEYS = ("label", "labels")
 class ItemData(MapData):
     """What has `__len__` and `__getitem__`, and gives dicts with `image` or `pixel_values` and perhaps `label`.
 
-    Its fingerprint is of its class, its length and up to 16 of its items; see [`items_fingerprint`].
+    Its fingerprint is of its class, its length and up to 16 of its items; see [`items_fingerprints`].
 
     Args:
         items: A torch Dataset, a list.
@@ -41,11 +41,10 @@ class ItemData(MapData):
         self._items, self._labels, self._mask_classes = items, labels, mask_classes
         self.identity = describe(type(items).__name__, "", num_images=length)
         first = self._first()
-        self.identity["fingerprint"] = items_fingerprint(items)
         self.has_labels = labels is not None and any(key in first for key in _KEYS)
         self.has_masks = mask_classes is not None and has_masks(first)
         self.has_class_masks = self.has_masks and has_class_masks(first)
-        self.masks_fingerprint = masks_fingerprint(items) if self.has_masks else ""
+        self.identity["fingerprint"], self.masks_fingerprint = items_fingerprints(items, with_masks=self.has_masks)
 
     def __len__(self) -> int:
         return int(self.identity["num_images"])

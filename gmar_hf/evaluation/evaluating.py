@@ -15,8 +15,7 @@ from torch import nn
 from ..capture import unwrapped
 from ..data import MapData, open_data
 from ..errors import ArgumentError
-from ..forward import check_model, setting
-from ..patches import pair
+from ..forward import check_model
 from ..processes import joined, together
 from ..survey_settings import Plan, describe_model
 from .folder import CHECKPOINTS, open_folder
@@ -24,6 +23,7 @@ from .map_method import MapMethod
 from .maps import DEFAULT_METHODS, find_map_methods
 from .measures import BASELINES, choose_metrics
 from .measuring import Questions
+from .patching import known_patch_size
 from .results import Evaluation
 from .running import Run
 
@@ -137,15 +137,16 @@ def evaluate(
             raise ArgumentError('`target` "label" needs labels; got data without any. Use target "predicted".')
         if data_id is not None:
             data.identity["id"] = data_id
+        patch_size = known_patch_size(model)
         questions = Questions(
             methods=find_map_methods(DEFAULT_METHODS if methods is None else methods),
             columns=choose_metrics(metrics, baselines, data.has_masks, data.has_class_masks),
             baselines=tuple(baselines),
             explains_labels=target == "label",
             function=_function(model, function_to_apply),
-            blur_sigma=_blur_sigma(model, blur_sigma),
+            blur_sigma=_blur_sigma(patch_size, blur_sigma),
             black=_black(image_processor) if "black" in baselines else None,
-            patch_size=None if (size := setting(unwrapped(model).config, "patch_size")) is None else pair(size),
+            patch_size=patch_size,
             num_steps=num_steps,
             max_rows=max_rows,
         )
@@ -193,13 +194,12 @@ def _black(image_processor: Any) -> torch.Tensor:
     return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2, None, None]
 
 
-def _blur_sigma(model: nn.Module, wanted: float | None) -> float:
+def _blur_sigma(patch_size: tuple[int, int] | None, wanted: float | None) -> float:
     """In pixels; a patch's height by default."""
     if wanted is None:
-        patch_size = setting(unwrapped(model).config, "patch_size")
         if patch_size is None:
             raise ArgumentError("`blur_sigma` must be given for a model whose config has no `patch_size`.")
-        return float(pair(patch_size)[0])
+        return float(patch_size[0])
     if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < math.inf:
         raise ArgumentError(f"`blur_sigma` must be a positive number of pixels; got {wanted!r}.")
     return float(wanted)

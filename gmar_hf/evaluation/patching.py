@@ -25,10 +25,16 @@ def patch_size(model: nn.Module) -> tuple[int, int]:
     Raises:
         ArgumentError: If the model's config does not say.
     """
-    found = setting(unwrapped(model).config, "patch_size")
+    found = known_patch_size(model)
     if found is None:
         raise ArgumentError("`model` must have a `patch_size` in its config; it has none.")
-    return pair(found)
+    return found
+
+
+def known_patch_size(model: nn.Module) -> tuple[int, int] | None:
+    """The same; None if the model's config does not say."""
+    found = setting(unwrapped(model).config, "patch_size")
+    return None if found is None else pair(found)
 
 
 def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
