@@ -19,7 +19,7 @@ from benchmark import make_model, paired
 from torch.utils.data import Dataset
 
 import gmar_hf
-from gmar_hf.processes import joined
+from gmar_hf.runs.processes import joined
 
 app = typer.Typer(add_completion=False, help=__doc__)
 POOL = 200  # scenes that come again and again

@@ -24,8 +24,8 @@ from accelerate import Accelerator
 import gmar_hf
 from gmar_hf import demo
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, evaluate, find_map_methods
-from gmar_hf.files import replacing
-from gmar_hf.processes import joined
+from gmar_hf.runs.processes import joined
+from gmar_hf.utils.files import replacing
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "examples" / "leaderboard.md"

@@ -3,11 +3,9 @@
 Importing this package registers the "gmar-explanation" task with `transformers.pipeline`; nothing else happens.
 """
 
-from . import demo, evaluation, metrics, pipeline, plotting
-from ._version import __version__
-from .dataset_survey import survey
-from .engine import explain
-from .errors import (
+from gmar_hf import demo, evaluation, metrics, pipeline, plotting
+from gmar_hf._version import __version__
+from gmar_hf.errors import (
     ArgumentError,
     ArgumentTypeError,
     ArtifactError,
@@ -17,20 +15,22 @@ from .errors import (
     NonFiniteError,
     UnsupportedModelError,
 )
-from .evaluation import Evaluation, evaluate
-from .explanation import Explanation
-from .modeling import (
+from gmar_hf.evaluation import Evaluation, evaluate
+from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.result import Explanation
+from gmar_hf.modeling import (
     AttentionRetentionMixin,
     GMARBeitForImageClassification,
     GMARDeiTForImageClassification,
     GMARDeiTForImageClassificationWithTeacher,
     GMARViTForImageClassification,
 )
-from .pipeline import GMARExplainer
-from .report import HeadImportanceReport
-from .retention import retain_attention
-from .silencing import silence_heads
-from .survey_run import SurveyInterrupted
+from gmar_hf.models.retention import retain_attention
+from gmar_hf.models.silencing import silence_heads
+from gmar_hf.pipeline import GMARExplainer
+from gmar_hf.report.report import HeadImportanceReport
+from gmar_hf.surveys.run import SurveyInterrupted
+from gmar_hf.surveys.surveying import survey
 
 pipeline.register()
 

@@ -1,6 +1,6 @@
 """`python -m gmar_hf` is `gmar-hf`."""
 
-from .cli import main
+from gmar_hf.cli import main
 
 if __name__ == "__main__":
     main()

@@ -12,9 +12,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from .engine import explain
-from .explanation import Explanation
-from .retention import RetainedAttentions, retain_attention
+from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.result import Explanation
+from gmar_hf.models.retention import RetainedAttentions, retain_attention
 
 
 class AttentionRetentionMixin:

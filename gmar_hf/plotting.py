@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from .errors import ArgumentError
-from .labels import printable
+from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.text import printable
 
 Array = torch.Tensor | np.ndarray
 

@@ -2,10 +2,10 @@
 
 import functools
 
-import commands
-import hub_server
 import pytest
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+from tests.helpers import commands, hub_server
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-import zoo
 from transformers import AutoConfig, AutoModelForImageClassification, ViTForImageClassification
 
 import gmar_hf
+from tests.helpers import zoo
 
 CLASSES = {
     "vit": gmar_hf.GMARViTForImageClassification,

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zoo
-from explainers import LABELS, image_processor, make_explainer, name_classes, photo, serving
 from PIL import Image
-from state import make_uneven, snapshot
 from torch.utils.data import Dataset
 from transformers import (
     AutoImageProcessor,
@@ -24,7 +21,10 @@ from transformers.pipelines import PIPELINE_REGISTRY, ImageClassificationPipelin
 from transformers.pipelines.pt_utils import KeyDataset
 
 import gmar_hf
-from gmar_hf.methods import METHODS
+from gmar_hf.explanation.methods import METHODS
+from tests.helpers import zoo
+from tests.helpers.explainers import LABELS, image_processor, make_explainer, name_classes, photo, serving
+from tests.helpers.state import make_uneven, snapshot
 
 TASK = "gmar-explanation"
 PHOTOS = [photo(seed, size) for seed, size in enumerate([(60, 40), (32, 32), (45, 70), (40, 40), (90, 31)])]

@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pytest
 import torch
-import zoo
-from explainers import LABELS, image_processor, make_explainer, name_classes, photo, serving
 from PIL import Image
 from transformers import ViTModel, pipeline
 
 import gmar_hf
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError, NonFiniteError, UnsupportedModelError
+from tests.helpers import zoo
+from tests.helpers.explainers import LABELS, image_processor, make_explainer, name_classes, photo, serving
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,16 @@ import shutil
 import subprocess
 import sys
 
-import hub_server
 import numpy as np
 import pytest
 import torch
-from explainers import photo
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import gmar_hf
+from tests.helpers import hub_server
+from tests.helpers.explainers import photo
 
 NAME = "google/vit-base-patch16-224"
 TARGET = "tabby, tabby cat"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from explainers import bright_model, make_explainer, marked, photo
 from PIL import Image
+
+from tests.helpers.explainers import bright_model, make_explainer, marked, photo
 
 SIZE = (120, 90)  # (width, height)
 BOX = (60, 30, 84, 54)  # left, top, right, bottom

@@ -5,7 +5,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from explainers import make_explainer, photo
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -13,6 +12,7 @@ from PIL import Image
 from gmar_hf.errors import ArgumentError
 from gmar_hf.metrics import Curve
 from gmar_hf.plotting import overlay, plot_curves, plot_explanation, plot_head_importance, plot_head_maps
+from tests.helpers.explainers import make_explainer, photo
 
 NASTY = "a$b^c$ \\alpha \x1b[2J\n_{x}"
 SIGNED = np.linspace(-1, 2, 12).reshape(3, 4)

@@ -1,6 +1,6 @@
 """The command line, the only place that prints: `gmar-hf` and `python -m gmar_hf`."""
 
-from . import commands, data_commands
-from .app import app, main
+from gmar_hf.cli import check, compare, demo, evaluate, explain, report
+from gmar_hf.cli.app import app, main
 
-__all__ = ["app", "commands", "data_commands", "main"]
+__all__ = ["app", "check", "compare", "demo", "evaluate", "explain", "main", "report"]

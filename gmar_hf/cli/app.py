@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from transformers.utils import logging as transformers_logging
 
-from .._version import __version__
-from ..errors import GMARError
-from ..labels import printable
+from gmar_hf._version import __version__
+from gmar_hf.errors import GMARError
+from gmar_hf.utils.text import printable
 
 app = typer.Typer(
     name="gmar-hf",

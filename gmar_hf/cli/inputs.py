@@ -1,11 +1,27 @@
 """From what a user typed to images' names."""
 
 import glob
+import tempfile
 import unicodedata
 from pathlib import Path
 
-from ..errors import ArgumentError
-from ..images import image_suffixes
+from gmar_hf.errors import ArgumentError
+from gmar_hf.images.reading import image_suffixes
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for results, and find out at once whether it can be written.
+
+    Raises:
+        ArgumentError: If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ArgumentError(
+            f"`--out` must be a folder that can be written; got {str(folder)!r} ({error.strerror}). Choose another."
+        ) from error
 
 
 def expand(arguments: list[str]) -> list[str]:

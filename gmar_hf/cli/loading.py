@@ -6,9 +6,9 @@ import torch
 import typer
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from ..errors import ArgumentError
-from ..labels import printable
-from ..pipeline import GMARExplainer
+from gmar_hf.errors import ArgumentError
+from gmar_hf.pipeline import GMARExplainer
+from gmar_hf.utils.text import printable
 
 
 def load_explainer(model: str, revision: str | None, device: str | None, parameters: dict[str, Any]) -> GMARExplainer:

@@ -5,8 +5,8 @@ from itertools import islice
 from numbers import Integral
 from typing import Any
 
-from ..errors import ArgumentError, ArgumentTypeError
-from ..labels import find_label
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.labels import find_label
 
 _NAMED = 20  # classes, of those that are wrong
 

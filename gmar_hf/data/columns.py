@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import ArgumentError
+from gmar_hf.errors import ArgumentError
 
 
 @dataclass(frozen=True)

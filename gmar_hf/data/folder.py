@@ -5,12 +5,12 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ..errors import ArgumentError, ImageError
-from .classes import LabelReader
-from .mask_reading import check_size
-from .masks import MaskFolder
-from .pictures import read_file, reason
-from .sample import MapData, Sample, describe, digest
+from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.masks import MaskFolder
+from gmar_hf.data.sample import MapData, Sample, describe, digest
+from gmar_hf.errors import ArgumentError, ImageError
+from gmar_hf.images.mask_reading import check_size
+from gmar_hf.images.reading import read_file, reason
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .mask_reading import to_mask
-from .masks import sources_of_masks
-from .pictures import file_content, read_opened
-from .sample import digest, sampled_places
+from gmar_hf.data.masks import sources_of_masks
+from gmar_hf.data.sample import digest, sampled_places
+from gmar_hf.images.mask_reading import to_mask
+from gmar_hf.images.reading import file_content, read_opened
 
 _READ_AGAIN = 8
 _OWN = 3  # texts of an item that are not of its masks

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
-from ..images import read_image
-from .classes import LabelReader
-from .item_fingerprint import items_fingerprints
-from .masks import has_class_masks, has_masks, masks_of_item
-from .pictures import file_name, is_bad_image, read_file, read_opened, reason
-from .sample import MapData, Sample, StreamData, describe, digest
+from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.item_fingerprint import items_fingerprints
+from gmar_hf.data.masks import has_class_masks, has_masks, masks_of_item
+from gmar_hf.data.sample import MapData, Sample, StreamData, describe, digest
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
+from gmar_hf.images.reading import file_name, is_bad_image, read_file, read_image, read_opened, reason
 
 _KEYS = ("label", "labels")
 

@@ -12,10 +12,10 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from ..errors import ArgumentError, GMARError, HubError
-from ..hub import check_in_reach, hub_errors, no_folder, shown
-from .sample import describe, digest
-from .tables import table_fingerprint
+from gmar_hf.data.sample import describe, digest
+from gmar_hf.data.tables import table_fingerprint
+from gmar_hf.errors import ArgumentError, GMARError, HubError
+from gmar_hf.utils.hub import check_in_reach, hub_errors, no_folder, shown
 
 Loaded = tuple[Any, dict[str, Any]]  # a table, and its entry in a report
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import ArgumentError, ArgumentTypeError, ImageError
-from .classes import LabelReader
-from .mask_reading import check_size, mask_of_file, to_mask
-from .pictures import file_content
-from .sample import digest, sampled_places
+from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.sample import digest, sampled_places
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
+from gmar_hf.images.mask_reading import check_size, mask_of_file, to_mask
+from gmar_hf.images.reading import file_content
 
 Masks = dict[int | None, np.ndarray]
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
-from ..errors import ArgumentError, ArgumentTypeError
-from ..images import image_suffixes
-from . import loading
-from .classes import LabelReader
-from .folder import FolderData, files_in
-from .items import ItemData, ItemStream
-from .masks import MaskFolder
-from .sample import MapData, StreamData, digest
-from .tables import TableData, TableStream
+from gmar_hf.data import loading
+from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.folder import FolderData, files_in
+from gmar_hf.data.items import ItemData, ItemStream
+from gmar_hf.data.masks import MaskFolder
+from gmar_hf.data.sample import MapData, StreamData, digest
+from gmar_hf.data.tables import TableData, TableStream
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.reading import image_suffixes
 
 _BRINGS_MASKS = "data that are no folder of images (they bring their own, in `mask`; ask for them by `use_masks`)"
 

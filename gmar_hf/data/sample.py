@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import get_worker_info
 
-from ..errors import ArgumentError
+from gmar_hf.errors import ArgumentError
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..errors import ArgumentError, GMARError, ImageError
-from ..hub import hub_errors
-from .classes import LabelReader
-from .columns import Columns, find_columns, guessed_features, kind_of
-from .mask_reading import check_size, mask_of_bytes, mask_of_file, mask_of_image
-from .pictures import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, read_opened, reason
-from .sample import MapData, Sample, StreamData, digest
+from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.columns import Columns, find_columns, guessed_features, kind_of
+from gmar_hf.data.sample import MapData, Sample, StreamData, digest
+from gmar_hf.errors import ArgumentError, GMARError, ImageError
+from gmar_hf.images.mask_reading import check_size, mask_of_bytes, mask_of_file, mask_of_image
+from gmar_hf.images.reading import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, read_opened, reason
+from gmar_hf.utils.hub import hub_errors
 
 _Read = TypeVar("_Read")
 _SHUFFLE_BUFFER = 1000  # samples among which a stream is shuffled

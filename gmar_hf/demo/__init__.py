@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTImageProcessorPil
 
-from ..errors import ArgumentError, ArtifactError
-from .scene import scenes
+from gmar_hf.demo.scene import scenes
+from gmar_hf.errors import ArgumentError, ArtifactError
 
 __all__ = ["MODELS", "load", "scenes"]
 

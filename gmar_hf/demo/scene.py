@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..errors import ArgumentError
+from gmar_hf.errors import ArgumentError
 
 LABELS = ("T-shirt", "trouser", "dress", "sandal", "bag", "ankle boot")
 SCENE_SIZE = 64

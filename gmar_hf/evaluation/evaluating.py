@@ -12,20 +12,20 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from ..capture import unwrapped
-from ..data import MapData, open_data
-from ..errors import ArgumentError
-from ..forward import check_model
-from ..processes import joined, together
-from ..survey_settings import Plan, describe_model
-from .folder import CHECKPOINTS, open_folder
-from .map_method import MapMethod
-from .maps import DEFAULT_METHODS, find_map_methods
-from .measures import BASELINES, choose_metrics
-from .measuring import Questions
-from .patching import known_patch_size
-from .results import Evaluation
-from .running import Run
+from gmar_hf.data import MapData, open_data
+from gmar_hf.errors import ArgumentError
+from gmar_hf.evaluation.batch import Questions
+from gmar_hf.evaluation.columns import BASELINES, choose_metrics
+from gmar_hf.evaluation.folder import CHECKPOINTS, open_folder
+from gmar_hf.evaluation.maps.method import MapMethod
+from gmar_hf.evaluation.maps.registry import DEFAULT_METHODS, find_map_methods
+from gmar_hf.evaluation.results import Evaluation
+from gmar_hf.evaluation.run import Run
+from gmar_hf.models.introspection import check_model, unwrapped
+from gmar_hf.models.patches import known_patch_size
+from gmar_hf.runs.identity import describe_model
+from gmar_hf.runs.plan import Plan
+from gmar_hf.runs.processes import joined, together
 
 
 def evaluate(

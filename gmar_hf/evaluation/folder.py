@@ -7,10 +7,10 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from ..errors import ArgumentError, GMARError
-from ..processes import together
-from ..survey_settings import differences
-from .measured import Measured
+from gmar_hf.errors import ArgumentError, GMARError
+from gmar_hf.evaluation.checkpoint import Measured
+from gmar_hf.runs.identity import differences
+from gmar_hf.runs.processes import together
 
 CHECKPOINTS = "checkpoints"
 RESULTS = "results.json"

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import ArgumentError, ArtifactError
-from ..files import replacing
-from .bootstrap import Bootstrap
+from gmar_hf.errors import ArgumentError, ArtifactError
+from gmar_hf.evaluation.bootstrap import Bootstrap
+from gmar_hf.utils.files import replacing
 
 FORMAT = "gmar_hf.evaluation"
 FORMAT_VERSION = 1

@@ -4,14 +4,14 @@ A `score_fn` maps pixel values (M, channels, height, width) to one score a row (
 over, in its order. [`score_function`] makes one of a classifier.
 """
 
-from ..baselines import baseline_pixels
-from .confidence import average_drop, average_gain, average_increase
-from .curve import Curve
-from .faithfulness import saco
-from .head_curves import ablation_curve, random_ablation_curve
-from .heads import HeadAblation, HeadCorrelation, head_ablation
-from .localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
-from .perturbation import (
+from gmar_hf.images.baselines import baseline_pixels
+from gmar_hf.metrics.confidence import average_drop, average_gain, average_increase
+from gmar_hf.metrics.faithfulness import saco
+from gmar_hf.metrics.head_curves import ablation_curve, random_ablation_curve
+from gmar_hf.metrics.heads import HeadAblation, HeadCorrelation, head_ablation
+from gmar_hf.metrics.localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
+from gmar_hf.metrics.perturbation import (
+    Curve,
     deletion,
     insertion,
     insertion_and_deletion,
@@ -19,8 +19,8 @@ from .perturbation import (
     negative_perturbation,
     positive_perturbation,
 )
-from .sanity import ClassSensitivity, RandomizationCheck, class_sensitivity, randomization_check
-from .scores import score_function
+from gmar_hf.metrics.sanity import ClassSensitivity, RandomizationCheck, class_sensitivity, randomization_check
+from gmar_hf.metrics.scores import score_function
 
 HIGHER_IS_BETTER: dict[str, bool | None] = {
     "insertion": True,

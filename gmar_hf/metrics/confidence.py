@@ -9,9 +9,10 @@ to pixels by bilinear interpolation. Where a map has no positive part nothing is
 import torch
 from torch.nn.functional import interpolate, pad
 
-from ..errors import ArgumentError
-from .hiding import PatchSize, check_count, checked_map
-from .scores import ScoreFunction, score_rows
+from gmar_hf.errors import ArgumentError
+from gmar_hf.metrics.hiding import PatchSize, checked_map
+from gmar_hf.metrics.scores import ScoreFunction, score_rows
+from gmar_hf.utils.checks import check_count
 
 
 def average_drop(

@@ -4,10 +4,11 @@ from itertools import pairwise
 
 import torch
 
-from ..baselines import Baseline
-from ..errors import ArgumentError
-from .hiding import PatchSize, check_count, checked_map, rank_patches, score_hidden
-from .scores import ScoreFunction
+from gmar_hf.errors import ArgumentError
+from gmar_hf.images.baselines import Baseline
+from gmar_hf.metrics.hiding import PatchSize, checked_map, rank_patches, score_hidden
+from gmar_hf.metrics.scores import ScoreFunction
+from gmar_hf.utils.checks import check_count
 
 
 def saco(

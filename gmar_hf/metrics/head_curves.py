@@ -5,12 +5,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..errors import ArgumentError
-from ..seeds import check_seed
-from .ablation import AblatedModel, ClassTarget, ablated, checked_scores, chosen_classes
-from .curve import Curve
-from .hiding import check_count
-from .scores import FUNCTIONS
+from gmar_hf.errors import ArgumentError
+from gmar_hf.metrics.heads import ClassTarget, checked_scores, chosen_classes
+from gmar_hf.metrics.perturbation import Curve
+from gmar_hf.metrics.scores import FUNCTIONS
+from gmar_hf.models.ablation import AblatedModel, ablated
+from gmar_hf.utils.checks import check_count, check_seed
 
 
 def ablation_curve(

@@ -1,14 +1,58 @@
 """What the logit does when single heads are taken out, and which head scores foretell it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from .ablation import ClassTarget, ablated, checked_scores, chosen_classes
-from .correlation import spearman
-from .hiding import check_count
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.ablation import ablated
+from gmar_hf.models.targets import choose_target
+from gmar_hf.utils.checks import check_count
+from gmar_hf.utils.correlation import spearman
+
+ClassTarget = torch.Tensor | Sequence[int] | int | None
+
+
+def chosen_classes(target: Any, logits: torch.Tensor) -> torch.Tensor:
+    """One class (batch,) an image, from what the user gave and logits (batch, classes).
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If there is not one class an image.
+    """
+    if callable(target):
+        raise ArgumentTypeError("`target` must be a class, or None for the predicted one; got a callable.")
+    classes = choose_target(target, logits).target
+    assert classes is not None  # only a callable has none
+    if classes.ndim != 1:
+        raise ArgumentError(
+            f"`target` must have one class an image, shape ({len(logits)},); got {tuple(classes.shape)}. "
+            "Measure each of several targets by itself."
+        )
+    return classes
+
+
+def checked_scores(head_scores: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    """Scores of the heads, detached.
+
+    Raises:
+        ArgumentError: If they are not of this shape (batch, layers, heads), or not finite.
+        ArgumentTypeError: If they are no tensor.
+    """
+    if not isinstance(head_scores, torch.Tensor):
+        raise ArgumentTypeError(
+            f"`head_scores` must be a tensor (batch, layers, heads); got {type(head_scores).__name__}."
+        )
+    if head_scores.shape != shape:
+        raise ArgumentError(
+            f"`head_scores` must be of shape {shape} (batch, layers, heads); got {tuple(head_scores.shape)}. "
+            "Measure each of several targets by itself."
+        )
+    if not head_scores.isfinite().all():
+        raise ArgumentError("`head_scores` must be finite; got NaN or infinity.")
+    return head_scores.detach()
 
 
 @dataclass(frozen=True, eq=False)

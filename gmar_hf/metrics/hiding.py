@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from ..baselines import Baseline, baseline_pixels, check_images
-from ..errors import ArgumentError, ArgumentTypeError
-from .scores import ScoreFunction, score_rows
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.baselines import Baseline, baseline_pixels, check_images
+from gmar_hf.metrics.scores import ScoreFunction, score_rows
+from gmar_hf.utils.checks import check_count
 
 Interval = tuple[int, int]
 """Patches of these ranks: from the first, which is in, to the last, which is not."""
@@ -162,13 +163,3 @@ def score_hidden(
         ]
     )
     return scores[[different.index(interval) for interval in shown]].T
-
-
-def check_count(name: str, count: int) -> None:
-    """Raise if an argument is no positive int.
-
-    Raises:
-        ArgumentError: Then.
-    """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ArgumentError(f"`{name}` must be a positive int; got {count!r}.")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import max_pool2d
 
-from ..errors import ArgumentError, ArgumentTypeError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 
 
 def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -> torch.Tensor:

@@ -4,12 +4,39 @@ Patches go as whole, equal values row by row. The pixels that hidden patches sho
 ranking of maps, and a map that was made with a baseline shines under it: measure under several.
 """
 
+from dataclasses import dataclass
+
 import torch
 
-from ..baselines import Baseline
-from .curve import Curve
-from .hiding import Images, Interval, PatchSize, check_count, rank_patches, score_hidden
-from .scores import ScoreFunction
+from gmar_hf.images.baselines import Baseline
+from gmar_hf.metrics.hiding import Images, Interval, PatchSize, rank_patches, score_hidden
+from gmar_hf.metrics.scores import ScoreFunction
+from gmar_hf.utils.checks import check_count
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Scores of every image at the same shares of something shown or hidden.
+
+    Args:
+        shares (`torch.Tensor` of shape (points,)): In [0, 1], rising; at least two of them differ.
+        scores (`torch.Tensor` of shape (batch, points)): float32.
+
+    Example:
+        >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 0.5, 0.0]])).auc
+        tensor([0.5000])
+    """
+
+    shares: torch.Tensor
+    scores: torch.Tensor
+
+    @property
+    def auc(self) -> torch.Tensor:
+        """The area under each image's curve (batch,) by the trapezoid, divided by the range of the shares.
+
+        In the unit of the scores: the mean height of the curve.
+        """
+        return torch.trapezoid(self.scores, self.shares) / (self.shares[-1] - self.shares[0])
 
 
 def insertion(

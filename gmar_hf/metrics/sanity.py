@@ -9,13 +9,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..capture import class_name, unwrapped
-from ..errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
-from ..forward import check_model
-from ..layers import encoder_layers
-from ..seeds import check_seed
-from .correlation import pearson, spearman
-from .localization import checked_maps, energy_pointing_game
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
+from gmar_hf.metrics.localization import checked_maps, energy_pointing_game
+from gmar_hf.models.introspection import check_model, class_name, encoder_layers, unwrapped
+from gmar_hf.utils.checks import check_seed
+from gmar_hf.utils.correlation import pearson, spearman
 
 ExplainFunction = Callable[[Any], torch.Tensor]
 """Turns a model into its maps (batch, rows, cols) for images and targets of its own."""

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..borrow import frozen
-from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError
-from ..forward import check_model, checked_pixels
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
+from gmar_hf.models.freezing import frozen
+from gmar_hf.models.inputs import checked_pixels
+from gmar_hf.models.introspection import check_model
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """Turns pixel values (M, channels, height, width) into scores (M,); the rows are the batch over and over, in order."""

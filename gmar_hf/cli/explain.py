@@ -1,0 +1,215 @@
+"""`gmar-hf explain`: images in, a folder of results out."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from gmar_hf.cli.app import DeviceOption, JsonOption, ModelOption, RevisionOption, app, echo_json
+from gmar_hf.cli.inputs import expand, make_folder, safe, stem, unique
+from gmar_hf.cli.loading import load_explainer
+from gmar_hf.errors import GMARError, UnsupportedModelError
+from gmar_hf.explanation.engine import versions
+from gmar_hf.explanation.methods import METHODS
+from gmar_hf.images.reading import read_image
+from gmar_hf.pipeline import GMARExplainer
+from gmar_hf.utils.files import replacing
+from gmar_hf.utils.text import printable
+
+_FEW = 4  # images up to which no progress bar is worth showing
+_TENSORS = ("attribution", "head_importance", "head_contribution")
+
+
+def explain_images(
+    images: list[str],
+    *,
+    model: str,
+    revision: str | None,
+    device: str | None,
+    batch_size: int,
+    out: Path,
+    parameters: dict[str, Any],
+    show: bool,
+) -> list[dict[str, Any]]:
+    """Explain every image and write its files; an image that cannot be read does not stop the others.
+
+    Args:
+        images (`list[str]`): Files, folders, globs, URLs.
+        model, revision, device: What explains.
+        batch_size (`int`): Images at once.
+        out (`Path`): The folder, made where it is missing.
+        parameters (`dict`): Of the pipeline.
+        show (`bool`): Whether to print a table.
+
+    Returns:
+        `list[dict]`: One dict an image: `image`, and `results` and `files`, or `error`.
+    """
+    sources = expand(images)
+    make_folder(out)
+    explainer = load_explainer(model, revision, device, {**parameters, "return_overlay": True})
+    settings = {"model": model, "revision": revision, **parameters, "versions": versions()}
+    names = unique([safe(stem(source), 100) for source in sources], set())
+    # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
+    pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
+    summary = []
+    with tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None) as bar:
+        for source, name, found in zip(sources, names, _explained(explainer, sources, batch_size), strict=True):
+            if isinstance(found, Exception):
+                message = printable(" ".join(str(found).split()))
+                tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
+                summary.append({"image": source, "error": message})
+            else:
+                summary.append(_write(out, name, pictures, source, found, settings))
+            bar.update()
+    if show:
+        _print_table(summary, out)
+    return summary
+
+
+def _explained(explainer: GMARExplainer, sources: list[str], batch_size: int) -> Iterator[list[dict] | Exception]:
+    """Results in the order of the sources, an exception in the place of each image that has none."""
+    for start in range(0, len(sources), batch_size):
+        read = [_attempt(read_image, source) for source in sources[start : start + batch_size]]
+        good = [image for image in read if isinstance(image, Image.Image)]
+        results = _attempt(explainer, good, batch_size=batch_size) if good else []
+        if isinstance(results, Exception):  # one image spoils its batch: find out which
+            results = [_attempt(explainer, image) for image in good]
+        explained = iter(results)
+        for image in read:
+            yield image if isinstance(image, Exception) else next(explained)
+
+
+def _attempt(function: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except UnsupportedModelError:
+        raise  # no other image will fare better
+    except (GMARError, ValueError, RuntimeError, OSError) as error:
+        return error
+
+
+def _write(
+    out: Path, name: str, taken: set[str], source: str, results: list[dict], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
+    pictures = unique([f"{name}-{safe(result['label'])}" for result in results], taken)
+    for picture, result in zip(pictures, results, strict=True):
+        with replacing(out / f"{picture}.png") as temporary:
+            result["overlay"].save(temporary)
+    stacked = {key: [result[key] for result in results] for key in _TENSORS}
+    tensors = {key: torch.stack(values) for key, values in stacked.items() if values[0] is not None}
+    labels = [result["label"] for result in results]
+    with replacing(out / f"{name}.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"labels": json.dumps(labels), "settings": json.dumps(settings)})
+    files = {"tensors": f"{name}.safetensors", "overlays": [f"{picture}.png" for picture in pictures]}
+    kept = ("label", "score", "target", "versus", "box")
+    shown = [
+        {**{key: result[key] for key in kept if key in result}, "top_heads": _top_heads(result)} for result in results
+    ]
+    entry = {"image": source, "results": shown, "files": files}
+    with replacing(out / f"{name}.json") as temporary:
+        text = json.dumps({**entry, "settings": settings}, indent=2)
+        temporary.write_text(text, encoding="utf-8")
+    return {**entry, "files": {"json": f"{name}.json", **files}}
+
+
+def _top_heads(result: dict[str, Any], count: int = 3) -> list[dict[str, Any]]:
+    """The heads that contribute most, either way, or where contributions are unknown, weigh most."""
+    key = "head_contribution" if result["head_contribution"] is not None else "head_importance"
+    values = result[key]
+    if values is None:
+        return []
+    order = values.abs().flatten().argsort(descending=True)[:count].tolist()
+    return [
+        {"layer": index // values.shape[1], "head": index % values.shape[1], key: values.flatten()[index].item()}
+        for index in order
+    ]
+
+
+def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
+    table = Table("image", "label", "score", "strongest heads (layer.head)")
+    for entry in summary:
+        for result in entry.get("results", []):
+            heads = ", ".join(_head_text(head) for head in result["top_heads"])
+            score = f"{result['score']:.3f}" if math.isfinite(result["score"]) else "?"
+            label = result["label"] + (f" (not {result['versus']})" if "versus" in result else "")
+            table.add_row(*(Text(printable(cell)) for cell in (entry["image"], label, score, heads)))
+    if table.row_count:
+        Console().print(table)
+        typer.echo(f"Overlays, maps and head scores are in {printable(out)}")
+
+
+def _head_text(head: dict[str, Any]) -> str:
+    where = f"{head['layer']}.{head['head']}"
+    if "head_contribution" in head:
+        return f"{where}: {head['head_contribution']:+.2f}"
+    return f"{where}: {head['head_importance']:.0%}"
+
+
+Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]
+_GMAR = Method("gmar")
+
+
+class Norm(StrEnum):
+    """Norms of the attention's gradient."""
+
+    L1 = "l1"
+    L2 = "l2"
+
+
+@app.command()
+def explain(
+    images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE...")],
+    model: ModelOption = "google/vit-base-patch16-224",
+    revision: RevisionOption = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
+    ] = None,
+    versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None,
+    method: Annotated[Method, typer.Option(help="How the map is made.")] = _GMAR,
+    norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8,
+    device: DeviceOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations"),
+    as_json: JsonOption = False,
+) -> None:
+    """Explain images: an overlay for each target, maps and head scores, and a table of what was found."""
+
+    summary = explain_images(
+        images,
+        model=model,
+        revision=revision,
+        device=device,
+        batch_size=batch_size,
+        out=out,
+        parameters={
+            "target": [_label(one) for one in target] if target else None,
+            "versus": None if versus is None else _label(versus),
+            "top_k": top_k,
+            "method": method.value,
+            "norm": norm.value,
+        },
+        show=not as_json,
+    )
+    if as_json:
+        echo_json(summary)
+    if any("error" in image for image in summary):
+        raise typer.Exit(1)
+
+
+def _label(text: str) -> str | int:
+    """An index where the text is digits, also where a label is."""
+    return int(text) if re.fullmatch(r"\d{1,9}", text) else text

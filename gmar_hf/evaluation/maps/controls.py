@@ -1,0 +1,77 @@
+"""Maps that ought to lose: they know nothing of the model, or have been told something wrong."""
+
+import hashlib
+
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, pad
+
+from gmar_hf.explanation.engine import explain
+from gmar_hf.models.introspection import setting, unwrapped
+from gmar_hf.models.patches import patch_grid, sum_over_patches
+
+_BLOB_SIGMA = 0.25  # of each side
+_SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+
+
+def random(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Uniform chance, of its own for each image and class."""
+    grid = patch_grid(model, pixel_values)
+    maps = [torch.rand(grid.rows, grid.cols, generator=one) for one in generators(pixel_values, target)]
+    return torch.stack(maps).to(pixel_values.device)
+
+
+def centre_blob(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A Gaussian in the middle, a quarter of each side wide."""
+    grid = patch_grid(model, pixel_values)
+    sides = [
+        torch.exp(-(((torch.arange(side) + 0.5) / side - 0.5) ** 2) / (2 * _BLOB_SIGMA**2))
+        for side in (grid.rows, grid.cols)
+    ]
+    return torch.outer(*sides).expand(len(pixel_values), -1, -1).to(pixel_values.device)
+
+
+def edges(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The magnitude of the Sobel gradient, summed over the channels and pixels of each patch."""
+    pixels = pixel_values.float().flatten(0, 1)[:, None]
+    kernels = torch.stack([_SOBEL, _SOBEL.T])[:, None].to(pixels)
+    magnitude = conv2d(pad(pixels, (1, 1, 1, 1), mode="replicate"), kernels).norm(dim=1)
+    return sum_over_patches(model, magnitude.view(pixel_values.shape))
+
+
+def shuffled_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """GMAR (L1) with the head weights of every layer dealt out anew: what is left is not due to the weights."""
+    weights = explain(model, pixel_values, target, return_maps=False).head_importance
+    assert weights is not None
+    shuffled = torch.empty_like(weights)
+    for image, generator in enumerate(generators(pixel_values, target)):
+        for layer, own in enumerate(weights[image]):
+            shuffled[image, layer] = own[torch.randperm(len(own), generator=generator).to(own.device)]
+    return _fused(model, pixel_values, target, shuffled)
+
+
+def uniform_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """GMAR with equal head weights, which is attention rollout."""
+    config = unwrapped(model).config
+    shape = (setting(config, "num_hidden_layers"), setting(config, "num_attention_heads"))
+    return _fused(model, pixel_values, target, torch.ones(shape))
+
+
+def generators(pixel_values: torch.Tensor, target: torch.Tensor) -> list[torch.Generator]:
+    """One for each image and class, seeded by both: the same in whatever batch, order and process.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape (rows, channels, height, width)): The images.
+        target (`torch.LongTensor` of shape (rows,)): The classes.
+    """
+    found = []
+    for pixels, one in zip(pixel_values.detach().float().cpu(), target.tolist(), strict=True):
+        content = hashlib.sha256(pixels.contiguous().numpy().tobytes() + str(one).encode())
+        found.append(torch.Generator().manual_seed(int.from_bytes(content.digest()[:7])))
+    return found
+
+
+def _fused(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    maps = explain(model, pixel_values, target, head_weights=weights).attribution
+    assert maps is not None
+    return maps

@@ -1,0 +1,1 @@
+"""Tables, page and pictures of an evaluation."""

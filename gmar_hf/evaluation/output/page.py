@@ -1,0 +1,223 @@
+"""An evaluation as one page that needs nothing else: figures, curves, and maps side by side."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from gmar_hf.evaluation.columns import CURVES
+from gmar_hf.evaluation.output.legend import FIGURES
+from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row
+from gmar_hf.plotting import plot_curves
+from gmar_hf.utils.files import replacing
+from gmar_hf.utils.text import printable
+
+_TEMPLATE = "page.html.jinja"
+_ARROWS = {True: "↑", False: "↓", None: ""}
+
+Summary = dict[str, dict[str, dict[str, Any]]]  # of [`Evaluation.summary`]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with every method's map on it.
+
+    Args:
+        image (PIL image, RGB): As it is.
+        row ([`Row`]): What was explained.
+        overlays (`dict[str, PIL image]`): By method.
+        figures (`dict[str, float]`): Each method's insertion minus deletion; empty where that was not measured.
+    """
+
+    image: Image.Image
+    row: Row
+    overlays: dict[str, Image.Image]
+    figures: dict[str, float]
+
+
+def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) -> None:
+    """Write the page.
+
+    Args:
+        evaluation ([`Evaluation`]): What was found.
+        pictures (`Sequence` of [`Picture`]): To show below.
+        path (`Path`): The HTML file.
+
+    Raises:
+        ArgumentError: If it cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("gmar_hf.evaluation.output", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    settings = evaluation.settings
+    summary = evaluation.summary()
+    hides = any(metric.baseline for metric in evaluation.metrics)
+    ranked = [row.labels_first for row in evaluation.rows if row.labels_first is not None]
+    table = _figures(evaluation, summary)
+    text = environment.get_template(_TEMPLATE).render(
+        model=printable(settings["model"]["id"]),
+        data=printable(" and ".join(one["id"] for one in settings["datasets"])),
+        num_images=evaluation.num_images,
+        num_rows=len(evaluation.rows),
+        num_ranked=len(ranked),
+        num_labels_first=sum(ranked),
+        num_unreadable=settings["counts"]["num_unreadable"],
+        target=settings["target"],
+        function=settings["function"],
+        date=settings["date"],
+        version=settings["versions"]["gmar_hf"],
+        baselines=settings["baselines"] if hides else [],
+        num_steps=settings["num_steps"],
+        blur_sigma=f"{settings['blur_sigma']:g}",
+        batch_size=settings["batch_size"],
+        marked=any(cell["marked"] for row in table for cell in row["cells"]),
+        columns=_columns(evaluation, summary),
+        table=table,
+        differences=_differences(evaluation, summary),
+        maps=_legend((method["name"], method["about"]) for method in evaluation.methods),
+        figures=_legend((_name(metric), FIGURES.get(metric.function, "")) for metric in evaluation.metrics),
+        curves=_curves(evaluation),
+        figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
+        pictures=[_picture(picture) for picture in pictures],
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _name(metric: Metric) -> str:
+    return metric.function.replace("_", " ")
+
+
+def _title(metric: Metric) -> str:
+    return f"{_name(metric)} ({metric.baseline})" if metric.baseline else _name(metric)
+
+
+def _legend(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What is known of each name, once."""
+    return {printable(name): printable(about) for name, about in entries if about}
+
+
+def _columns(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": _title(metric),
+            "arrow": _ARROWS[metric.higher_is_better],
+            # Of masks, for one, not all need to be known.
+            "num_rows": max((figures[metric.key]["num_rows"] for figures in summary.values()), default=0),
+        }
+        for metric in evaluation.metrics
+    ]
+
+
+def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
+    """The rows of the table of means."""
+    rows = []
+    for method in evaluation.methods:
+        cells = []
+        for metric in evaluation.metrics:
+            figures = summary[method["name"]][metric.key]
+            marked = metric.baseline is not None and metric.baseline == method["baseline"]
+            is_best = figures["mean"] is not None and figures["mean"] == _best(metric, summary)
+            cells.append({**_cell(figures, ""), "marked": marked, "bold": is_best})
+        forwards = "?" if method["forwards"] is None else f"{method['forwards']:g}"
+        rows.append(
+            {
+                "name": printable(method["name"]),
+                "cells": cells,
+                "costs": [forwards, f"{method['milliseconds']:.1f}"],
+            }
+        )
+    return rows
+
+
+def _differences(evaluation: Evaluation, summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a table for each method that all others are compared with."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for reference in REFERENCES:
+        for name, by_metric in summary.items():
+            if reference not in summary or name == reference:
+                continue
+            cells = []
+            for metric in evaluation.metrics:
+                figures = by_metric[metric.key][f"minus_{reference}"]
+                ends = (figures["low"], figures["high"])
+                better_end = ends[0] if metric.higher_is_better else ends[1]  # the one that is nearer to 0
+                is_better = metric.higher_is_better is not None and better_end is not None
+                is_better = is_better and (better_end > 0 if metric.higher_is_better else better_end < 0)
+                cells.append({**_cell(figures, "+"), "marked": False, "bold": is_better})
+            found.setdefault(reference, []).append({"name": printable(name), "cells": cells, "costs": []})
+    return found
+
+
+def _cell(figures: dict[str, Any], sign: str) -> dict[str, str]:
+    """A figure and its interval as texts."""
+    mean, low, high = (figures[name] for name in ("mean", "low", "high"))
+    return {
+        "text": "–" if mean is None else f"{mean:{sign}z.3f}",  # noqa: RUF001 (a dash for nothing)
+        "interval": "" if low is None else f"{low:{sign}z.3f} to {high:{sign}z.3f}",
+    }
+
+
+def _best(metric: Metric, summary: Summary) -> float | None:
+    means = [figures[metric.key]["mean"] for figures in summary.values()]
+    known = [mean for mean in means if mean is not None]
+    if metric.higher_is_better is None or not known:
+        return None
+    return max(known) if metric.higher_is_better else min(known)
+
+
+def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
+    """A figure for each curve and baseline."""
+    found = []
+    for metric in evaluation.metrics:
+        if metric.function not in CURVES or metric.key not in evaluation.curves:
+            continue
+        names = [method["name"] for method in evaluation.methods]
+        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        shown = "shown" if metric.function == "insertion" else "hidden"
+        plot_curves(
+            dict(zip(names, evaluation.curves[metric.key], strict=True)),
+            shares=evaluation.curves["shares"],
+            title=_title(metric),
+            label=f"share of patches {shown}, the most important first",
+            ax=figure.subplots(),
+        )
+        with io.BytesIO() as content:
+            figure.savefig(content, format="png", dpi=110)
+            found.append({"title": _title(metric), "source": _data(content.getvalue())})
+    return found
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    label, image = printable(picture.row.label), printable(picture.row.image)
+    panels = [{"alt": f"the image {image}", "caption": "image", "source": _png(picture.image)}]
+    for name, overlay in picture.overlays.items():
+        figure, name = picture.figures.get(name, math.nan), printable(name)
+        caption = name if math.isnan(figure) else f"{name}: {figure:z.2f}"
+        panels.append({"alt": f"map of {name} for {label}", "caption": caption, "source": _png(overlay)})
+    return {
+        "image": image,
+        "label": label,
+        "score": f"{picture.row.score:.2f}",
+        "panels": panels,
+    }
+
+
+def _png(image: Image.Image) -> str:
+    with io.BytesIO() as content:
+        image.save(content, format="PNG", optimize=True)
+        return _data(content.getvalue())
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

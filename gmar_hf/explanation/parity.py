@@ -1,0 +1,101 @@
+"""Does the engine agree with explicit attention on a user's own model?"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.request import Request
+from gmar_hf.explanation.result import Explanation
+from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.inputs import checked_pixels
+from gmar_hf.models.retention import retain_attention
+from gmar_hf.utils.tensors import at_least_float32
+
+TOLERANCE = 1e-4  # of a tensor's largest magnitude, in float32; agreement is about 1e-6
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a model was found.
+
+    Args:
+        explanation ([`Explanation`]): What the engine says of the batch, with head maps.
+        errors (`dict[str, float]`): For each tensor `max|a - b| / max|b|` against explicit attention and autograd.
+    """
+
+    explanation: Explanation
+    errors: dict[str, float]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every tensor is within the tolerance."""
+        return all(error <= TOLERANCE for error in self.errors.values())
+
+
+def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Module | None = None) -> Parity:
+    """Explain a small batch twice: by the engine, and by explicit attention matrices and their gradients.
+
+    Args:
+        model (`nn.Module`): An image classifier, best in float32.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): A small batch: memory grows with
+            tokens squared.
+        reference (`nn.Module`, *optional*): A copy of the model in a finer dtype for the explicit side, such as
+            `copy.deepcopy(model).double()`; the model itself by default.
+
+    Returns:
+        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map.
+    """
+    found = explain(model, pixel_values, norm="l1", return_head_maps=True)
+    other = explain(model, pixel_values, norm="l2", return_maps=False)
+    assert found.target is not None
+    assert found.readout is not None
+    explicit = model if reference is None else reference
+    with gradients_on(), frozen(explicit):
+        pixels = checked_pixels(explicit, pixel_values)
+        with retain_attention(explicit) as attentions:
+            logits = explicit(pixel_values=pixels).logits
+        score = logits.gather(1, found.target[:, None]).sum()
+        gradients = torch.autograd.grad(score, list(attentions))
+    attention = at_least_float32(torch.stack(list(attentions), dim=1).detach())
+    gradient = at_least_float32(torch.stack(gradients, dim=1))
+    edges = attention * gradient
+    l1 = gradient.abs().sum(dim=(-2, -1))
+    weights = l1 / l1.sum(dim=-1, keepdim=True)
+    expected = {
+        "logits": (found.logits, logits.detach()),
+        "head_score (L1)": (found.head_score, l1),
+        "head_score (L2)": (other.head_score, gradient.square().sum(dim=(-2, -1)).sqrt()),
+        "head_contribution": (found.head_contribution, edges.sum(dim=(-2, -1))),
+        "head_maps": (_by_token(found), edges.sum(dim=-2)),
+        "attribution": (found.attribution, _rollout(attention, weights, found)),
+    }
+    errors = {name: _error(ours, theirs) for name, (ours, theirs) in expected.items()}
+    return Parity(found, errors)
+
+
+def _rollout(attention: torch.Tensor, weights: torch.Tensor, found: Explanation) -> torch.Tensor:
+    """The map by full matrices, as the formula stands, read by the readout that the engine found."""
+    identity = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
+    product = identity.expand(attention.shape[0], -1, -1)
+    for layer in range(attention.shape[1]):
+        fused = (attention[:, layer] * weights[:, layer, :, None, None]).sum(dim=1)
+        product = (fused + identity) / (1 + Request().residual_weight) @ product
+    assert found.readout is not None
+    assert found.attribution is not None
+    row = (found.readout.to(product)[:, None] @ product)[:, 0]
+    rows, cols = found.attribution.shape[-2:]
+    return row[:, row.shape[1] - rows * cols :].unflatten(-1, (rows, cols))
+
+
+def _by_token(found: Explanation) -> torch.Tensor:
+    assert found.head_maps is not None
+    assert found.prefix_contribution is not None
+    return torch.cat([found.prefix_contribution, found.head_maps.flatten(-2)], dim=-1)
+
+
+def _error(ours: torch.Tensor | None, theirs: torch.Tensor) -> float:
+    assert ours is not None
+    difference = (ours.double() - theirs.double()).abs().max()
+    return (difference / theirs.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)).item()

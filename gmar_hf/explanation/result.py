@@ -1,0 +1,126 @@
+"""The result of explaining a batch."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from gmar_hf.errors import ArtifactError
+from gmar_hf.utils.files import replacing
+
+FORMAT = "gmar_hf.explanation"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Why a batch of images got its logits: maps and head scores, float32, detached, on the inputs' device.
+
+    With several targets an image, every field but `logits` has a targets axis right after the batch axis.
+
+    Args:
+        logits (`torch.Tensor` of shape (batch, classes)): What the model said.
+        target (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The classes explained; None for
+            a callable.
+        attribution (`torch.Tensor` of shape (batch, rows, cols), *optional*): The map over the patches. Shares of the
+            readout for "gmar", "rollout" and "attention" (with the prefix tokens' they sum to one); signed logits for
+            "contribution".
+        head_importance (`torch.Tensor` of shape (batch, layers, heads), *optional*): The head weights the method
+            used; rows sum to one.
+        head_score (`torch.Tensor` of shape (batch, layers, heads), *optional*): Norms of the attention's gradient, in
+            logits.
+        head_contribution (`torch.Tensor` of shape (batch, layers, heads), *optional*): Signed, in logits: what
+            removing a head takes away, to first order.
+        head_maps (`torch.Tensor` of shape (batch, layers, heads, rows, cols), *optional*): Contributions by patch, in
+            logits.
+        prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
+            contributions' part on prefix tokens; with the head maps it sums to `head_contribution`.
+        readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
+        settings (`Mapping[str, Any]`): How it was made: method, its parameters, the model, versions. Plain JSON
+            values.
+    """
+
+    logits: torch.Tensor
+    target: torch.Tensor | None = None
+    attribution: torch.Tensor | None = None
+    head_importance: torch.Tensor | None = None
+    head_score: torch.Tensor | None = None
+    head_contribution: torch.Tensor | None = None
+    head_maps: torch.Tensor | None = None
+    prefix_contribution: torch.Tensor | None = None
+    readout: torch.Tensor | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tensors as safetensors, with the settings in the file's metadata.
+
+        Args:
+            path (`str` or `os.PathLike`): The file; an old one is replaced at once when the new one is complete.
+
+        Raises:
+            ArgumentError: If the place cannot be written.
+        """
+        # Copies: safetensors takes neither strides nor two tensors that share memory.
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.tensors().items()
+        }
+        metadata = {
+            "format": FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "settings": json.dumps(dict(self.settings)),
+        }
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(tensors, metadata))  # safetensors' own files are for their owner's eyes only
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Explanation":
+        """Read what [`save`] wrote, onto the CPU.
+
+        Args:
+            path (`str` or `os.PathLike`): A file of [`save`].
+
+        Raises:
+            ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version.
+        """
+        name = os.fspath(path)
+        if not Path(path).is_file():
+            raise ArtifactError(f"`path` must be an explanation's file; got {name!r}, which is no file.")
+        try:
+            with safe_open(name, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ArtifactError(
+                        f"`path` must be a file written by `Explanation.save`; got {name!r}, which is something else."
+                    )
+                if metadata.get("format_version") != str(FORMAT_VERSION):
+                    raise ArtifactError(
+                        f"{name!r} must have format version {FORMAT_VERSION}; got {metadata.get('format_version')}. "
+                        "Install the gmar_hf that wrote it."
+                    )
+                known = {one.name for one in fields(cls)} - {"settings"}
+                tensors = {key: file.get_tensor(key) for key in file.keys() if key in known}  # noqa: SIM118
+                return cls(settings=json.loads(metadata["settings"]), **tensors)
+        except ArtifactError:
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise ArtifactError(
+                f"{name!r} must be a complete explanation; it is corrupt ({error}). Save it again."
+            ) from error
+
+    def __repr__(self) -> str:
+        """Shapes in place of numbers, which would fill the screen."""
+        shapes = ", ".join(f"{name}={tuple(tensor.shape)}" for name, tensor in self.tensors().items())
+        method, model = self.settings.get("method"), self.settings.get("model_class")
+        return f"Explanation({f'{method} of {model}: ' if method else ''}{shapes})"
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The fields that are there, by name."""
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

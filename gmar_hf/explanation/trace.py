@@ -1,0 +1,306 @@
+"""One SDPA forward that can be walked back layer by layer."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+
+from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
+from gmar_hf.models.attention import AttentionCall, is_recording, recording
+from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.inputs import _usable, checked_pixels
+from gmar_hf.models.introspection import (
+    OFF_THE_INTERFACE,
+    check_model,
+    class_name,
+    known_kwargs,
+    setting,
+    unsupported,
+    unwrapped,
+)
+from gmar_hf.models.patches import by_size, pair
+from gmar_hf.utils.tensors import at_least_float32
+
+Start = Literal["value", "output", "head"]
+Visit = Callable[[int, torch.Tensor, torch.Tensor | None], None]
+NOT_IN_A_ROW = "its `last_hidden_state` does not come from all of its attention layers, one after another"
+NO_BACKBONE = "its logits do not depend on the backbone's `last_hidden_state`"
+# fp16 gradients live between 2^-24 and 2^16. Those of a head that averages thousands of tokens would underflow, those
+# of a head that normalises tiny features would overflow: the first scale that overflows nothing is taken.
+_HALF_HEAD_SCALES = (2.0**10, 1.0, 2.0**-10)
+_PEAK = 2.0**6  # of the gradient that the encoder's backward starts with: 2^10 below overflow, 2^20 above underflow
+
+
+class HeadGradient(NamedTuple):
+    """Gradient of a score with respect to the backbone's last hidden state: `relative * size`, at least float32.
+
+    Args:
+        relative (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of a size that any dtype holds, squared too.
+        size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
+    """
+
+    relative: torch.Tensor
+    size: torch.Tensor
+
+
+class Trace:
+    """What a forward left behind: the layers' queries, keys, values and outputs, the logits, the head's input.
+
+    The graph holds activations only and begins where `start` says, so that nothing earlier is ever differentiated.
+
+    Args:
+        model (`nn.Module`): The classifier, its parameters frozen.
+        start: "value", at the first layer's values (for gradients of values and outputs of all layers); "output", at
+            the first layer's output (for gradients of outputs); "head", behind the last layer's attention (for the
+            readout).
+
+    Attributes:
+        layers (`list` of [`AttentionCall`]): First layer first.
+        outputs (`list` of `torch.Tensor` of shape (batch, heads, tokens, head_dim)): The layers' outputs; none with
+            start "head".
+        logits (`torch.Tensor` of shape (batch, classes)): At least float32; a leaf, to make scores from.
+    """
+
+    logits: torch.Tensor
+
+    def __init__(self, model: nn.Module, start: Start) -> None:
+        self.model = model
+        self.layers: list[AttentionCall] = []
+        self.outputs: list[torch.Tensor] = []
+        self._start = start
+        self._hidden: torch.Tensor | None = None
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """The last hidden state (batch, tokens, hidden_size) that the backbone hands to the head."""
+        if self._hidden is None:
+            raise unsupported(self.model, "it has no transformers backbone that returns a `last_hidden_state`")
+        return self._hidden
+
+    def run(self, pixel_values: torch.Tensor, **model_kwargs: Any) -> None:
+        """Make the forward.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the model sees.
+            **model_kwargs: Handed to the model.
+
+        Raises:
+            NonFiniteError: If a logit is NaN or infinite.
+            UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens, or if there
+                are no logits.
+        """
+        self._batch = pixel_values.shape[0]
+        with ExitStack() as stack:
+            stack.enter_context(recording(self.model, self))
+            for module in self.model.modules():
+                if isinstance(module, PreTrainedModel):
+                    stack.callback(module.register_forward_hook(self._keep_hidden).remove)
+            logits = getattr(self.model(pixel_values=pixel_values, **model_kwargs), "logits", None)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            raise unsupported(self.model, "it returns no logits of shape (batch, classes)")
+        if not self.layers:
+            raise unsupported(self.model, OFF_THE_INTERFACE)
+        if len(self.layers) != (num_layers := _num_layers(self.layers[0])):
+            raise unsupported(
+                self.model,
+                f"{len(self.layers)} of the {num_layers} layers in its config go through transformers' attention "
+                "interface",
+            )
+        if not logits.isfinite().all():
+            rows = (~logits.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+            raise NonFiniteError(
+                f"The logits must be finite; got NaN or infinity for image(s) {rows} of the batch. "
+                "Check `pixel_values` and the model's weights for NaN, or use bfloat16 or float32 instead of float16."
+            )
+        if self.hidden.shape[:2] != (self._batch, self.layers[0].query.shape[2]):
+            raise unsupported(self.model, "its head does not read the tokens of its attention")
+        self._own_logits = logits
+        self.logits = at_least_float32(logits.detach()).requires_grad_()
+
+    def begin(self) -> None:
+        """Part of the recorder's protocol; a trace sees a single forward."""
+
+    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
+        self._check(call)
+        first = not self.layers
+        if self._start == "value" and first:
+            call.value = call.value.detach().requires_grad_()
+        bias = None if call.bias is None else call.bias.to(call.query.dtype)
+        output = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=bias, scale=call.scaling)
+        last = len(self.layers) + 1 == _num_layers(call)
+        if (self._start == "output" and first) or (self._start == "head" and last):
+            output = output.detach().requires_grad_()
+        if self._start != "head":
+            self.outputs.append(output)
+        self.layers.append(call)
+        return output, None
+
+    def head_gradient(self, score: torch.Tensor) -> HeadGradient:
+        """Differentiate one scalar an image with respect to the backbone's last hidden state.
+
+        Args:
+            score (`torch.Tensor` of shape (batch,)): Made from `logits`.
+
+        Returns:
+            [`HeadGradient`]
+
+        Raises:
+            ArgumentError: If some image's score does not depend on the hidden state.
+            NonFiniteError: If a gradient is NaN or infinite.
+        """
+        hidden = self.hidden
+        if not hidden.requires_grad:
+            raise unsupported(self.model, NOT_IN_A_ROW)
+        if not self._own_logits.requires_grad:
+            raise unsupported(self.model, NO_BACKBONE)
+        slope, size = self._slope(score)
+        for scale in _HALF_HEAD_SCALES if hidden.dtype == torch.float16 else (1.0,):
+            upstream = (slope * scale).to(self._own_logits.dtype)
+            (gradient,) = torch.autograd.grad(self._own_logits, hidden, upstream, retain_graph=True, allow_unused=True)
+            if gradient is None:
+                raise unsupported(self.model, NO_BACKBONE)
+            if gradient.isfinite().all():
+                break
+        else:
+            raise _not_finite("Check the model's weights, or load it in bfloat16 or float32: float16 can overflow.")
+        gradient = at_least_float32(gradient)
+        _check_each_depends(gradient)
+        lift = _power_of_two(gradient) / _PEAK
+        return HeadGradient(gradient / lift[:, :, None], lift * size.to(lift.device) / scale)
+
+    def _slope(self, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient of the score with respect to the logits, and the power of two (batch, 1) it has been divided by."""
+        (slope,) = torch.autograd.grad(
+            score, self.logits, torch.ones_like(score), retain_graph=True, allow_unused=True
+        )
+        slope = torch.zeros_like(self.logits) if slope is None else slope
+        if not slope.isfinite().all():
+            raise _not_finite("Check that `target` has a finite slope everywhere.")
+        _check_each_depends(slope)
+        size = _power_of_two(slope)
+        return slope / size, size
+
+    def backward(self, hidden_gradient: torch.Tensor, visit: Visit, *, retain_graph: bool) -> None:
+        """Walk back from the last layer to the first.
+
+        Args:
+            hidden_gradient (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of the last hidden state.
+            visit (`Callable`): Called for each layer with its index, `dO` and, with start "value", `dV`, both
+                (batch, heads, tokens, head_dim), at least float32.
+            retain_graph (`bool`): Whether another backward follows.
+
+        Raises:
+            UnsupportedModelError: If some layer has no part in the hidden state.
+        """
+        output_grads: dict[int, torch.Tensor] = {}
+        visited = []
+        with_value = self._start == "value"
+
+        def on_output(index: int, gradient: torch.Tensor) -> None:
+            if with_value:
+                output_grads[index] = at_least_float32(gradient)  # until the gradient of the values arrives
+            else:
+                arrive(index, at_least_float32(gradient), None)
+
+        def on_value(index: int, gradient: torch.Tensor) -> None:
+            arrive(index, output_grads.pop(index), at_least_float32(gradient))
+
+        def arrive(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
+            visited.append(index)
+            visit(index, output_grad, value_grad)
+
+        with ExitStack() as stack:
+            for index, (layer, output) in enumerate(zip(self.layers, self.outputs, strict=True)):
+                stack.callback(output.register_hook(partial(on_output, index)).remove)
+                if with_value:
+                    stack.callback(layer.value.register_hook(partial(on_value, index)).remove)
+            start = self.layers[0].value if with_value else self.outputs[0]
+            upstream = hidden_gradient.to(self.hidden.dtype)
+            torch.autograd.grad(self.hidden, start, upstream, retain_graph=retain_graph, allow_unused=True)
+        if visited != list(reversed(range(len(self.layers)))):
+            raise unsupported(self.model, NOT_IN_A_ROW)
+
+    def _keep_hidden(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        hidden = getattr(output, "last_hidden_state", None)
+        if is_recording(module, self) and isinstance(hidden, torch.Tensor) and hidden.ndim == 3:
+            self._hidden = hidden  # the outermost model inside the classifier is the last to return
+
+    def _check(self, call: AttentionCall) -> None:
+        batch, heads, tokens, _ = call.query.shape
+        expected = (self._batch, *(self.layers[0].query.shape[1:3] if self.layers else (heads, tokens)))
+        if (batch, heads, tokens) != expected or call.key.shape[:3] != call.query.shape[:3]:
+            raise unsupported(
+                self.model,
+                "its attention is not over one grid of the same tokens and heads in every layer "
+                f"(queries {tuple(call.query.shape)}, keys {tuple(call.key.shape)}, expected {expected})",
+            )
+
+
+def _power_of_two(tensor: torch.Tensor) -> torch.Tensor:
+    """The largest one, (batch, 1), that each image's largest magnitude in (batch, ...) reaches."""
+    return tensor.flatten(1).abs().amax(dim=1, keepdim=True).log2().floor().exp2()
+
+
+def _num_layers(call: AttentionCall) -> int | None:
+    """How many layers the encoder of an attention module has, by its config."""
+    return getattr(getattr(call.module, "config", None), "num_hidden_layers", None)
+
+
+def _check_each_depends(gradient: torch.Tensor) -> None:
+    """Raise if some image's gradient (batch, ...) is zero everywhere."""
+    silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
+    if silent:
+        raise ArgumentError(
+            f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} of the "
+            "batch. Choose another target, or check that the classifier's weights are not all zero."
+        )
+
+
+def _not_finite(advice: str) -> NonFiniteError:
+    return NonFiniteError(f"The gradients must be finite; got NaN or infinity. {advice}")
+
+
+@contextmanager
+def traced(
+    model: nn.Module, pixel_values: torch.Tensor, start: Start, model_kwargs: dict[str, Any]
+) -> Iterator[Trace]:
+    """Make a forward, and keep the model frozen and gradients on inside the block, for the backwards that follow.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
+        start: Where the graph begins, as in [`Trace`].
+        model_kwargs (`dict[str, Any]`): Handed to the model, which must know them.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If model or pixels cannot be used.
+        NonFiniteError, UnsupportedModelError: As [`Trace.run`].
+    """
+    check_model(model)
+    with gradients_on(), frozen(model):
+        trace = Trace(model, start)
+        _forward(trace, checked_pixels(model, pixel_values), model_kwargs)
+        yield trace
+
+
+def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
+    """Run the model; where it refuses a size that is not its own, say which it takes."""
+    size = setting(getattr(unwrapped(trace.model), "config", None), "image_size")
+    try:
+        trace.run(pixels, **{name: _usable(value) for name, value in model_kwargs.items()})
+    except (ValueError, RuntimeError) as error:
+        own_size = size is None or pair(size) == tuple(pixels.shape[-2:])
+        if own_size or trace.layers or isinstance(error, GMARError | torch.OutOfMemoryError):
+            raise
+        advice = "Resize to that"
+        if "interpolate_pos_encoding" in known_kwargs(trace.model):
+            advice += ", or pass `interpolate_pos_encoding=True`"
+        raise ArgumentError(
+            f"`pixel_values` must be {by_size(size)} pixels for {class_name(trace.model)}; "
+            f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
+        ) from error

@@ -1,0 +1,110 @@
+"""What stands in the place of hidden patches. It decides half of a ranking of maps: measure under several."""
+
+import math
+
+import torch
+from torch.nn.functional import conv2d, pad
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+
+BASELINES = ("blur", "zero", "mean", "other")
+Baseline = str | torch.Tensor
+
+
+def baseline_pixels(
+    pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigma: float = 8.0, argument: str = "baseline"
+) -> torch.Tensor:
+    """The pixels that hidden patches show.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images, as the model sees them.
+        baseline (`str` or `torch.Tensor`): "blur" (each image under a Gaussian, its edges reflected), "zero" (0 in
+            the model's pixel values, which is the grey of the normalisation's mean), "mean" (each image's mean of
+            each channel), "other" (the image before it in the batch; the first gets the last), or pixel values of
+            your own that broadcast to the images, such as black after normalisation: `-mean / std` of shape
+            (channels, 1, 1).
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian in pixels; it is cut at four of
+            them, or where the reflection ends.
+        argument (`str`, defaults to "baseline"): What errors call the baseline.
+
+    Returns:
+        `torch.Tensor` of shape (batch, channels, height, width): Of the images' dtype, on their device.
+
+    Raises:
+        ArgumentError: If there is no such baseline, its shape does not fit, or "other" has no other image.
+        ArgumentTypeError: If an argument is of the wrong kind.
+
+    Example:
+        >>> baseline_pixels(torch.tensor([[[[1.0, 3.0]]]]), "mean")
+        tensor([[[[2., 2.]]]])
+    """
+    check_images(pixel_values)
+    images = pixel_values.detach()
+    if isinstance(baseline, torch.Tensor):
+        return _broadcast(baseline, images, argument)
+    if not isinstance(baseline, str):
+        raise ArgumentTypeError(
+            f"`{argument}` must be one of {', '.join(BASELINES)}, or a tensor; got {type(baseline).__name__}. "
+            "Wrap a number as `torch.tensor(0.5)`."
+        )
+    if baseline == "blur":
+        return _blur(images, blur_sigma)
+    if baseline == "zero":
+        return torch.zeros_like(images)
+    if baseline == "mean":
+        return images.mean(dim=(-2, -1), keepdim=True).expand_as(images).clone()
+    if baseline == "other":
+        if len(images) < 2:
+            raise ArgumentError(
+                f'`{argument}` must not be "other" for a batch of one image (there is no other); got one. '
+                "Pass at least two images, or another baseline."
+            )
+        return images.roll(1, dims=0)
+    raise ArgumentError(f"`{argument}` must be one of {', '.join(BASELINES)}, or a tensor; got {baseline!r}.")
+
+
+def check_images(pixel_values: torch.Tensor) -> None:
+    """Raise if these are no images.
+
+    Raises:
+        ArgumentError: If the shape or the dtype do not fit.
+        ArgumentTypeError: If it is no tensor.
+    """
+    if not isinstance(pixel_values, torch.Tensor):
+        raise ArgumentTypeError(
+            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}."
+        )
+    if pixel_values.ndim != 4 or pixel_values.numel() == 0 or not pixel_values.is_floating_point():
+        raise ArgumentError(
+            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
+            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs a batch "
+            "axis, `pixel_values[None]`."
+        )
+
+
+def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> torch.Tensor:
+    if not baseline.isfinite().all():
+        raise ArgumentError(f"`{argument}` must hold finite pixel values; got NaN or infinity.")
+    try:
+        return baseline.detach().to(images).broadcast_to(images.shape).clone()
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"`{argument}` must broadcast to the images' shape {tuple(images.shape)}; got {tuple(baseline.shape)}. "
+            "One number a channel has shape (channels, 1, 1)."
+        ) from error
+
+
+def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Rows, then columns, in float32 at least: half precision has no convolution everywhere."""
+    if not (isinstance(sigma, int | float) and 0 < sigma < math.inf):
+        raise ArgumentError(f"`blur_sigma` must be a positive number of pixels; got {sigma!r}.")
+    blurred = images.to(torch.promote_types(images.dtype, torch.float32)).flatten(0, 1)[:, None]
+    for dim in (-2, -1):
+        radius = min(math.ceil(4 * sigma), images.shape[dim] - 1)
+        steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        kernel = torch.exp(-(steps**2) / (2 * sigma**2))
+        kernel = (kernel / kernel.sum()).to(blurred)
+        margin = (0, 0, radius, radius) if dim == -2 else (radius, radius, 0, 0)
+        shape = (1, 1, -1, 1) if dim == -2 else (1, 1, 1, -1)
+        blurred = conv2d(pad(blurred, margin, mode="reflect"), kernel.view(shape))
+    return blurred.view(images.shape).to(images.dtype)

@@ -1,0 +1,148 @@
+"""Masks from arrays, images and files: bool arrays that say where an object is."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
+from gmar_hf.images.reading import file_content, file_name, opened
+
+_AS_THEY_ARE = ("1", "L", "I", "F", "RGB", "LA", "RGBA", "La", "RGBa")
+_HALF = 128  # JPEG smears a mask's edges: what is nearer to black than to white is none of the object
+
+
+def to_mask(source: Any, name: str) -> np.ndarray:
+    """Bool array of shape (height, width) of whatever a user has as a mask.
+
+    Args:
+        source: A bool or integer array or tensor of that shape, a PIL image, or the path of one.
+        name (`str`): What errors call its image.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If it is something else.
+        ImageError: If it cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        return mask_of_file(source, file_name(source) or f"mask of {name}")
+    if isinstance(source, Image.Image):
+        return mask_of_image(source, file_name(source) or f"mask of {name}")
+    values = source.cpu().numpy() if isinstance(source, torch.Tensor) else source
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biu":
+        got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise ArgumentTypeError(
+            f"`mask` must be an array of bools or integers, a PIL image or the path of one; got {got} for {name}. "
+            "Compare it with a threshold of your own."
+        )
+    if values.ndim != 2:
+        raise ArgumentError(
+            f"`mask` must have the shape (height, width); got {values.shape} for {name}. Pass one plane of it, or "
+            "`masks` by class."
+        )
+    return np.not_equal(values, 0)
+
+
+def mask_of_file(path: str | os.PathLike[str], name: str) -> np.ndarray:
+    """Read a mask from an image file.
+
+    Args:
+        path (`str` or `os.PathLike`): Where it lies.
+        name (`str`): What errors call it.
+
+    Returns:
+        Bool array of shape (height, width), as of [`mask_of_image`].
+
+    Raises:
+        ImageError: If there is no mask to read.
+    """
+    try:
+        content = file_content(path, name)
+    except ImageError as error:
+        raise _of_a_mask(error) from error
+    return mask_of_bytes(content, name)
+
+
+def mask_of_bytes(content: bytes, name: str) -> np.ndarray:
+    """Read a mask from an image file's bytes; otherwise as [`mask_of_file`]."""
+    try:
+        image = opened(content, name)
+    except ImageError as error:
+        raise _of_a_mask(error) from error
+    with image:
+        return mask_of_image(image, name)
+
+
+def mask_of_image(image: Image.Image, name: str) -> np.ndarray:
+    """The pixels of an image that are not 0, in any channel.
+
+    Of a palette it is the index that counts, as in label maps, but for palettes that have black elsewhere than at 0:
+    there it is the colour. Transparent pixels are 0; of JPEG files all is that is nearer to black than to white.
+
+    Args:
+        image (PIL image): Of any mode; it is turned as its EXIF orientation says.
+        name (`str`): What errors call it.
+
+    Returns:
+        Bool array of shape (height, width).
+
+    Raises:
+        ImageError: If it cannot be decoded.
+
+    Example:
+        >>> mask_of_image(Image.new("L", (3, 2), 1), "a.png").shape
+        (2, 3)
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # as `read_image` does
+            lowest = _HALF if image.format in ("JPEG", "MPO") else 1
+            upright = _counted(ImageOps.exif_transpose(image))
+            values = np.asarray(upright)
+    except Exception as error:  # decoders meet broken data with errors of any kind
+        raise ImageError(f"`mask` must be an intact image; got {name!r} ({error}). Copy it again.") from error
+    inside = np.atleast_3d(values >= lowest if lowest > 1 else values != 0)  # (height, width, channels)
+    if upright.mode[-1] in "Aa":
+        inside = inside[..., :-1] & inside[..., -1:]
+    return np.any(inside, axis=-1)
+
+
+def check_size(mask: np.ndarray, image: Image.Image | torch.Tensor, name: str) -> np.ndarray:
+    """Refuse a mask of another size than its image.
+
+    Args:
+        mask (`np.ndarray`): Of shape (height, width).
+        image (PIL image, or `torch.Tensor` of shape (channels, height, width)): The image, or its pixel values.
+        name (`str`): What errors call it.
+
+    Returns:
+        The mask.
+
+    Raises:
+        ArgumentError: If it is one.
+    """
+    width, height = image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
+    if mask.shape != (height, width):
+        raise ArgumentError(
+            f"`mask` must have the size of its image, once that is turned upright; got a mask of {mask.shape[1]} x "
+            f"{mask.shape[0]} (width x height) for {name!r} of {width} x {height}. Resize the mask with "
+            "`Image.Resampling.NEAREST`."
+        )
+    return mask
+
+
+def _counted(image: Image.Image) -> Image.Image:
+    """An image whose zeros are what is no object."""
+    if image.mode in ("P", "PA"):
+        palette = image.getpalette("RGB") or []
+        black = {start // 3 for start in range(0, len(palette), 3) if not any(palette[start : start + 3])}
+        used = set(np.unique(np.asarray(image.getchannel(0))).tolist())
+        return image.convert("RGBA") if palette and 0 not in black and black & used else image
+    # Elsewhere black is not 0, as in printing's colours.
+    return image if image.mode in _AS_THEY_ARE or image.mode.startswith("I;16") else image.convert("RGB")
+
+
+def _of_a_mask(error: ImageError) -> ImageError:
+    return ImageError(str(error).replace("`image`", "`mask`", 1))

@@ -1,0 +1,199 @@
+"""Where the patch grid lies on the user's image: through the image processor's resize, crop and padding, and back."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
+from transformers.image_utils import ChannelDimension, get_image_size_for_max_height_width
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+_BACKENDS = (PilBackend, TorchvisionBackend)
+# Whoever overrides one of these may place pixels elsewhere than the backends do.
+_GEOMETRY = (
+    "__call__",
+    "preprocess",
+    "process_image",
+    "resize",
+    "center_crop",
+    "pad",
+    "_preprocess",
+    "_preprocess_image_like_inputs",
+    "_prepare_image_like_inputs",
+    "_prepare_images_structure",
+    "_standardize_kwargs",
+)
+# BEiT overrides for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike, and never pad.
+_ALIKE = ("transformers.models.beit.", "transformers.models.dinov3_vit.")
+_WAY_OUT = "Preprocess the image yourself and pass pixel_values to gmar_hf.explain, which does not place the map."
+
+
+def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_size: Size) -> Box:
+    """Finds the rectangle of the input image that the patch grid covers.
+
+    Follows the `_preprocess` of transformers' image processing backends: resize, centre crop, padding at the right
+    and bottom. The grid starts at the top left of `pixel_values`.
+
+    Args:
+        image_size: (width, height) of the input image, as PIL gives it, in pixels.
+        image_processor: the one that made `pixel_values`, with the settings it made them with.
+        pixel_size: (height, width) of `pixel_values`.
+        grid_size: (rows * patch height, columns * patch width), in pixels of `pixel_values`; smaller than
+            `pixel_size` where that is no multiple of the patch.
+
+    Returns:
+        (left, top, right, bottom) in pixels of the input image, from its top left corner. Less than the image after a
+        crop; beyond it (also below 0) after padding.
+
+    Raises:
+        ArgumentTypeError: the processor does not preprocess as transformers' backends do.
+        ArgumentError: the sizes do not fit together.
+    """
+    check_placeable(image_processor)
+    width, height = image_size
+    resized = size = _resized_size(height, width, image_processor)
+    top = left = 0
+    if image_processor.do_center_crop:
+        crop = get_size_dict(image_processor.crop_size, param_name="crop_size")
+        size = (crop["height"], crop["width"])
+        top, left = (_crop_start(*sizes, image_processor) for sizes in zip(resized, size, strict=True))
+    if image_processor.do_pad and type(image_processor)._preprocess in {c._preprocess for c in _BACKENDS}:
+        # Without a `pad_size` every image is padded to the largest of its batch.
+        pad = get_size_dict(image_processor.pad_size or dict(zip(("height", "width"), pixel_size, strict=True)))
+        size = (max(size[0], pad["height"]), max(size[1], pad["width"]))
+    if size != tuple(pixel_size):
+        raise ArgumentError(
+            f"`pixel_values` must be of the size that the image processor's settings say (the map is placed by them); "
+            f"got {pixel_size[0]} x {pixel_size[1]} (height x width), where {type(image_processor).__name__} makes "
+            f"{size[0]} x {size[1]} of an image of {height} x {width}. {_WAY_OUT}"
+        )
+    if grid_size[0] > size[0] or grid_size[1] > size[1]:
+        raise ArgumentError(
+            f"`grid_size` must not exceed `pixel_size` (patches lie inside the pixels); got {tuple(grid_size)} with "
+            f"{size}. Multiply whole rows and columns by the patch size."
+        )
+    y_scale, x_scale = height / resized[0], width / resized[1]
+    return (left * x_scale, top * y_scale, (left + grid_size[1]) * x_scale, (top + grid_size[0]) * y_scale)
+
+
+def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) -> Image.Image:
+    """Draws an attribution map as a grey image of the size of the input image.
+
+    Args:
+        attribution: (rows, cols), any scale; only the positive part is shown, divided by its maximum.
+        box: (left, top, right, bottom), what the map covers, in pixels of the image, see [`image_box`].
+        image_size: (width, height) of the input image in pixels.
+
+    Returns:
+        Image of mode "L" and size `image_size`: bilinear between the patches' centres, constant in the outer half of
+        the outer patches, 0 outside `box`, black all over where no value is positive.
+
+    Raises:
+        ArgumentError: `attribution` is no finite map.
+    """
+    if isinstance(attribution, torch.Tensor):
+        attribution = attribution.detach().cpu().double().numpy()  # NumPy knows no bfloat16
+    values = np.asarray(attribution, dtype=np.float64)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise ArgumentError(
+            f"`attribution` must be a finite map of shape (rows, cols); got shape {values.shape} with "
+            f"{np.count_nonzero(~np.isfinite(values))} values that are not finite. Pass the map of one image."
+        )
+    values = values.clip(min=0)
+    values = (values / (values.max() or 1) * 255).astype(np.float32)
+    rows = _interpolation(image_size[1], box[1], box[3], values.shape[0])
+    columns = _interpolation(image_size[0], box[0], box[2], values.shape[1])
+    pixels = rows @ values @ columns.T
+    return Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
+
+
+def place_mask(mask: np.ndarray, image_processor: Any, pixel_size: Size) -> torch.Tensor:
+    """Brings a mask of the input image into the frame of `pixel_values`.
+
+    Args:
+        mask: bool (height, width), of the input image's size.
+        image_processor: the one that made `pixel_values`, with the settings it made them with.
+        pixel_size: (height, width) of `pixel_values`.
+
+    Returns:
+        Bool tensor of shape `pixel_size`, on the CPU: the mask where the centre of each pixel lies on the image,
+        false outside of the image, where pixels are padded.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: as [`image_box`].
+    """
+    height, width = mask.shape
+    left, top, right, bottom = image_box((width, height), image_processor, pixel_size, pixel_size)
+    rows, is_row = _nearest(top, bottom, pixel_size[0], height)
+    columns, is_column = _nearest(left, right, pixel_size[1], width)
+    if image_processor.do_center_crop:  # what lies beyond the crop was added by padding, also where the image goes on
+        crop = get_size_dict(image_processor.crop_size, param_name="crop_size")
+        is_row[crop["height"] :] = is_column[crop["width"] :] = False
+    return torch.from_numpy(mask[np.ix_(rows, columns)] & is_row[:, None] & is_column)
+
+
+def check_placeable(image_processor: Any) -> None:
+    """Refuses a processor that preprocesses in a way of its own.
+
+    Raises:
+        ArgumentTypeError: it is not known where its pixels come from.
+    """
+    reason = "is not built on them"
+    if isinstance(image_processor, _BACKENDS):
+        classes = type(image_processor).__mro__
+        below = classes[: min(classes.index(backend) for backend in _BACKENDS if backend in classes)]
+        strange = [cls for cls in below if not cls.__module__.startswith(_ALIKE)]
+        overridden = [name for name in _GEOMETRY if any(name in vars(cls) for cls in strange)]
+        if not overridden:
+            return
+        reason = f"has its own `{'`, `'.join(overridden)}`"
+    raise ArgumentTypeError(
+        "`image_processor` must resize, crop and pad as transformers' image processing backends do (only then is it "
+        f"known where a patch lies on the image); got {type(image_processor).__name__}, which {reason}. {_WAY_OUT}"
+    )
+
+
+def _resized_size(height: int, width: int, image_processor: Any) -> Size:
+    """(height, width) after the backends' `resize`, whose order of precedence this is."""
+    if not image_processor.do_resize:
+        return height, width
+    size = get_size_dict(image_processor.size, default_to_square=image_processor.default_to_square)
+    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
+    if shortest and longest:
+        return get_size_with_aspect_ratio((height, width), shortest, longest)
+    if shortest:
+        image = np.broadcast_to(np.uint8(0), (1, height, width))  # only its shape is read
+        return get_resize_output_image_size(
+            image, shortest, default_to_square=False, input_data_format=ChannelDimension.FIRST
+        )
+    if size.get("max_height") and size.get("max_width"):
+        return get_image_size_for_max_height_width((height, width), size["max_height"], size["max_width"])
+    return size["height"], size["width"]
+
+
+def _crop_start(length: int, crop: int, image_processor: Any) -> int:
+    """Where a centre crop starts; below 0 if it pads. The backends differ by a pixel when an odd number is padded."""
+    if isinstance(image_processor, TorchvisionBackend):
+        return int((length - crop) / 2)  # towards 0
+    return (length - crop) // 2
+
+
+def _nearest(start: float, end: float, num_pixels: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centres of pixels that cover [start, end) lie among `length` others, and whether they do at all."""
+    position = np.floor(start + (np.arange(num_pixels) + 0.5) * (end - start) / num_pixels).astype(np.int64)
+    return position.clip(0, length - 1), (position >= 0) & (position < length)
+
+
+def _interpolation(num_pixels: int, start: float, end: float, num_patches: int) -> np.ndarray:
+    """Weights (num_pixels, num_patches): pixel centres between patch centres, linear; rows outside the box are 0."""
+    position = (np.arange(num_pixels) + 0.5 - start) / (end - start) * num_patches - 0.5
+    inside = (position >= -0.5) & (position < num_patches - 0.5)
+    distance = np.abs(position.clip(0, num_patches - 1)[:, None] - np.arange(num_patches))
+    return ((1 - distance).clip(min=0) * inside[:, None]).astype(np.float32)

@@ -1,0 +1,1 @@
+"""What can be known of a user's model, and done to it for a while."""

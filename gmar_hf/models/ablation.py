@@ -1,0 +1,174 @@
+"""ablation."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from gmar_hf.errors import ArgumentError, NonFiniteError
+from gmar_hf.models.attention import AttentionCall, is_recording, recording
+from gmar_hf.models.freezing import frozen
+from gmar_hf.models.inputs import checked_pixels
+from gmar_hf.models.introspection import (
+    OFF_THE_INTERFACE,
+    check_model,
+    class_name,
+    encoder_layers,
+    known_kwargs,
+    unsupported,
+)
+from gmar_hf.utils.tensors import at_least_float32
+
+ABLATIONS = ("zero", "mean")
+UNEVEN = "its attention is not over one grid of the same tokens and heads in every layer, once a forward"
+
+
+class AblatedModel:
+    """A batch whose logits can be had without some heads. Made by [`ablated`]; lives as long as its block.
+
+    Layers below the first that has a silent head see the batch once, the others once for each choice of heads.
+
+    Attributes:
+        logits (`torch.Tensor` of shape (batch, classes)): With every head; at least float32.
+        num_layers, num_heads (`int`): Of the encoder.
+    """
+
+    logits: torch.Tensor
+
+    def __init__(self, model: nn.Module, pixel_values: torch.Tensor, ablation: str, kwargs: dict[str, Any]) -> None:
+        self._model = model
+        self._pixel_values = pixel_values
+        self._model_kwargs = kwargs
+        self.layers = list(encoder_layers(model)[1])
+        self._layer_of = {id(part): index for index, layer in enumerate(self.layers) for part in layer.modules()}
+        self._keep_means = ablation == "mean"
+        self._means: dict[int, torch.Tensor] = {}  # (heads, tokens, head_dim) by layer
+        self._seen: dict[int, torch.Size] = {}  # the queries of every layer, with every head
+        self._silent: torch.Tensor | None = None  # (rows, layers, heads); None with every head
+        self._touched: set[int] = set()  # the layers that have a silent head
+        self._entrance = 0  # the first layer that sees a row for each choice
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def num_heads(self) -> int:
+        return self._seen[0][1]
+
+    def run(self) -> None:
+        """The forward with every head, which comes first.
+
+        Raises:
+            NonFiniteError: If a logit is NaN or infinite.
+            UnsupportedModelError: If heads cannot be silenced.
+        """
+        self.logits = self._forward()
+        if not self._seen:
+            raise unsupported(self._model, OFF_THE_INTERFACE)
+        batch = len(self._pixel_values)
+        if len(set(self._seen.values())) > 1 or len(self._seen) != self.num_layers or self._seen[0][0] != batch:
+            raise unsupported(self._model, UNEVEN)
+
+    def without(self, silent: torch.Tensor) -> torch.Tensor:
+        """The logits without some heads.
+
+        Args:
+            silent (`torch.Tensor` of shape (choices, batch, layers, heads), bool): True for the heads left out.
+
+        Returns:
+            `torch.Tensor` of shape (choices, batch, classes): At least float32.
+
+        Raises:
+            NonFiniteError: If a logit is NaN or infinite.
+        """
+        self._touched = set(silent.any(dim=3).any(dim=1).any(dim=0).nonzero()[:, 0].tolist())
+        self._entrance = min(self._touched, default=0)
+        self._silent = silent.flatten(0, 1).to(self._pixel_values.device)
+        return self._forward().unflatten(0, silent.shape[:2])
+
+    def begin(self) -> None:
+        """Part of the recorder's protocol: layers are told apart by their modules."""
+
+    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
+        bias = None if call.bias is None else call.bias.to(call.query.dtype)
+        output = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=bias, scale=call.scaling)
+        layer = self._layer_of.get(id(call.module))
+        if layer is None:
+            raise unsupported(self._model, UNEVEN)
+        if self._silent is None:
+            if layer in self._seen:
+                raise unsupported(self._model, UNEVEN)
+            self._seen[layer] = call.query.shape
+            if self._keep_means:
+                self._means[layer] = at_least_float32(output).mean(dim=0).to(output.dtype)
+        elif layer in self._touched:
+            silent = self._silent[:, layer, :, None, None].to(output.device)
+            filling = self._means[layer] if self._keep_means else torch.zeros_like(output[0])
+            output = torch.where(silent, filling, output)
+        return output, None
+
+    def enter(self, layer: nn.Module, inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """A layer's hook: at the entrance, the batch becomes a row for each choice."""
+        if self._silent is None or layer is not self.layers[self._entrance] or not is_recording(layer, self):
+            return None
+        repeats = len(self._silent) // len(self._pixel_values)
+
+        def spread(value: Any) -> Any:
+            # A bias of one matrix for all images broadcasts by itself.
+            of_images = isinstance(value, torch.Tensor) and value.ndim > 2 and len(value) == len(self._pixel_values)
+            return value.repeat(repeats, *[1] * (value.ndim - 1)) if of_images else value
+
+        return tuple(map(spread, inputs)), {name: spread(value) for name, value in kwargs.items()}
+
+    def _forward(self) -> torch.Tensor:
+        logits = getattr(self._model(pixel_values=self._pixel_values, **self._model_kwargs), "logits", None)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            raise unsupported(self._model, "it returns no logits of shape (batch, classes)")
+        if not logits.isfinite().all():
+            raise NonFiniteError(
+                "The logits must be finite; got NaN or infinity. Check `pixel_values` and the model's weights for "
+                "NaN, or use bfloat16 or float32 instead of float16."
+            )
+        return at_least_float32(logits)
+
+
+@contextmanager
+def ablated(
+    model: nn.Module, pixel_values: torch.Tensor, ablation: str, model_kwargs: dict[str, Any]
+) -> Iterator[AblatedModel]:
+    """Let heads of a model be silenced inside the block; it is in eval mode there, and as it was afterwards.
+
+    Args:
+        model (`nn.Module`): An image classifier of transformers.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
+        ablation (`str`): What stands for a silent head's output: "zero", or "mean", the batch's mean, token by token.
+        model_kwargs (`dict[str, Any]`): Handed to the model.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If model, pixels or ablation cannot be used.
+        NonFiniteError, UnsupportedModelError: As [`AblatedModel.run`].
+    """
+    if ablation not in ABLATIONS:
+        raise ArgumentError(f"`ablation` must be one of {', '.join(ABLATIONS)}; got {ablation!r}.")
+    check_model(model)
+    for name in sorted(set(model_kwargs) - known_kwargs(model)):  # transformers would silently swallow it
+        raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.")
+    pixels = checked_pixels(model, pixel_values)
+    if ablation == "mean" and len(pixels) < 2:
+        raise ArgumentError(
+            '`ablation` must not be "mean" for a batch of one image (its mean is the image\'s own); got one. '
+            'Pass more images, or `ablation="zero"`.'
+        )
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(frozen(model))
+        found = AblatedModel(model, pixels, ablation, model_kwargs)
+        stack.enter_context(recording(model, found))
+        for layer in found.layers:
+            stack.callback(layer.register_forward_pre_hook(found.enter, with_kwargs=True).remove)
+        found.run()
+        yield found

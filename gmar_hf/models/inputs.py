@@ -1,0 +1,47 @@
+"""inputs."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.introspection import class_name, setting, unwrapped
+
+
+def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """`pixel_values` ready for the model: detached, in its dtype.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
+
+    Raises:
+        ArgumentError: If the shape, the channels or the dtype do not fit.
+        ArgumentTypeError: If it is no tensor.
+    """
+    if not isinstance(pixel_values, torch.Tensor):
+        raise ArgumentTypeError(
+            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
+            'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
+        )
+    if pixel_values.ndim != 4 or pixel_values.shape[0] == 0 or not pixel_values.is_floating_point():
+        raise ArgumentError(
+            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
+            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs "
+            "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
+            "patches, are not supported."
+        )
+    channels = setting(getattr(unwrapped(model), "config", None), "num_channels")
+    if channels is not None and pixel_values.shape[1] != channels:
+        raise ArgumentError(
+            f"`pixel_values` must have {channels} channel{'s' * (channels > 1)} for {class_name(model)}; "
+            f"got {pixel_values.shape[1]}. Convert the images."
+        )
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
+    return _usable(pixel_values).to(dtype)
+
+
+def _usable(value: Any) -> Any:
+    """A tensor without a graph, which a backward can keep even if it was made in inference mode."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value

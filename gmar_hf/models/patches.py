@@ -1,0 +1,109 @@
+"""Where the patches stand among the tokens."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from gmar_hf.errors import ArgumentError, UnsupportedModelError
+from gmar_hf.models.introspection import setting, unwrapped
+
+
+class Grid(NamedTuple):
+    """Prefix tokens (class, distillation, registers), then `rows * cols` patch tokens in row-major order."""
+
+    prefix: int
+    rows: int
+    cols: int
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """A size of a config, which is an int or (height, width), as (height, width)."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def find_grid(pixel_size: tuple[int, int], patch_size: int | tuple[int, int], num_tokens: int) -> Grid:
+    """Tell prefix tokens from patch tokens.
+
+    Args:
+        pixel_size (`tuple[int, int]`): Height and width of `pixel_values`, pixels.
+        patch_size (`int` or pair of `int`): Height and width of a patch, pixels.
+        num_tokens (`int`): Tokens in the encoder.
+
+    Returns:
+        [`Grid`]: `rows = height // patch_height`, `cols = width // patch_width`, the rest is prefix.
+
+    Raises:
+        UnsupportedModelError: If there are fewer tokens than patches.
+
+    Example:
+        >>> find_grid((224, 224), 16, 197)
+        Grid(prefix=1, rows=14, cols=14)
+    """
+    patch_height, patch_width = pair(patch_size)
+    rows, cols = pixel_size[0] // patch_height, pixel_size[1] // patch_width
+    prefix = num_tokens - rows * cols
+    if prefix < 0 or rows * cols == 0:
+        raise UnsupportedModelError(
+            f"The model must keep one token for every patch; got {num_tokens} tokens for {rows} x {cols} patches "
+            f"({pixel_size[0]} x {pixel_size[1]} pixels in patches of {patch_height} x {patch_width}). "
+            "Models that merge or drop tokens cannot be mapped back to patches: use a plain ViT, DeiT, BEiT or "
+            "their kin."
+        )
+    return Grid(prefix, rows, cols)
+
+
+def to_grid(per_token: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Patch tokens as a map.
+
+    Args:
+        per_token (`torch.Tensor` of shape (..., tokens)): One number a token.
+        grid ([`Grid`]): Where the patches stand.
+
+    Returns:
+        `torch.Tensor` of shape (..., rows, cols).
+    """
+    return per_token[..., grid.prefix :].unflatten(-1, (grid.rows, grid.cols))
+
+
+def patch_grid(model: nn.Module, pixel_values: torch.Tensor) -> Grid:
+    """Where the patches are, without a forward.
+
+    Raises:
+        ArgumentError: If the model's config does not say how large a patch is.
+    """
+    height, width = patch_size(model)
+    return Grid(0, pixel_values.shape[-2] // height, pixel_values.shape[-1] // width)
+
+
+def patch_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width of a patch, in pixels.
+
+    Raises:
+        ArgumentError: If the model's config does not say.
+    """
+    found = known_patch_size(model)
+    if found is None:
+        raise ArgumentError("`model` must have a `patch_size` in its config; it has none.")
+    return found
+
+
+def known_patch_size(model: nn.Module) -> tuple[int, int] | None:
+    """The same; None if the model's config does not say."""
+    found = setting(unwrapped(model).config, "patch_size")
+    return None if found is None else pair(found)
+
+
+def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Pixels' values (rows, channels, height, width) summed over channels and patches: (rows, rows, cols).
+
+    Pixels beyond the last whole patch are left out.
+    """
+    grid = patch_grid(model, values)
+    height, width = patch_size(model)
+    whole = values[..., : grid.rows * height, : grid.cols * width].float()
+    return whole.unflatten(-1, (grid.cols, width)).unflatten(-3, (grid.rows, height)).sum(dim=(1, 3, 5))
+
+
+def by_size(size: Any) -> str:
+    return " x ".join(map(str, pair(size)))

@@ -1,0 +1,90 @@
+"""Explicit attention probabilities, with gradients, for those who want the matrices."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import overload
+
+import torch
+from torch import nn
+
+from gmar_hf.models.attention import AttentionCall, recording
+
+
+class RetainedAttentions(Sequence[torch.Tensor]):
+    """The last forward's attention probabilities, a tensor (batch, heads, tokens, tokens) a layer, in layer order.
+
+    Each row sums to one. After a backward every tensor's `.grad` holds the gradient of what was differentiated, also
+    where all parameters are frozen. Under `torch.no_grad` the probabilities come without gradients.
+    """
+
+    def __init__(self) -> None:
+        self._retained: dict[int, tuple[int, torch.Tensor]] = {}
+        self._num_begun = 0
+
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
+    def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
+        return [attention for _, attention in self._retained.values()][index]
+
+    def __len__(self) -> int:
+        return len(self._retained)
+
+    def begin(self) -> None:
+        self._num_begun += 1
+
+    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = (call.query @ call.key.transpose(-2, -1)) * call.scaling
+        if call.bias is not None:
+            scores = scores + call.bias
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        probabilities = scores.softmax(dim=-1, dtype=wide).to(call.query.dtype)
+        self._retain(id(call.module), probabilities)
+        dropped = nn.functional.dropout(probabilities, p=call.dropout, training=call.dropout > 0)
+        return dropped @ call.value, probabilities
+
+    def _retain(self, module: int, probabilities: torch.Tensor) -> None:
+        if torch.is_grad_enabled():
+            # With frozen parameters the probabilities of the first layer are a leaf, which then wants its gradient.
+            probabilities.retain_grad() if probabilities.requires_grad else probabilities.requires_grad_()
+        if module in self._retained:
+            num_begun, before = self._retained[module]
+            if num_begun != self._num_begun:
+                self._retained.clear()  # another forward has begun
+            elif before.requires_grad:
+                return  # gradient checkpointing calls again in the backward: the first call's tensor has the gradient
+            # Else checkpointing is reentrant, its forward has no graph, and the second call's tensor has the gradient.
+        self._retained[module] = (self._num_begun, probabilities)
+
+
+@contextmanager
+def retain_attention(model: nn.Module) -> Iterator[RetainedAttentions]:
+    """Run the model with explicit attention inside the block and keep every layer's probabilities.
+
+    Memory grows with tokens squared; [`explain`] needs none of it. The model's own attention implementation is back
+    after the block, also after an exception; what was retained stays usable. With gradient checkpointing, run the
+    backward inside the block: it computes the attention once more.
+
+    Args:
+        model (`nn.Module`): A transformers model, or one wrapped by PEFT, on the attention interface.
+
+    Yields:
+        [`RetainedAttentions`]: Filled by each forward of `model`.
+
+    Raises:
+        ArgumentTypeError: If `model` is not a transformers model.
+
+    Example:
+        >>> import gmar_hf, gmar_hf.demo
+        >>> model, image_processor = gmar_hf.demo.load("vit")
+        >>> image = gmar_hf.demo.scenes(1)[0]["image"]
+        >>> with gmar_hf.retain_attention(model) as attentions:
+        ...     logits = model(**image_processor(image, return_tensors="pt")).logits
+        ...     logits[:, 0].sum().backward()
+        >>> len(attentions), attentions[3].shape, attentions[3].grad.shape
+        (6, torch.Size([1, 8, 65, 65]), torch.Size([1, 8, 65, 65]))
+    """
+    attentions = RetainedAttentions()
+    with recording(model, attentions):
+        yield attentions

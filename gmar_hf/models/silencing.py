@@ -1,0 +1,91 @@
+"""Taking heads out of a model for a while: transformers 5 has no `head_mask`."""
+
+import operator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.attention import AttentionCall, recording
+from gmar_hf.models.introspection import setting, unwrapped
+
+
+class _Silencer:
+    """Computes attention by SDPA and sets the outputs of some heads to zero."""
+
+    def __init__(self, heads: set[tuple[int, int]]) -> None:
+        self._heads = heads
+        self._layers: dict[int, int] = {}  # by the id of the attention module, in the order of the first calls
+
+    def begin(self) -> None:
+        """Part of the recorder's protocol: layers are told apart by their modules."""
+
+    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
+        bias = None if call.bias is None else call.bias.to(call.query.dtype)
+        output = scaled_dot_product_attention(
+            call.query, call.key, call.value, attn_mask=bias, dropout_p=call.dropout, scale=call.scaling
+        )
+        layer = self._layers.setdefault(id(call.module), len(self._layers))
+        silent = [head for head in range(output.shape[1]) if (layer, head) in self._heads]
+        if silent:
+            output = output.index_fill(1, torch.tensor(silent, device=output.device), 0)
+        return output, None
+
+
+@contextmanager
+def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
+    """Set the outputs of some heads to zero in every forward inside the block; the model is as it was after it.
+
+    Gradients pass the other heads. The heads still compute: what this shows is what the model does without them.
+
+    Args:
+        model (`nn.Module`): A transformers model on the attention interface, or one wrapped by PEFT.
+        heads (`Iterable[tuple[int, int]]`): Layers and heads, from 0.
+
+    Raises:
+        ArgumentError: If there is no such layer or head.
+        ArgumentTypeError: If `model` is not a transformers model, or `heads` are no pairs.
+
+    Example:
+        >>> import torch, gmar_hf, gmar_hf.demo
+        >>> model, image_processor = gmar_hf.demo.load("vit")
+        >>> pixel_values = torch.zeros(1, 3, 64, 64)
+        >>> before = model(pixel_values=pixel_values).logits
+        >>> with gmar_hf.silence_heads(model, [(5, 0), (5, 3)]):
+        ...     without = model(pixel_values=pixel_values).logits
+        >>> bool((without - before).abs().max() > 0)
+        True
+    """
+    wanted = _pairs(heads)
+    config = getattr(unwrapped(model), "config", None)
+    num_layers, num_heads = (setting(config, name) or 0 for name in ("num_hidden_layers", "num_attention_heads"))
+    for layer, head in sorted(wanted):
+        if not (0 <= layer < num_layers and 0 <= head < num_heads):
+            raise ArgumentError(
+                f"`heads` must be pairs of a layer in [0, {num_layers - 1}] and a head in [0, {num_heads - 1}]; "
+                f"got {(layer, head)}."
+            )
+    with recording(model, _Silencer(wanted)):
+        yield
+
+
+def _pairs(heads: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Layers and heads, each pair once.
+
+    Raises:
+        ArgumentTypeError: If they are something else.
+    """
+    found = set()
+    for pair in heads if isinstance(heads, Iterable) else [heads]:
+        try:
+            layer, head = pair
+            found.add((operator.index(layer), operator.index(head)))
+        except (TypeError, ValueError) as error:
+            raise ArgumentTypeError(
+                f"`heads` must be pairs of a layer and a head; got {pair!r:.80}. Of what `top_heads` returns take "
+                "`[(layer, head) for layer, head, _ in report.top_heads(3)]`."
+            ) from error
+    return found

@@ -1,0 +1,36 @@
+"""A few of a model's weights, by which a report knows the model again under any name and in any dtype."""
+
+import torch
+from torch import nn
+
+from gmar_hf.models.introspection import unwrapped
+
+_PER_PARAMETER = 16
+_RELATIVE = 2.0**-6  # bfloat16 rounds by up to 2^-9 of a value; training moves most weights by far more
+_ABSOLUTE = 1e-6  # float16 has no smaller steps near zero
+
+
+def weight_sample(model: nn.Module) -> torch.Tensor:
+    """Values from evenly spaced places of every floating-point parameter, parameters in the order of their names.
+
+    Args:
+        model (`nn.Module`): The classifier.
+
+    Returns:
+        `torch.Tensor` of shape (values,): float32, on the CPU. Parameters that are offloaded to disk are left out.
+    """
+    found = []
+    for _, parameter in sorted(unwrapped(model).named_parameters()):
+        if parameter.is_floating_point() and not parameter.is_meta and parameter.numel():
+            places = torch.linspace(0, parameter.numel() - 1, _PER_PARAMETER, dtype=torch.float64).long()
+            found.append(parameter.detach().flatten()[places.to(parameter.device)].float().cpu())
+    return torch.cat(found) if found else torch.zeros(0)
+
+
+def same_weights(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two samples are of one model, maybe in two dtypes.
+
+    Args:
+        one, other (`torch.Tensor` of shape (values,)): Of [`weight_sample`].
+    """
+    return one.shape == other.shape and torch.allclose(one, other, rtol=_RELATIVE, atol=_ABSOLUTE)

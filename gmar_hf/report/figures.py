@@ -1,0 +1,49 @@
+"""The figures of a head-importance report."""
+
+import io
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gmar_hf.plotting import plot_head_importance
+from gmar_hf.report.statistics import HeadStatistics
+
+# By score: what stands over the figure, and beside its colours.
+FIGURES = {
+    "contribution_abs": ("mean size of contributions", "logits"),
+    "contribution": ("mean contributions, signed", "logits"),
+    "l1_weight": ("mean head weights, L1", "share of the layer"),
+}
+
+
+def draw_figures(statistics: HeadStatistics, figure: Any = None) -> Any:
+    """Draw the means of all heads, one axes a score.
+
+    Args:
+        statistics ([`HeadStatistics`]): Of one explanation or more.
+        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+
+    Returns:
+        The figure.
+    """
+    layers, heads = statistics.mean["l1"].shape
+    size = (len(FIGURES) * (2.2 + 0.35 * max(heads, 6)), 1 + 0.35 * max(layers, 4))
+    figure = figure or Figure(figsize=size, layout="constrained")
+    for ax, (key, (title, label)) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
+        plot_head_importance(statistics.mean[key], title=title, label=label, ax=ax)
+    return figure
+
+
+def png(statistics: HeadStatistics, score: str) -> bytes:
+    """One of the figures as a picture, the same bytes every time.
+
+    Args:
+        statistics ([`HeadStatistics`]): Of one explanation or more.
+        score (`str`): One of `FIGURES`.
+    """
+    title, label = FIGURES[score]
+    figure: Any = plot_head_importance(statistics.mean[score], title=title, label=label).figure
+    picture = io.BytesIO()
+    # By default matplotlib writes its version into the file.
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    return picture.getvalue()

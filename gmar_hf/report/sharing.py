@@ -1,0 +1,224 @@
+"""A report's way to disk and to the Hub, and back."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelHubMixin, constants
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
+from gmar_hf.report.card import is_unedited, write_card
+from gmar_hf.report.files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, read_settings, read_tensors, write_report
+from gmar_hf.report.moments import Moments
+from gmar_hf.report.settings import check_moments, plain_settings
+from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card, shown
+
+logger = logging.getLogger(__name__)
+
+_Report = TypeVar("_Report", bound="SharedReport")
+
+
+class SharedReport(ModelHubMixin):
+    """What [`HeadImportanceReport`] holds, and the three verbs of the Hub for it.
+
+    The mixin's own ways of writing and reading config and card are replaced: they take any config.json for arguments,
+    and write a card that says nothing.
+
+    Args:
+        moments ([`Moments`]), weight_sample (`torch.Tensor`), settings (`Mapping[str, Any]`): See
+            [`HeadImportanceReport`].
+    """
+
+    def __init__(self, moments: Moments, weight_sample: torch.Tensor, settings: Mapping[str, Any]) -> None:
+        self.settings = plain_settings(settings)
+        check_moments(self.settings, moments)
+        if weight_sample.ndim != 1 or weight_sample.dtype != torch.float32 or not torch.isfinite(weight_sample).all():
+            raise ArgumentError(
+                "`weight_sample` must have shape (values,) and be float32 and finite; got "
+                f"{tuple(weight_sample.shape)}, {str(weight_sample.dtype).removeprefix('torch.')}."
+            )
+        self.moments = moments
+        self.weight_sample = weight_sample
+
+    def save_pretrained(  # the mixin's config and card arguments have no meaning here
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        overwrite_card: bool = False,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_to_hub_kwargs: Any,
+    ) -> CommitInfo | None:
+        """Write report.safetensors, config.json, a card (README.md) and its figures. Same report, same bytes.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder; it is made. Files of an older report are replaced.
+            overwrite_card (`bool`, defaults to False): Replace a README.md that somebody has written or edited.
+            repo_id (`str`, *optional*): Where to push; the folder's name by default.
+            push_to_hub (`bool`, defaults to False): Whether to push the report too.
+            push_to_hub_kwargs: Of [`push_to_hub`].
+
+        Returns:
+            The commit if it was pushed, None otherwise.
+
+        Raises:
+            ArgumentError: If the folder cannot be written. On a full disk an older report in it stays whole.
+            HubError: If pushing fails.
+        """
+        folder = Path(save_directory)
+        write_report(folder, self.settings, self.moments, self.weight_sample, overwrite_card=overwrite_card)
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.resolve().name, overwrite_card=overwrite_card, **push_to_hub_kwargs)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # no further arguments
+        cls: type[_Report],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> _Report:
+        """Load a report from a folder or from the Hub. Only JSON and safetensors are read, and every number checked.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or a repo id where there is no such
+                folder.
+            revision (`str`, *optional*): Branch, tag or commit on the Hub; the main branch by default.
+            token (`str` or `bool`, *optional*): For the Hub; the one you logged in with by default.
+            cache_dir (`str` or `os.PathLike`, *optional*): In place of the Hub's cache.
+            local_files_only (`bool`, defaults to False): Take it from the cache, ask nobody.
+            force_download (`bool`, defaults to False): Download it again.
+
+        Raises:
+            ArgumentTypeError: If it is neither path nor name.
+            ArtifactError: If it is no report, corrupt, incomplete or of another version.
+            HubError: If the Hub or the repository cannot be reached.
+        """
+        if not isinstance(pretrained_model_name_or_path, str | os.PathLike):
+            raise ArgumentTypeError(
+                "`pretrained_model_name_or_path` must be a folder or a repo id; got "
+                f"{type(pretrained_model_name_or_path).__name__}. Pass where a report was saved or pushed to."
+            )
+        name = os.fspath(pretrained_model_name_or_path)
+        if os.path.isfile(name) or (_is_path(pretrained_model_name_or_path) and not os.path.isdir(name)):
+            what = "a file" if os.path.isfile(name) else "no folder"
+            raise ArtifactError(f"A report must be a folder or a repo id; got {name!r}, which is {what}.")
+        return cls._from_pretrained(
+            model_id=name,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+
+    def push_to_hub(  # type: ignore[override]  # `revision`, as everywhere else, and no patterns
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool | None = None,
+        commit_message: str = "Upload head-importance report",
+        overwrite_card: bool = False,
+    ) -> CommitInfo:
+        """Share the report: the files of [`save_pretrained`], in one commit; none where the Hub has just these.
+
+        Args:
+            repo_id (`str`): The repository; it is made.
+            revision (`str`, *optional*): The branch; it is made. The main branch by default.
+            private (`bool`, *optional*): Whether a new repository is private; the account's default by default.
+            token (`str` or `bool`, *optional*): The one you logged in with by default.
+            create_pr (`bool`, *optional*): Open a pull request in place of a commit.
+            commit_message (`str`): Of the commit.
+            overwrite_card (`bool`, defaults to False): Replace a README.md on the Hub that somebody has written or
+                edited; else it is kept, with a warning in the log.
+
+        Returns:
+            `CommitInfo`: The commit; as a string its address.
+
+        Raises:
+            HubError: If the Hub cannot be reached, or refuses.
+        """
+        with hub_errors(repo_id, "push the report"), tempfile.TemporaryDirectory() as folder:
+            write_report(Path(folder), self.settings, self.moments, self.weight_sample, overwrite_card=True)
+            api = HfApi(token=token)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            # Who proposes a change to somebody else's repository may make no branches in it.
+            if revision is not None and not create_pr and not revision.startswith("refs/"):
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            card = None if overwrite_card else remote_card(repo_id, revision, token)
+            is_kept = card is not None and not is_unedited(card)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+                ignore_patterns=[CARD_FILE] if is_kept else None,
+            )
+        if is_kept:
+            logger.warning(
+                "%s of %s on the Hub was written by hand and is kept; `overwrite_card=True` (`--overwrite-card`) "
+                "replaces it.",
+                CARD_FILE,
+                shown(repo_id),
+            )
+        return commit
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The report's card, as huggingface_hub's object. Takes no notice of arguments."""
+        return ModelCard(write_card(self.settings, self.moments))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_report(save_directory, self.settings, self.moments, self.weight_sample, overwrite_card=False)
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]  # no further arguments
+        cls: type[_Report],
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | os.PathLike[str] | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+    ) -> _Report:
+        cache = cache_dir or constants.HF_HUB_CACHE
+
+        def found(file: str, revision: str | None) -> Path:
+            if os.path.isdir(model_id):
+                return Path(model_id, file)
+            with hub_errors(model_id, "load the report", no_folder(model_id)):
+                if not (local_files_only or Path(cache, f"models--{model_id.replace('/', '--')}").exists()):
+                    check_in_reach(model_id, "model", token=token)
+                return download(
+                    model_id,
+                    file,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+
+        config = found(SETTINGS_FILE, revision)
+        settings, digest = read_settings(config, model_id)
+        # In the Hub's cache a file's folder is named after its commit: somebody may push between the two downloads.
+        tensors = found(TENSORS_FILE, config.parent.name)
+        moments, weight_sample = read_tensors(tensors, model_id, settings, digest)
+        return cls(moments, weight_sample, settings)
+
+
+def _is_path(name: str | os.PathLike[str]) -> bool:
+    """Whether a name can only be a folder's, never a repository's."""
+    return isinstance(name, os.PathLike) or os.path.isabs(name) or name.startswith((".", "~"))

@@ -1,0 +1,1 @@
+"""Long work over a data set that survives a kill."""

@@ -1,0 +1,144 @@
+"""What a survey is of: written into its checkpoints, compared when one is gone on with, and kept in its report."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
+from torch import nn
+
+from gmar_hf.data import MapData, StreamData
+from gmar_hf.errors import ArgumentTypeError
+from gmar_hf.models.introspection import class_name, setting, unsupported, unwrapped
+from gmar_hf.runs.plan import Plan
+from gmar_hf.utils.text import quantity
+
+
+def describe_model(model: nn.Module, model_id: str | None, revision: str | None) -> dict[str, Any]:
+    """The report's entry for a model.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        model_id (`str`, *optional*): What to call it; by default what it was loaded as.
+        revision (`str`, *optional*): The revision that was asked for, if not the main branch.
+
+    Raises:
+        ArgumentTypeError: If it is no transformers classifier.
+        UnsupportedModelError: If its layers differ in their number of heads.
+    """
+    config = getattr(unwrapped(model), "config", None)
+    num_layers, num_heads = (setting(config, name) for name in ("num_hidden_layers", "num_attention_heads"))
+    labels = getattr(config, "id2label", None)
+    if not num_layers or not num_heads or not labels:
+        raise ArgumentTypeError(
+            f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
+            "Load it with `AutoModelForImageClassification.from_pretrained`."
+        )
+    if not isinstance(num_layers, int) or not isinstance(num_heads, int):
+        raise unsupported(unwrapped(model), "its layers have different numbers of heads")
+    loaded_as = getattr(config, "_name_or_path", "")
+    name = model_id or loaded_as or class_name(model)
+    may_be_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not os.path.isdir(name)
+    commit = getattr(config, "_commit_hash", None)  # of older transformers
+    if commit is None and may_be_repo and name == loaded_as:
+        commit = _cached_commit(name, revision)
+    is_repo = may_be_repo and (commit or model_id)
+    parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    return {
+        "id": name if is_repo else Path(name).name or name,
+        "is_local": not is_repo,
+        "revision": revision,
+        "commit": commit,
+        "class": class_name(model),
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+        "labels": [labels[index] for index in range(len(labels))],
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "attention": "sdpa",
+    }
+
+
+def identity(
+    plan: Plan,
+    model: Mapping[str, Any],
+    weight_sample: torch.Tensor,
+    data: MapData | StreamData,
+    image_processor: Any,
+    num_processes: int | None,
+) -> dict[str, Any]:
+    """What must be the same when a survey is gone on with, by the name a user knows it by.
+
+    Args:
+        plan ([`Plan`]): Of the survey.
+        model (`Mapping`): The report's entry for the model; its place may change if it is a local one.
+        data ([`MapData`] or [`StreamData`]): What is surveyed; its place may change, too.
+        weight_sample (`torch.Tensor`): Of the model.
+        image_processor: Of the model, or None.
+        num_processes (`int`, *optional*): Of a stream, whose shares depend on it.
+    """
+    processor = None if image_processor is None else json.dumps(image_processor.to_dict(), sort_keys=True, default=str)
+    return {
+        "model": None if model["is_local"] else model["id"],
+        "model revision": model["commit"],
+        "model class": model["class"],
+        "model weights": _digest(weight_sample.numpy().tobytes()),
+        "dtype": model["dtype"],
+        "image processor": None if processor is None else _digest(processor.encode()),
+        "data": None if data.identity["is_local"] else data.identity["id"],
+        "data revision": data.identity["revision"],
+        "split": data.identity["split"],
+        "data fingerprint": data.identity["fingerprint"],
+        "number of images": data.identity["num_images"],
+        "reading of labels": data.label_reading,
+        "target": plan.target,
+        "batch size": plan.batch_size,
+        "limit": plan.limit,
+        "shuffle seed": plan.shuffle_seed,
+        "until stable": plan.until_stable,
+        "number of processes, of streaming data": num_processes,
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, what differs between two surveys."""
+    # The number of images tells of other data in words; older checkpoints have none.
+    names = [name for name in dict.fromkeys([*now, *before]) if name != "number of images"]
+    return [_difference(name, before, now) for name in names if before.get(name) != now.get(name)]
+
+
+def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, how an entry differs; digests say nothing to anybody."""
+    if name == "data fingerprint":
+        old, new = (one.get("number of images") for one in (before, now))
+        if old is None or new is None:
+            return "the data were others"
+        images = quantity(old, "image")
+        if old == new:
+            return f"the data were others, of the same number ({images})"
+        return f"the data were others ({images}, now {new:,})"
+    if name == "model weights":
+        return "the model's weights were others"
+    if name == "image processor":
+        return "the image processor was another"
+    if name == "masks":
+        return "the masks were others"
+    return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+
+
+def _cached_commit(repo_id: str, revision: str | None) -> str | None:
+    """The commit that the Hub's cache has of a revision, which is the one that was loaded last; None without any."""
+    try:
+        found = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
+    except ValueError:  # no name on the Hub
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,76 @@
+"""plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.checks import _check_share, _check_whole, check_seed
+
+_NAMED = 5  # files, of those that cannot be read
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a survey goes; fields as in [`survey`]."""
+
+    batch_size: int = 32
+    target: Literal["predicted", "label"] = "predicted"
+    limit: int | None = None
+    shuffle_seed: int | None = None
+    num_workers: int = 0
+    save_every: int = 20
+    max_unreadable: float = 0.01
+    until_stable: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_whole("batch_size", self.batch_size, 1)
+        _check_whole("num_workers", self.num_workers, 0)
+        _check_whole("save_every", self.save_every, 1)
+        if self.limit is not None:
+            _check_whole("limit", self.limit, 1)
+        if self.shuffle_seed is not None:
+            check_seed("shuffle_seed", self.shuffle_seed)
+        if self.target not in ("predicted", "label"):
+            raise ArgumentError(f'`target` must be "predicted" or "label"; got {self.target!r}.')
+        _check_share("max_unreadable", self.max_unreadable)
+        if self.until_stable is not None:
+            _check_share("until_stable", self.until_stable)
+        if self.until_stable == 0:
+            raise ArgumentError("`until_stable` must be above 0 (standard errors never are 0); got 0. Leave it out.")
+
+    def recorded(self) -> dict[str, Any]:
+        """What the report says of the plan."""
+        names = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_unreadable")
+        return {name: value for name, value in asdict(self).items() if name in names}
+
+    def order(self, num_samples: int) -> Sequence[int]:
+        """The samples' places in the order in which they are taken."""
+        order: Sequence[int] = range(num_samples)
+        if self.shuffle_seed is not None:
+            generator = torch.Generator().manual_seed(self.shuffle_seed)
+            order = torch.randperm(num_samples, generator=generator).tolist()
+        return order[: self.limit]
+
+    def check_readable(self, bad: int, seen: int | None, when: str, named: Sequence[Mapping[str, str]]) -> None:
+        """Raise if too many images are unreadable.
+
+        Args:
+            bad, seen (`int`): How many of how many; None if that is not known.
+            when (`str`): Such as "so far".
+            named (`Sequence`): `image` and `reason` of some of them.
+
+        Raises:
+            ArgumentError: Then.
+        """
+        if seen is not None and bad > self.max_unreadable * seen:
+            names = ", ".join(repr(entry["image"]) for entry in named[:_NAMED])
+            more = f" and {bad - _NAMED} more" if names and bad > _NAMED else ""
+            first = f" The first: {named[0]['reason'].rstrip('.')}." if named else ""
+            raise ArgumentError(
+                f"`dataset` (`--data`) must not have more unreadable images than a share of {self.max_unreadable:g}; "
+                f"got {bad} of {seen} {when}{': ' * bool(names)}{names}{more}.{first} Mend them, or raise "
+                "`max_unreadable` (`--max-unreadable`)."
+            )

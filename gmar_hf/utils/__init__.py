@@ -1,0 +1,1 @@
+"""Text, files, checks, the Hub's client."""

@@ -1,0 +1,67 @@
+"""text."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+def shown(text: object, length: int = 200) -> str:
+    """Somebody else's text, safe to show: on one line, without control characters, cut.
+
+    Example:
+        >>> shown("two\\nlines \\x1b[2J")
+        'two lines \\\\x1b[2J'
+    """
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= length else f"{line[:length]}..."
+
+
+# Markup anywhere; underscores but within a word; and what begins a list, an underline or a block of code in a line.
+_MARKUP = re.compile(r"[\\`*{}\[\]<>#+|~$&\"!^@]|(?<![^\W_])_|_(?![^\W_])|^[-=\s]|\s$|^\d(?=\d*[.)](?:\s|$))")
+# What renderers take for links and mentions after all else, also where it was written as entities.
+_LINKS = re.compile(r"(&#64;|&#35;|:(?=[/a-z])|www(?=\.))(?=\S)", re.IGNORECASE)
+
+
+def did_you_mean(wanted: str, names: Iterable[str]) -> str:
+    """The end of an error about an unknown name: those spelled alike, or nothing.
+
+    Example:
+        >>> did_you_mean("rolout", ["rollout", "random"])
+        " Did you mean 'rollout'?"
+    """
+    near = difflib.get_close_matches(wanted, list(names), n=2)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def quantity(number: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> quantity(1, "image"), quantity(2000, "image")
+        ('1 image', '2,000 images')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def printable(text: object) -> str:
+    """Text with control characters spelled out, so that a label or file name cannot steer a terminal.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+
+def markdown(text: object) -> str:
+    """Text as Markdown that shows just this text: no markup, HTML, table cell, formula, link or mention.
+
+    Args:
+        text (`object`): Shown as a string; its control characters as [`printable`] spells them.
+
+    Example:
+        >>> markdown("*a* | <b>")
+        '&#42;a&#42; &#124; &#60;b&#62;'
+    """
+    entities = _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(text))
+    return _LINKS.sub("\\1\u200b", entities)  # an invisible space

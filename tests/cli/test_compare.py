@@ -1,0 +1,173 @@
+"""`gmar-hf compare`: what it prints of two reports, and how it ends."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+from gmar_hf import HeadImportanceReport
+from tests.helpers import hub_server
+from tests.helpers.reports import made_settings, make_moments, make_report
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the reports "a" and "b", of one model on other images, where the command is started."""
+    monkeypatch.chdir(tmp_path)
+    make_report().save_pretrained("a")
+    make_report(seed=1, target="label", num_explanations=1200, counts={"num_images": 813}).save_pretrained("b")
+    return tmp_path
+
+
+def test_what_is_printed(run, here):
+    code, out, err = run("compare", "a", "b")
+    assert (code, err) == (0, "")
+    comparison = HeadImportanceReport.from_pretrained("a").compare(HeadImportanceReport.from_pretrained("b"))
+    lines = out.splitlines()
+    assert lines[:3] == [
+        "A: a, of somebody/tiny-vit over 60 images of somebody/pictures, each explained for the predicted class",
+        "B: b, of somebody/tiny-vit over 813 images of somebody/pictures, each explained for its labels",
+        "Both are of one model.",
+    ]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    correlations, moved = cells[:6], cells[6:]
+    assert correlations == [[key, f"{value:.3f}"] for key, value in comparison.rank_correlation.items()]
+    assert len(moved) == len(comparison.moved) > 3
+    for row, head in zip(moved, comparison.moved, strict=True):
+        assert row == [
+            f"{head['layer']}.{head['head']}",
+            f"{head['rank_before']:g} -> {head['rank_after']:g}",
+            f"{head['mean_before']:.3f} -> {head['mean_after']:.3f}",
+            f"{head['z']:+.1f}",
+        ]
+    assert lines[-1].startswith("These heads changed their rank by contribution_abs most. z is the change in its")
+
+
+def test_json(run, here):
+    code, out, err = run("compare", "a", "b", "--json")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    comparison = HeadImportanceReport.from_pretrained("a").compare(HeadImportanceReport.from_pretrained("b"))
+    assert summary == {
+        "reports": [
+            {"report": "a", "model": "somebody/tiny-vit", "datasets": ["somebody/pictures"], "target": "predicted",
+             "num_images": 60},
+            {"report": "b", "model": "somebody/tiny-vit", "datasets": ["somebody/pictures"], "target": "label",
+             "num_images": 813},
+        ],
+        "same_weights": True,
+        "rank_correlation": comparison.rank_correlation,
+        "moved": comparison.moved,
+    }  # fmt: skip
+
+
+def test_nothing_has_moved(run, here):
+    code, out, err = run("compare", "a", "a")
+    assert (code, err) == (0, "")
+    assert "Both rank all heads alike by the mean size of their contribution (contribution_abs).\n" in out
+    assert " -> " not in out
+    assert json.loads(run("compare", "a", "a", "--json")[1])["moved"] == []
+
+
+def test_other_weights(run, here):
+    report = make_report(seed=1)
+    HeadImportanceReport(report.moments, report.weight_sample + 1, report.settings).save_pretrained("other")
+    assert "They are of models with different weights.\n" in run("compare", "a", "other")[1]
+    assert json.loads(run("compare", "a", "other", "--json")[1])["same_weights"] is False
+
+
+def test_numbers_that_are_none(run, here):
+    """Equal scores of all heads have no ranks, and means without any error no distance in errors."""
+    moments = make_moments(num_explanations=1)
+    moments.mean[:] = torch.where(moments.count.bool()[:, None, None, None], 1.0, 0.0)
+    settings = made_settings(moments)
+    HeadImportanceReport(moments, torch.zeros(4), settings).save_pretrained("one")
+    moments.count *= 2
+    settings["counts"] = {key: 2 * value for key, value in settings["counts"].items()}
+    HeadImportanceReport(moments, torch.zeros(4), settings).save_pretrained("alike")
+    moments.mean[moments.count > 0, :, 0, 0] = 3.0
+    HeadImportanceReport(moments, torch.zeros(4), settings).save_pretrained("two")
+    code, out, _ = run("compare", "alike", "two")
+    assert code == 0
+    assert out.count("none: all heads alike") == 6
+    assert any([cell.strip() for cell in line.split("│")[-2:-1]] == ["none"] for line in out.splitlines())
+    summary = json.loads(run("compare", "alike", "two", "--json")[1], parse_constant=pytest.fail)
+    assert set(summary["rank_correlation"].values()) == {None}
+    assert summary["moved"][0]["z"] is None
+    assert run("compare", "one", "two", "--json")[0] == 0
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_reports_that_do_not_fit(run, here, as_json):
+    make_report(layers=2, heads=3).save_pretrained("small")
+    assert run("compare", "a", "small", *as_json) == (
+        1,
+        "",
+        "gmar-hf: `other` must be of 3 layers of 4 heads; got 2 of 3. Compare reports of one architecture.\n",
+    )
+
+
+def test_folders_that_are_no_reports(run, here):
+    Path("empty").mkdir()
+    Path("model").mkdir()
+    Path("model/config.json").write_text('{"model_type": "vit"}')
+    make_report().save_pretrained("half")
+    Path("half/report.safetensors").unlink()
+    make_report().save_pretrained("broken")
+    with Path("broken/report.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    for name, message in {
+        "empty": "'empty' must be a head-importance report; got one without config.json,",
+        "model": "'model' must be a head-importance report; its config.json is of something else.",
+        "half": "'half' must be a complete report; report.safetensors is missing.",
+        "broken": "'broken' must be a complete report; its report.safetensors is corrupt (its sha256 is not",
+        "./none": "A report must be a folder or a repo id; got './none', which is no folder.",
+        "a/config.json": "A report must be a folder or a repo id; got 'a/config.json', which is a file.",
+    }.items():
+        for names in ((name, "a"), ("a", name)):
+            code, out, err = run("compare", *names)
+            assert (code, out) == (1, "")
+            assert err.startswith(f"gmar-hf: {message}")
+            assert len(err.splitlines()) == 1
+
+
+def test_reports_on_the_hub(run, here):
+    disable_progress_bars()
+    try:
+        with hub_server.serving() as hub, hub_server.client_of(hub, here / "home"):
+            hub.add("me/heads", {path.name: path.read_bytes() for path in Path("b").iterdir()})
+            code, out, err = run("compare", "a", "me/heads")
+            assert (code, err) == (0, "")
+            assert "\nB: me/heads, of somebody/tiny-vit over 813 images" in out
+            code, out, err = run("compare", "me/none", "a")
+    finally:
+        enable_progress_bars()
+    assert (code, out) == (1, "")
+    assert err.startswith(
+        "gmar-hf: No folder here is called 'me/none'. To load the report, `repo_id` must be a repository that is on"
+    )
+    assert len(err.splitlines()) == 1
+
+
+def test_names_that_would_steer_a_terminal(run, here):
+    folder = "\x1b[2J[red]x\nb"
+    report = make_report(model={"id": "evil\x1b]0;title\x07", "is_local": True}, seed=1)
+    report.settings["datasets"][0]["id"] = "data\x1b[31m"
+    report.save_pretrained(folder)
+    code, out, err = run("compare", "a", folder)
+    assert (code, err) == (0, "")
+    assert r"B: \x1b[2J[red]x\nb, of evil\x1b]0;title\x07 over 60 images of data\x1b[31m, each" in out
+    os.remove(f"{folder}/report.safetensors")
+    printed = out + run("compare", "a", folder)[2]
+    assert all(letter.isprintable() or letter == "\n" for letter in printed)
+
+
+@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "c"], ["a", "b", "--colour"]])
+def test_wrong_usage(run, here, arguments):
+    code, out, err = run("compare", *arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: gmar-hf compare" in err

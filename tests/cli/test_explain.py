@@ -1,0 +1,484 @@
+"""`gmar-hf explain`: what it writes, what it prints, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from transformers import pipeline
+
+import gmar_hf
+from gmar_hf.cli import explain as explaining
+from tests.helpers import zoo
+from tests.helpers.commands import LABELS, save_model
+from tests.helpers.explainers import photo, serving
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with two pictures, a broken one and one more folder, where the command is started."""
+    monkeypatch.chdir(tmp_path)
+    photo(0).save("one.png")
+    photo(1, (45, 70)).save("two.jpg")
+    Path("broken.png").write_text("no image")
+    Path("more").mkdir()
+    photo(2).save("more/one.bmp")
+    photo(3).save("more/ONE.webp")
+    Path("more/notes.txt").write_text("no image")
+    return tmp_path
+
+
+def start(*arguments, python=()):
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *python, "-m", "gmar_hf", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_PROXY": "*", "PYTHONPATH": str(Path(gmar_hf.__file__).parents[1])},
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that: a terminal's would not be.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def written(folder="out"):
+    return sorted(os.listdir(folder))
+
+
+# What is written
+
+
+def test_files_of_every_image(run, here, model):
+    code, out, err = run(
+        "explain", "one.png", "two.jpg", "-m", model, "-t", "cat", "-t", "tabby, tabby cat", "-o", "out"
+    )
+    assert (code, err) == (0, "")
+    assert written() == sorted(
+        f"{stem}{end}"
+        for stem in ("one", "two")
+        for end in (".json", ".safetensors", "-cat.png", "-tabby_tabby_cat.png")
+    )
+    expected = pipeline("gmar-explanation", model=model)("two.jpg", target=["cat", "tabby, tabby cat"])
+    with safe_open("out/two.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["labels"]) == ["cat", "tabby, tabby cat"]
+        assert json.loads(file.metadata()["settings"])["method"] == "gmar"
+        for name in ("attribution", "head_importance", "head_contribution"):
+            stacked = torch.stack([result[name] for result in expected])
+            torch.testing.assert_close(file.get_tensor(name), stacked)
+        assert set(file.keys()) == {"attribution", "head_importance", "head_contribution"}
+    with Image.open("out/two-cat.png") as overlay:
+        assert (overlay.mode, overlay.size) == ("RGB", (45, 70))
+    for text in ("one.png", "two.jpg", "cat", "tabby, tabby cat", f"{expected[0]['score']:.3f}"):
+        assert text in out
+    assert "Overlays, maps and head scores are in out" in out
+
+
+def test_the_json_of_an_image(run, here, model):
+    code, _, _ = run(
+        "explain", "two.jpg", "-m", model, "-t", "cat", "--versus", "日本", "--method", "contribution", "-o", "out"
+    )
+    assert code == 0
+    entry = json.loads(Path("out/two.json").read_text())
+    (expected,) = pipeline("gmar-explanation", model=model)(
+        "two.jpg", target="cat", versus="日本", method="contribution"
+    )
+    (result,) = entry["results"]
+    assert list(entry) == ["image", "results", "files", "settings"]
+    assert entry["image"] == "two.jpg"
+    assert (result["label"], result["target"], result["versus"]) == ("cat", 0, "日本")
+    assert result["score"] == pytest.approx(expected["score"])
+    assert result["box"] == pytest.approx(expected["box"])
+    values = expected["head_contribution"]
+    best = result["top_heads"][0]
+    assert best["head_contribution"] == pytest.approx(values[best["layer"], best["head"]].item())
+    assert abs(best["head_contribution"]) == pytest.approx(values.abs().max().item())
+    assert entry["files"] == {"tensors": "two.safetensors", "overlays": ["two-cat.png"]}
+    settings = entry["settings"]
+    assert settings == {
+        "model": model, "revision": None, "target": ["cat"], "versus": "日本", "top_k": None,
+        "method": "contribution", "norm": "l1", "versions": settings["versions"],
+    }  # fmt: skip
+    assert settings["versions"]["gmar_hf"] == gmar_hf.__version__
+    assert set(settings["versions"]) == {"gmar_hf", "torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("method", "tensors"),
+    [
+        ("rollout", {"attribution", "head_importance"}),
+        ("attention", {"attribution", "head_importance"}),
+        ("gradient-rollout", {"attribution", "head_contribution"}),
+        ("contribution", {"attribution", "head_contribution"}),
+    ],
+)
+def test_every_method(run, here, model, method, tensors):
+    assert run("explain", "one.png", "-m", model, "--method", method, "--top-k", 2, "-o", "out")[0] == 0
+    with safe_open("out/one.safetensors", framework="pt") as file:
+        assert set(file.keys()) == tensors
+        assert file.get_tensor("attribution").shape == (2, 4, 4)
+    assert method in Path("out/one.json").read_text()
+
+
+def test_labels_cannot_leave_the_folder_or_steer_the_terminal(run, here, model):
+    targets = [part for label in [*LABELS[:-1], "11"] for part in ("-t", label)]  # digits would be an index
+    code, out, err = run("explain", "one.png", "-m", model, *targets, "-o", "out/deep")
+    assert (code, err) == (0, "")
+    overlays = json.loads(Path("out/deep/one.json").read_text())["files"]["overlays"]
+    assert overlays == [
+        "one-cat.png", "one-tabby_tabby_cat.png", "one-etc.png", "one-red_x.png", "one-b.png", "one-a_2J.png",
+        f"one-{'long_' * 11}long.png", "one-A_b.png", "one-a_b-2.png", "one-日本.png", "one-unnamed.png", "one-7.png",
+    ]  # fmt: skip
+    assert written("out/deep") == sorted([*overlays, "one.json", "one.safetensors"])
+    assert written("out") == ["deep"]
+    assert "\x1b" not in out
+    for shown in ("../../etc", "[red]x", "<b>&", "a\\x1b[2J", "日本"):
+        assert shown in out
+
+
+def test_equal_stems(run, here, model):
+    sources = ["one.png", "more/one.bmp", "more/ONE.webp", "one.png"]
+    code, _, _ = run("explain", *sources, "-m", model, "-t", 0, "-o", "out")
+    assert code == 0
+    found = {path: json.loads(Path("out", path).read_text())["image"] for path in written() if path.endswith(".json")}
+    assert found == {"one.json": "one.png", "one-2.json": "more/one.bmp", "ONE-3.json": "more/ONE.webp"}
+    assert {"one-cat.png", "one-2-cat.png", "ONE-3-cat.png"} < set(written())
+
+
+def test_equal_names_of_overlays(run, here, model):
+    """Stem "x-A_b" with label "cat", stem "x" with a label of the same letters."""
+    photo(0).save("x.png")
+    photo(1).save("x-a_b.png")
+    os.mkdir("images")
+    os.rename("x-a_b.png", "images/x-cat.png")
+    os.rename("x.png", "images/x.png")
+    code, _, _ = run("explain", "images", "-m", model, "-t", "cat", "-o", "images")
+    assert code == 0
+    with Image.open("images/x-cat.png") as untouched:  # it was an input, and no overlay takes its place
+        assert untouched.tobytes() == photo(1).tobytes()
+    overlays = [json.loads(Path(f"images/{stem}.json").read_text())["files"]["overlays"] for stem in ("x", "x-cat")]
+    assert overlays == [["x-cat-2.png"], ["x-cat-cat.png"]]
+
+
+def test_a_second_run_replaces_the_first(run, here, model):
+    for method in ("gmar", "rollout"):
+        assert run("explain", "one.png", "-m", model, "-t", "cat", "--method", method, "-o", "out")[0] == 0
+    assert written() == ["one-cat.png", "one.json", "one.safetensors"]
+    assert json.loads(Path("out/one.json").read_text())["settings"]["method"] == "rollout"
+
+
+# Sources
+
+
+def test_folders_globs_and_urls(run, here, model, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    image = (200, "image/png", Path("one.png").read_bytes())
+    with serving({"/pets/a%20cat.png?size=3": image}) as address:
+        url = f"{address}/pets/a%20cat.png?size=3"
+        code, out, err = run("explain", "more", "t*.jpg", url, "-m", model, "--json", "-o", "out", "--batch-size", 3)
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert [entry["image"] for entry in summary] == ["more/ONE.webp", "more/one.bmp", "two.jpg", url]
+    assert [entry["files"]["json"] for entry in summary] == ["ONE.json", "one-2.json", "two.json", "a_20cat.json"]
+
+
+def test_a_name_that_is_not_utf8(run, here, model):
+    name = os.fsdecode(b"caf\xe9.png")
+    os.rename("one.png", name)
+    code, out, _ = run("explain", "*.png", "-m", model, "--json", "-o", "out")
+    assert code == 1  # of broken.png
+    assert [entry["image"] for entry in json.loads(out)] == ["broken.png", name]
+    assert json.loads(Path("out/caf.json").read_text())["image"] == name
+    assert "caf\\udce9.png" in run("explain", name, "-m", model, "-o", "out")[1]
+
+
+# What is printed
+
+
+def test_one_bad_image_does_not_stop_the_others(run, here, model):
+    sources = ["one.png", "broken.png", "none.png", "two.jpg"]
+    code, out, err = run("explain", *sources, "-m", model, "--batch-size", 2, "-o", "out")
+    assert code == 1
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("gmar-hf: broken.png: `image` must be of a format that Pillow reads; got 'broken.png'.")
+    assert lines[1].startswith("gmar-hf: none.png: `image` must be a file that exists, an http(s) URL or")
+    assert [name for name in written() if name.endswith(".json")] == ["one.json", "two.json"]
+    assert "one.png" in out
+    assert "broken.png" not in out
+
+
+def test_one_image_that_spoils_its_batch(run, here, tmp_path_factory):
+    """Without resizing the model takes one size only."""
+    folder = save_model(tmp_path_factory.mktemp("flexible"))
+    config = Path(folder, "preprocessor_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "do_resize": False}))
+    for number, size in enumerate([(32, 32), (40, 40), (32, 32)]):
+        photo(number, size).save(f"{number}.png")
+    code, out, err = run("explain", "0.png", "1.png", "2.png", "-m", folder, "--json", "-o", "out")
+    assert code == 1
+    assert err == (
+        "gmar-hf: 1.png: `pixel_values` must be 32 x 32 pixels for ViTForImageClassification; got 40 x 40. "
+        "Resize to that, or pass `interpolate_pos_encoding=True`.\n"
+    )
+    assert ["error" in entry for entry in json.loads(out)] == [False, True, False]
+
+
+def test_json_and_nothing_else_on_standard_output(here, model):
+    """In a process of its own, with everything that anybody may warn of."""
+    process = start(
+        "explain", "one.png", "broken.png", "two.jpg", "more", "--model", model, "--target", "tabby, tabby cat",
+        "--json", "--out", "out", python=("-W", "always"),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out[:1]) == (1, "["), err
+    summary = json.loads(out)
+    assert [entry["image"] for entry in summary] == [
+        "one.png",
+        "broken.png",
+        "two.jpg",
+        "more/ONE.webp",
+        "more/one.bmp",
+    ]
+    assert [entry["results"][0]["label"] for entry in summary if "results" in entry] == ["tabby, tabby cat"] * 4
+    assert summary[1]["error"] in err
+    (ours,) = (line for line in err.splitlines() if line.startswith("gmar-hf"))
+    assert ours.startswith("gmar-hf: broken.png: ")
+
+
+def test_json_lists_files_that_exist(run, here, model):
+    code, out, _ = run("explain", "one.png", "-m", model, "--top-k", 2, "--json", "-o", "out")
+    assert code == 0
+    (entry,) = json.loads(out)
+    files = entry["files"]
+    assert sorted([files["json"], files["tensors"], *files["overlays"]]) == written()
+    assert len(entry["results"]) == 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("number", [4, 5])
+def test_progress_is_shown_for_many_images_on_a_terminal(run, here, model, monkeypatch, terminal, number):
+    for index in range(number):
+        photo(index).save(f"{index}.png")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    code, out, err = run("explain", "[0-9].png", "-m", model, "-o", "out")
+    assert code == 0
+    assert ("image/s" in err or "5/5" in err) == (terminal and number == 5)
+    if not err:
+        assert "4.png" in out or number == 4
+
+
+def test_an_untrained_head_is_told_of(run, here, tmp_path_factory):
+    config = zoo.ViTMSNConfig(**zoo.NARROW, **zoo.SQUARE)
+    backbone = zoo.build(zoo.ViTMSNForImageClassification, config).vit
+    folder = save_model(tmp_path_factory.mktemp("headless"), backbone)
+    code, _, err = run("explain", "one.png", "-m", folder, "-o", "out")
+    assert code == 0
+    assert err == (
+        f"gmar-hf: {folder} has no weights for classifier.bias, classifier.weight: "
+        "these are random now, and what is explained is too.\n"
+    )
+
+
+# Targets
+
+
+def test_targets_are_not_split_and_digits_are_an_index(run, here, model):
+    code, out, _ = run("explain", "one.png", "-m", model, "-t", "tabby, tabby cat", "-t", "7", "--json", "-o", "out")
+    assert code == 0
+    assert [result["target"] for result in json.loads(out)[0]["results"]] == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["-t", "tabby"],
+            "`target` must be one of the model's labels or an index; got 'tabby'. Near it: 'tabby, tabby",
+        ),
+        (["-t", "cat,7"], "`target` must be one of the model's labels or an index; got 'cat,7'. Near it: "),
+        (["-t", "-1"], "`target` must be one of the model's labels or an index; got '-1'. Near it: "),
+        (["-t", "9" * 5000], "`target` must be one of the model's labels or an index; got '9999"),
+        (["-t", "12"], "`target` must be an index in [0, 11] or a label; got 12."),
+        (["-t", "cat", "--versus", "99"], "`versus` must be an index in [0, 11] or a label; got 99."),
+        (["--versus", "cat"], "`versus` must come with `target`"),
+        (["-t", "cat", "--top-k", "2"], "`top_k` must not be given together with `target`"),
+        (["--device", "warp:0"], "`--device` must be one that this machine has; got 'warp:0'. Use cpu."),
+    ],
+)
+def test_bad_values_end_in_one_line(run, here, model, options, message):
+    code, out, err = run("explain", "one.png", "-m", model, "-o", "out", "--json", *options)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"gmar-hf: {message}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["Missing argument"]),
+        (["one.png", "--method", "magic"], ["magic", "gradient-rollout", "contribution"]),
+        (["one.png", "--norm", "l3"], ["l3", "l1", "l2"]),
+        (["one.png", "--top-k", "0"], ["--top-k", "1"]),
+        (["one.png", "--batch-size", "0"], ["--batch-size", "1"]),
+        (["one.png", "--batch-size", "many"], ["--batch-size", "integer"]),
+        (["one.png", "--colour"], ["--colour"]),
+    ],
+)
+def test_wrong_usage_exits_with_2(run, here, arguments, words):
+    code, out, err = run("explain", *arguments)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words)
+    assert "Traceback" not in err
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"{gmar_hf.__version__}\n", "")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(name in out for name in ("explain", "demo", "check"))
+    assert "a GPU by default" in run("explain", "--help")[1]  # in brackets it would be taken for markup
+    assert run("nonsense")[0] == 2
+
+
+# Bad models, folders, endings
+
+
+def break_folder(folder, kind):
+    folder = Path(folder)
+    if kind == "not a classifier":
+        (folder / "config.json").write_text('{"model_type": "bert"}')
+    elif kind == "broken config":
+        (folder / "config.json").write_text("{")
+    elif kind == "broken weights":
+        (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    elif kind == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif kind == "no image processor":
+        (folder / "preprocessor_config.json").unlink()
+    elif kind == "empty":
+        for file in folder.iterdir():
+            file.unlink()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["not a classifier", "broken config", "broken weights", "no weights", "no image processor", "empty"],
+)
+def test_model_folders_that_cannot_be_loaded(run, here, kind):
+    break_folder(save_model("bad"), kind)
+    code, out, err = run("explain", "one.png", "-m", "bad", "-o", "out")
+    assert (code, out) == (1, "")
+    assert err.startswith("gmar-hf: `--model` must be the Hub id or the folder of an image classifier")
+    assert "got 'bad' (" in err
+    assert len(err.splitlines()) == 1
+    assert len(err) < 600
+    assert written() == []
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "./none", "", "a b", "\x1b[2J"])
+def test_models_that_are_missing(run, here, name):
+    code, out, err = run("explain", "one.png", "-m", name, "-o", "out")
+    assert (code, out) == (1, "")
+    assert err.startswith("gmar-hf: `--model` must be the Hub id or the folder of an image classifier")
+    assert f"got {name!r} (" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_model_that_cannot_be_explained(run, here, tmp_path_factory):
+    folder = save_model(tmp_path_factory.mktemp("swin"), zoo.swin())
+    code, out, err = run("explain", "one.png", "two.jpg", "-m", folder, "-o", "out")
+    assert (code, out) == (1, "")
+    assert err.startswith("gmar-hf: SwinForImageClassification cannot be explained: ")
+    assert len(err.splitlines()) == 1
+    assert written() == []
+
+
+def test_weights_that_are_nan(run, here, tmp_path_factory):
+    model = zoo.vit()
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = torch.nan
+    folder = save_model(tmp_path_factory.mktemp("nan"), model)
+    code, out, err = run("explain", "one.png", "-m", folder, "-o", "out")
+    assert (code, out) == (1, "")
+    assert err.startswith("gmar-hf: one.png: The logits must be finite; got NaN or infinity")
+    assert written() == []
+
+
+@pytest.mark.parametrize("out", ["one.png", "one.png/deeper", "x" * 300])
+def test_folders_that_cannot_be_written(run, here, model, out):
+    code, stdout, err = run("explain", "one.png", "-m", model, "-o", out)
+    assert (code, stdout) == (1, "")
+    assert err.startswith(f"gmar-hf: `--out` must be a folder that can be written; got {out!r} (")
+    assert err.endswith("Choose another.\n")
+    with Image.open("one.png") as image:
+        assert image.tobytes() == photo(0).tobytes()
+
+
+@pytest.mark.parametrize("sources", [["empty"], ["*.gif"], ["one.png", "empty"]])
+def test_nothing_to_explain(run, here, model, sources):
+    Path("empty").mkdir()
+    code, out, err = run("explain", *sources, "-m", model, "-o", "out")
+    assert (code, out) == (1, "")
+    assert err.startswith("gmar-hf: `IMAGE` must ")
+    assert len(err.splitlines()) == 1
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
+    def fail(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(explaining, "save_file", fail)
+    code, out, err = run("explain", "one.png", "-m", model, "-t", "cat", "-o", "out")
+    assert written() == ["one-cat.png"]  # complete; the JSON, which stands for all of it, is not there
+    Image.open("out/one-cat.png").verify()
+    assert out == ""
+    if isinstance(error, OSError):
+        assert code == 1
+        assert err == (
+            "gmar-hf: `path` must be a file that can be written; got 'out/one.safetensors' "
+            "(No space left on device). Choose another place, or make the folder.\n"
+        )
+    else:
+        assert code == 130
+
+
+def test_control_c(here, model):
+    """In a process of its own, while it waits for an image."""
+    asked, done = threading.Event(), threading.Event()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.set()
+            done.wait(60)
+
+    with HTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/x.png"
+        process = start("explain", "one.png", url, "--batch-size", "1", "--model", model, "--out", "out")
+        while not asked.wait(0.1):
+            assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        done.set()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert out == ""
+    assert any(name.endswith(".json") for name in written())  # what was finished before stays
+    assert not any(name.startswith(".") for name in written())

@@ -1,0 +1,213 @@
+"""The registry of maps and its controls; head weights of one's own."""
+
+import itertools
+import sys
+from functools import partial
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import gmar_hf
+from gmar_hf import ArgumentError
+from gmar_hf.evaluation import DEFAULT_METHODS, MAP_METHODS, MapMethod, find_map_methods, register_map_method
+from gmar_hf.models.patches import sum_over_patches
+from tests.helpers import zoo
+
+FAMILIES = ("vit_landscape", "deit_teacher", "beit_relative", "dinov2_registers", "siglip", "clip")
+
+
+def draw(name, model, images, target):
+    return MAP_METHODS[name].draw(model, images, torch.as_tensor(target))
+
+
+@pytest.mark.parametrize("name", DEFAULT_METHODS)
+@pytest.mark.parametrize("make", FAMILIES)
+def test_every_method_gives_a_map_of_the_models_patches(name, make):
+    model = zoo.MODELS[make]()
+    images = zoo.pixel_values(model, batch=2)
+    height, width = zoo.patch_size(model)
+    maps = draw(name, model, images, [1, 3])
+    assert maps.shape == (2, images.shape[2] // height, images.shape[3] // width)
+    assert maps.isfinite().all()
+    assert torch.equal(maps, draw(name, model, images, [1, 3]))
+
+
+@pytest.mark.parametrize("name", ["random", "gmar-shuffled"])
+def test_chance_depends_on_image_and_class_alone(name):
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=3)
+    batch = draw(name, model, images, [0, 1, 2])
+    turned = draw(name, model, images.flip(0), [2, 1, 0])
+    assert torch.allclose(turned.flip(0), batch, atol=1e-6)
+    assert torch.allclose(draw(name, model, images[1:2], [1])[0], batch[1], atol=1e-6)
+    assert not torch.allclose(draw(name, model, images[1:2], [2])[0], batch[1], atol=1e-4)
+    assert not torch.allclose(batch[0], batch[1], atol=1e-4)
+
+
+def test_shuffled_weights_are_the_same_weights_in_another_order():
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=1)
+    weights = gmar_hf.explain(model, images, 0).head_importance[0]
+    candidates = []
+    for orders in itertools.product(itertools.permutations(range(3)), repeat=3):  # of three heads in three layers
+        shuffled = torch.stack([layer[list(order)] for layer, order in zip(weights, orders, strict=True)])
+        candidates.append(gmar_hf.explain(model, images, 0, head_weights=shuffled).attribution)
+    found = draw("gmar-shuffled", model, images, [0])
+    assert min((one - found).abs().max().item() for one in candidates) < 1e-6
+
+
+def test_uniform_weights_are_rollout():
+    model = zoo.beit_relative()
+    images = zoo.pixel_values(model, batch=2)
+    rollout = gmar_hf.explain(model, images, 0, method="rollout").attribution
+    assert torch.allclose(draw("gmar-uniform", model, images, [0, 0]), rollout, atol=1e-6)
+
+
+def test_edges_by_hand():
+    """One bright column of pixels: the Sobel operator answers beside it, 4 on either side."""
+    model = zoo.vit()
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 0, :, 12] = 1
+    maps = draw("edges", model, images, [0])
+    expected = torch.zeros(4, 4)
+    expected[:, 1] = 2 * 4 * 8  # columns 11 and 13, eight rows of a patch
+    assert torch.allclose(maps[0], expected)
+
+
+def test_the_blob_is_in_the_middle():
+    maps = draw("centre-blob", zoo.vit_landscape(), torch.zeros(2, 3, 24, 40), [0, 0])
+    assert maps[0].argmax() == 7
+    assert maps[0, 1, 2] == 1
+    assert maps[0, 0, 2] == pytest.approx(np.exp(-((1 / 3) ** 2) / (2 * 0.25**2)))
+    assert torch.allclose(maps[0], maps[0].flip(0).flip(1))
+
+
+def test_pixels_beyond_the_last_patch_are_left_out():
+    values = torch.zeros(1, 3, 35, 33)
+    values[0, :, 32:, :] = 100
+    values[0, 2, 9, 31] = 1.0
+    values[0, 0, 8, 24] = -3.0
+    maps = sum_over_patches(zoo.vit(), values)
+    assert maps.shape == (1, 4, 4)
+    assert maps[0, 1, 3] == -2
+    assert maps.abs().sum() == 2
+
+
+def test_costs_count_forwards():
+    """What the tables say is what the model is asked for: forwards, counted by a hook, and backwards."""
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=1)
+    backwards = {
+        "contribution": 1, "masked-contribution": 4, "partition-contribution": 4, "gradient-rollout": 1, "gmar-l1": 1,
+        "gmar-l2": 1, "legrad": 1, "gmar-shuffled": 1,
+    }  # fmt: skip
+    for name in DEFAULT_METHODS:
+        forwards = []
+        hook = model.vit.register_forward_hook(lambda *_, counted=forwards: counted.append(1))
+        draw(name, model, images, [0])
+        hook.remove()
+        assert MAP_METHODS[name].forwards(16) == len(forwards) + backwards.get(name, 0), name
+    assert MAP_METHODS["occlusion"].forwards(16) == 17
+
+
+def test_a_method_of_ones_own(monkeypatch):
+    monkeypatch.setattr("gmar_hf.evaluation.maps.registry.MAP_METHODS", dict(MAP_METHODS))
+
+    def mine(model, pixel_values, target):
+        return torch.ones(len(pixel_values), 2, 2)
+
+    method = register_map_method("my-map-2", mine, cost=3, baseline="zero")
+    assert find_map_methods(["rollout", "my-map-2"])[1] is method
+    assert (method.forwards(4), method.baseline) == (3, "zero")
+    assert method.about == ""
+    mine.__doc__ = "Ones.\n\nMore of it."
+    assert register_map_method("my-map-3", mine).about == "Ones."
+    assert register_map_method("my-map-4", mine, about="all alike").about == "all alike"
+    assert register_map_method("my-map-5", partial(mine)).about == ""
+    with pytest.raises(ArgumentError, match="`name` must not be taken; got 'my-map-2'"):
+        register_map_method("my-map-2", mine)
+    for name in ("My map", "", "-a", "a--b", "a_b"):
+        with pytest.raises(ArgumentError, match="`name` must be of lower case letters, digits and hyphens"):
+            register_map_method(name, mine)
+    with pytest.raises(ArgumentError, match="`draw` must be a function; got str"):
+        register_map_method("other", "mine")
+
+
+def test_a_function_is_found_by_its_module(monkeypatch):
+    module = ModuleType("my_maps")
+    module.Draw_Mine = lambda model, pixel_values, target: torch.zeros(len(pixel_values), 2, 2)
+    module.nothing = 3
+    monkeypatch.setitem(sys.modules, "my_maps", module)
+    (found,) = find_map_methods(["my_maps:Draw_Mine"])
+    assert (found.name, found.forwards(4), found.draw, found.about) == ("draw-mine", None, module.Draw_Mine, "")
+    for name, words in (
+        ("my_maps:other", "must name a function that its module has; got 'my_maps:other'"),
+        ("no_such_module_here:f", "can be imported"),
+        ("my_maps:nothing", "must name a function; got 'my_maps:nothing'"),
+        ("nothing", r"must be among contribution, .*; got 'nothing'\.$"),
+        ("gmar", r"got 'gmar'\. Did you mean 'gmar-l2' or 'gmar-l1'\?$"),
+        (":", "can be imported"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            find_map_methods([name])
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = r"'grad-cam' needs torchcam. Install with `pip install \"gmar-hf\[compare\]\"`"
+    with pytest.raises(ArgumentError, match=words):
+        find_map_methods(["rollout", "grad-cam"])
+    assert [method.name for method in find_map_methods(DEFAULT_METHODS)] == list(DEFAULT_METHODS)
+
+
+def test_a_list_is_asked_for():
+    for names in ("rollout", []):
+        with pytest.raises(ArgumentError, match="`methods` must be a list of names"):
+            find_map_methods(names)
+    twice = MapMethod("rollout", MAP_METHODS["edges"].draw)
+    with pytest.raises(ArgumentError, match="each one once; got 'rollout' twice"):
+        find_map_methods(["rollout", twice])
+
+
+class TestHeadWeights:
+    def test_the_gradients_own_weights_give_its_map(self):
+        model = zoo.deit()
+        images = zoo.pixel_values(model, batch=2)
+        gmar = gmar_hf.explain(model, images, [0, 1])
+        given = gmar_hf.explain(model, images, [0, 1], head_weights=7 * gmar.head_importance)
+        assert torch.allclose(given.attribution, gmar.attribution, atol=1e-6)
+        assert torch.allclose(given.head_importance, gmar.head_importance, atol=1e-6)
+        assert given.head_contribution is None
+        assert given.settings["head_weights"] == {"tensor": list(gmar.head_importance.shape)}
+
+    def test_one_for_all_images_and_targets(self):
+        model = zoo.vit()
+        images = zoo.pixel_values(model, batch=2)
+        weights = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+        one = gmar_hf.explain(model, images, [[0, 1], [2, 3]], head_weights=weights)
+        assert one.attribution.shape == (2, 2, 4, 4)
+        assert torch.allclose(one.head_importance[1, 0], weights / weights.sum(dim=1, keepdim=True), atol=1e-6)
+        each = gmar_hf.explain(model, images, [0, 2], head_weights=weights.expand(2, 3, 3))
+        assert torch.allclose(each.attribution, one.attribution[:, 0], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("weights", "words"),
+        [
+            (torch.ones(3), r"of shape \(3, 3\), or \(2, 3, 3\) .*; got \(3,\)"),
+            (torch.ones(3, 3, 3), r"got \(3, 3, 3\)"),
+            (torch.tensor([[1.0, -1, 1]] * 3), "be finite and not negative"),
+            (torch.tensor([[1.0, torch.nan, 1]] * 3), "be finite and not negative"),
+            (torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 1]]), "some head above 0 in every layer"),
+        ],
+    )
+    def test_others_are_refused(self, weights, words):
+        model = zoo.vit()
+        with pytest.raises(ArgumentError, match=rf"`head_weights` must .*{words}"):
+            gmar_hf.explain(model, zoo.pixel_values(model, batch=2), 0, head_weights=weights)
+
+    def test_only_with_gmar(self):
+        model = zoo.vit()
+        with pytest.raises(ArgumentError, match="`head_weights` must come with a method that weighs heads"):
+            gmar_hf.explain(model, zoo.pixel_values(model), 0, "contribution", head_weights=torch.ones(3, 3))

@@ -1,0 +1,282 @@
+"""The page of an evaluation, by a parser."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+from PIL import Image
+
+from gmar_hf.evaluation import MAP_METHODS, Evaluation, Metric, Row
+from gmar_hf.evaluation.columns import FUNCTIONS
+from gmar_hf.evaluation.output.legend import FIGURES
+from gmar_hf.evaluation.output.page import write_page
+from tests.helpers.evaluations import CURVES, METHODS, METRICS, NASTY, made, pictures_of
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements with their attributes and text; it complains of what is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[tuple[str, list[str]]] = []
+        self.elements: list[tuple[str, dict, list[str]]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        texts: list[str] = []
+        self.elements.append((tag, dict(attributes), texts))
+        if tag not in VOID:
+            self.open.append((tag, texts))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for _, texts in self.open:
+            texts.append(data)
+
+    def find(self, tag, **attributes):
+        return [
+            (found, " ".join("".join(texts).split()))
+            for name, found, texts in self.elements
+            if name == tag and all(found.get(key) == value for key, value in attributes.items())
+        ]
+
+    def texts(self, tag, **attributes):
+        return [text for _, text in self.find(tag, **attributes)]
+
+
+def page_of(evaluation: Evaluation, pictures, tmp_path) -> Page:
+    write_page(evaluation, pictures, tmp_path / "index.html")
+    return Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+
+
+def cells(page: Page) -> list[list[tuple[dict, str]]]:
+    """The first table's figures by method."""
+    width = len(METRICS) + 2
+    found = page.find("td")[: len(METHODS) * width]
+    return [found[start : start + width] for start in range(0, len(found), width)]
+
+
+def test_the_table_has_every_figure(tmp_path):
+    evaluation = made()
+    page = page_of(evaluation, [], tmp_path)
+    summary = evaluation.summary()
+    assert page.texts("th", scope="row")[: len(METHODS)] == list(METHODS)
+    assert page.texts("th", scope="col")[:8] == [
+        "map", "insertion (blur) ↑", "insertion (zero) ↑", "deletion (blur) ↓", "pointing game ↑of 2 classes",
+        "sparseness", "cost in forwards", "ms",
+    ]  # fmt: skip
+    for row, method in zip(cells(page), METHODS, strict=True):
+        for (_, text), metric in zip(row, METRICS, strict=False):
+            figures = summary[method][metric.key]
+            interval = "" if figures["low"] is None else f"{figures['low']:z.3f} to {figures['high']:z.3f}"
+            assert text.replace("†", "") == f"{figures['mean']:z.3f}{interval}"
+        assert [text for _, text in row[-2:]] == [
+            "?" if METHODS[method][0] is None else f"{METHODS[method][0]:g}",
+            "1.5",
+        ]
+    assert len(page.find("h1")) == 1
+
+
+def test_differences_to_rollout_and_gmar_are_paired(tmp_path):
+    evaluation = made()
+    page = page_of(evaluation, [], tmp_path)
+    summary = evaluation.summary()
+    assert page.texts("h2") == ["Figures", "Difference to rollout", "The maps"]
+    others = [name for name in METHODS if name != "rollout"]
+    assert page.texts("th", scope="row")[len(METHODS) :] == others
+    found = page.find("td")[len(METHODS) * (len(METRICS) + 2) :]
+    assert len(found) == len(others) * len(METRICS)
+    wanted = [(summary[name][metric.key]["minus_rollout"], metric) for name in others for metric in METRICS]
+    for (attributes, text), (figures, metric) in zip(found, wanted, strict=True):
+        interval = "" if figures["low"] is None else f"{figures['low']:+z.3f} to {figures['high']:+z.3f}"
+        assert text == f"{figures['mean']:+z.3f}{interval}"
+        is_better = metric.higher_is_better is not None and figures["low"] is not None
+        is_better = is_better and (figures["low"] > 0 if metric.higher_is_better else figures["high"] < 0)
+        assert (attributes.get("class") == "bold") is is_better
+    sure = np.zeros((20, len(METHODS), len(METRICS)))
+    sure[:, 0] = np.linspace(1, 2, 20)[:, None]  # against rollout's 0: better where high figures are
+    sure[:, 3] = -1
+    rows = [Row(f"item {number}", 0, "cat", 0.5, True, number) for number in range(20)]
+    methods = [
+        {**method, "name": {"mine": "gmar-l1"}.get(method["name"], method["name"])} for method in made().methods
+    ]
+    page = page_of(made(rows=rows, values=sure, methods=methods), [], tmp_path)
+    assert page.texts("h2")[1:3] == ["Difference to rollout", "Difference to gmar-l1"]
+    bold = ["bold" in found.get("class", "") for found, _ in page.find("td")[len(METHODS) * (len(METRICS) + 2) :]]
+    to_rollout, to_gmar = np.array(bold).reshape(2, 3, len(METRICS)).tolist()
+    assert to_rollout == [[True, True, False, True, False], [False] * 5, [False, False, True, False, False]]
+    assert to_gmar == [[True, True, False, True, False]] * 3
+    alone = made(methods=made().methods[:1], values=made().values[:, :1])
+    assert page_of(alone, [], tmp_path).texts("h2") == ["Figures", "The maps"]
+
+
+def test_maps_and_figures_are_explained(tmp_path):
+    page = page_of(made(), [], tmp_path)
+    assert page.texts("dt") == ["insertion", "deletion", "pointing game", "sparseness", *METHODS]
+    assert page.texts("dd")[2] == "how often the map's maximum is on the object"
+    assert page.texts("dd")[4:] == [f"it is {name}" for name in METHODS]
+    unknown = made(methods=[{**method, "about": ""} for method in made().methods])
+    assert "The maps" not in page_of(unknown, [], tmp_path).texts("h2")
+    assert set(FIGURES) == set(FUNCTIONS)
+    assert all(method.about for method in MAP_METHODS.values())
+
+
+def test_the_best_is_bold_at_the_better_end(tmp_path):
+    values = np.zeros((1, len(METHODS), len(METRICS)))
+    values[0] = np.arange(len(METHODS))[:, None] - 1.5
+    evaluation = made(1, rows=made(1).rows[:1], values=values)
+    best = [["bold" in found.get("class", "") for found, _ in row] for row in cells(page_of(evaluation, [], tmp_path))]
+    assert np.array(best).argmax(axis=0)[:4].tolist() == [3, 3, 0, 3]
+    assert np.array(best).sum(axis=0).tolist() == [1, 1, 1, 1, 0, 0, 0]  # sparseness has no better end
+    values[0, :, 1] = [1, 0, 1, 0]
+    values[0, :, 3] = np.nan
+    best = [["bold" in found.get("class", "") for found, _ in row] for row in cells(page_of(evaluation, [], tmp_path))]
+    assert np.array(best)[:, [1, 3]].T.tolist() == [[True, False, True, False], [False] * 4]
+
+
+def test_a_figure_that_there_is_not_is_a_dash(tmp_path):
+    values = np.full((1, len(METHODS), len(METRICS)), np.nan)
+    values[:, :, 0] = -0.0001
+    evaluation = made(1, rows=made(1).rows[:1], values=values)
+    for row in cells(page_of(evaluation, [], tmp_path)):
+        assert [text.strip("†") for _, text in row[:5]] == ["0.000", "–", "–", "–", "–"]  # noqa: RUF001 (as the page)
+
+
+def test_figures_under_their_own_filling_are_marked(tmp_path):
+    page = page_of(made(), [], tmp_path)
+    marks = [["†" in text for _, text in row[:5]] for row in cells(page)]
+    assert np.argwhere(marks).tolist() == [[1, 0], [1, 2]]  # "masked" under blur, in insertion and deletion
+    assert any(text.startswith("†: this map was made with this very filling") for text in page.texts("li"))
+    plain = made(methods=[{**method, "baseline": None} for method in made().methods])
+    assert "†" not in "".join(page_of(plain, [], tmp_path).texts("body"))
+
+
+def test_how_it_was_measured_is_said(tmp_path):
+    evaluation = made()
+    (text,) = page_of(evaluation, [], tmp_path).texts("body")
+    for words in (
+        "me/model on me/data", "6 images, 12 explained classes (each image's labels)", "sigmoid of the class's logit",
+        "For 6 of 12 of them the model ranks", "in 4 steps", "blur, zero (blur: a Gaussian of 8 pixels)",
+        "intervals of 95 % over images", "A map made of gradients says what a small change would do",
+        "Measured 2025-01-02 with gmar_hf 0.1.",
+    ):  # fmt: skip
+        assert words in text
+    assert "could not be read" not in text
+    settings = {**evaluation.settings, "target": "predicted", "counts": {"num_unreadable": 3}}
+    rows = [Row(row.image, row.target, row.label, row.score, None, row.index) for row in evaluation.rows]
+    (text,) = page_of(made(settings=settings, rows=rows), [], tmp_path).texts("body")
+    assert "(each image's predicted class)" in text
+    assert "3 images could not be read" in text
+    assert "the model ranks" not in text
+    assert "the image before it in its batch of 3" not in text
+    settings = {**evaluation.settings, "baselines": ["blur", "other"]}
+    (text,) = page_of(made(settings=settings), [], tmp_path).texts("body")
+    assert "blur, other (blur: a Gaussian of 8 pixels; other: the image before it in its batch of 3, so" in text
+    only = made(metrics=METRICS[3:], values=evaluation.values[:, :, 3:])
+    (text,) = page_of(only, [], tmp_path).texts("body")
+    assert "Gaussian" not in text  # nothing was hidden
+
+
+def test_curves_are_pictures_that_say_what_they_are(tmp_path):
+    images = [found for found, _ in page_of(made(curves=CURVES), [], tmp_path).find("img")]
+    assert [found["alt"].split(":")[0] for found in images] == [
+        "insertion (blur)",
+        "insertion (zero)",
+        "deletion (blur)",
+    ]
+    sources = [found["src"] for found in images]
+    assert len(set(sources)) == 3
+    for source in sources:
+        with Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,")))) as image:
+            assert np.asarray(image.convert("L")).std() > 10
+    assert "Curves" not in page_of(made(), [], tmp_path).texts("h2")
+
+
+def test_pictures_are_shown_with_their_figures(tmp_path):
+    evaluation = made()
+    pictures = pictures_of(evaluation, 2)
+    pictures[1].figures.update({"masked": float("nan"), "mine": -0.001})
+    del pictures[1].figures["rollout"]
+    page = page_of(evaluation, pictures, tmp_path)
+    first, second = page.texts("article")
+    assert first.startswith("cat (0.25) in item 0")
+    captions = page.texts("figcaption")
+    assert captions[:5] == ["image", "contribution: 0.50", "masked: 0.50", "rollout: 0.50", "mine: 0.50"]
+    assert captions[5:] == ["image", "contribution: 0.50", "masked", "rollout", "mine: 0.00"]
+    assert "item 1" in second
+    shown = [found for found, _ in page.find("img")]
+    assert [found["alt"] for found in shown[:2]] == ["the image item 0", "map of contribution for cat"]
+    with Image.open(io.BytesIO(base64.b64decode(shown[1]["src"].split(",")[1]))) as image:
+        assert image.tobytes() == pictures[0].overlays["contribution"].tobytes()
+    assert not [text for text in page_of(evaluation, [], tmp_path).texts("h2") if "images" in text]
+
+
+def test_names_are_never_markup(tmp_path):
+    """Of models, data, labels, images and methods, which strangers may have chosen."""
+    evaluation = made(2, model_id=NASTY, label=NASTY, image=NASTY.replace("{", "{{").replace("}", "}}") + " {}")
+    evaluation.settings["datasets"] = [{"id": NASTY}, {"id": "b"}]
+    evaluation.methods[0]["name"] = NASTY
+    page = page_of(evaluation, pictures_of(evaluation, 2), tmp_path)
+    assert not page.find("script")
+    shown = NASTY.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+    (title,) = page.texts("h1")
+    assert title == f"Which map to believe: {shown} on {shown} and b"
+    assert page.texts("strong")[-1] == shown
+    assert any(found["alt"] == f"map of {shown} for {shown}" for found, _ in page.find("img"))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path):
+    evaluation = made(1, image="caf\udce9 {}")
+    assert "caf\\udce9 0" in page_of(evaluation, pictures_of(evaluation, 1), tmp_path).texts("article")[0]
+
+
+def test_the_page_needs_nothing_else(tmp_path):
+    evaluation = made()
+    page = page_of(evaluation, pictures_of(evaluation, 3), tmp_path)
+    tags = {tag for tag, _, _ in page.elements}
+    assert not tags & {"script", "link", "iframe", "object", "form"}
+    for tag, attributes, _ in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name in ("href", "srcset")]
+        if tag == "img":
+            assert attributes["src"].startswith("data:image/png;base64,")
+            assert attributes["alt"]
+    (style,) = page.texts("style")
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "http" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_many_methods_and_metrics(tmp_path):
+    """As many as there are, and twelve pictures: it is written in a few seconds and no monster."""
+    baselines = ("blur", "zero", "other")
+    metrics = [
+        Metric(f"{name}_{b}", name, b, name == "insertion") for name in ("insertion", "deletion") for b in baselines
+    ]
+    metrics += [Metric(f"saco{number}", "saco", None, True) for number in range(9)]
+    names = [f"method-{number}" for number in range(17)]
+    generator = np.random.default_rng(1)
+    rows = [Row(f"item {number}", 0, "cat", 0.5, True, number) for number in range(30)]
+    evaluation = made(
+        metrics=metrics,
+        methods=[
+            {"name": name, "forwards": 1.0, "baseline": None, "milliseconds": 1.0, "about": ""} for name in names
+        ],
+        rows=rows,
+        values=generator.uniform(size=(30, 17, 15)),
+        curves={metric.key: generator.uniform(size=(17, 17)) for metric in metrics[:6]}
+        | {"shares": np.arange(17) / 16},
+    )
+    page = page_of(evaluation, pictures_of(evaluation, 12), tmp_path)
+    assert len(page.find("td")) == 17 * (15 + 2)
+    assert len(page.find("article")) == 12
+    assert (tmp_path / "index.html").stat().st_size < 8e6

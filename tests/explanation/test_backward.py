@@ -1,0 +1,121 @@
+"""A request is checked, and what it does not ask for is not computed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gmar_hf
+from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation import backward as walk
+from gmar_hf.explanation import methods
+from gmar_hf.explanation.request import Request
+from tests.helpers import zoo
+
+
+class TestRequest:
+    @pytest.mark.parametrize("norm", ["L1", "l3", None, 1])
+    def test_norm(self, norm):
+        with pytest.raises(ArgumentError) as caught:
+            Request(norm=norm)
+        assert str(caught.value) == f'`norm` must be "l1" or "l2"; got {norm!r}.'
+
+    @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), "1", None, True, torch.tensor(1.0)])
+    def test_residual_weight(self, weight):
+        with pytest.raises(ArgumentError, match="`residual_weight` must be a number of 0 or more; got"):
+            Request(residual_weight=weight)
+
+    @pytest.mark.parametrize("layer", [-1, 1.0, "1", None, True])
+    def test_start_layer(self, layer):
+        with pytest.raises(ArgumentError, match="`start_layer` must be a layer's index, 0 or more; got"):
+            Request(start_layer=layer)
+
+    def test_method(self):
+        with pytest.raises(ArgumentError, match='`method` must be one of "gmar"'):
+            Request(method="lime")
+
+    @pytest.mark.parametrize(
+        ("method", "maps", "head_maps", "start"),
+        [
+            ("gmar", True, False, "output"),
+            ("gmar", False, False, "output"),
+            ("gmar", True, True, "value"),
+            ("contribution", True, False, "value"),
+            ("contribution", False, False, "output"),  # heads' contributions need no gradient of the values
+            ("gradient-rollout", True, False, "output"),
+            ("rollout", True, False, "head"),
+            ("attention", False, False, "head"),
+            ("rollout", True, True, "value"),
+        ],
+    )
+    def test_where_the_graph_begins(self, method, maps, head_maps, start):
+        assert Request(method=method, return_maps=maps, return_head_maps=head_maps).start == start
+
+
+class TestNotComputed:
+    """Functions that must not be called are replaced by ones that fail."""
+
+    @pytest.fixture
+    def forbid(self, monkeypatch):
+        def fail(*args, **kwargs):
+            raise AssertionError("computed what nobody asked for")
+
+        def forbid(*names: str) -> None:
+            for name in names:
+                if name in walk.NORMS:
+                    monkeypatch.setitem(walk.NORMS, name, fail)
+                else:
+                    monkeypatch.setattr(methods if hasattr(methods, name) else walk, name, fail)
+
+        return forbid
+
+    @pytest.mark.parametrize(
+        ("kwargs", "names"),
+        [
+            ({"norm": "l1"}, ["l2", "token_contribution", "fuse_gradient"]),
+            ({"norm": "l2"}, ["l1", "token_contribution", "fuse_gradient"]),
+            ({"return_maps": False}, ["l2", "token_contribution", "fuse", "fuse_gradient", "residual"]),
+            ({"method": "contribution"}, ["l1", "l2", "fuse", "fuse_gradient", "residual", "head_weights"]),
+            (
+                {"method": "contribution", "return_maps": False},
+                ["l1", "l2", "fuse", "fuse_gradient", "residual", "head_weights", "token_contribution"],
+            ),
+            ({"method": "gradient-rollout"}, ["l1", "l2", "fuse", "residual", "head_weights", "token_contribution"]),
+            (
+                {"method": "rollout"},
+                ["l1", "l2", "fuse_gradient", "head_weights", "token_contribution", "head_contribution"],
+            ),
+            (
+                {"method": "attention", "return_maps": False},
+                ["l1", "l2", "fuse", "fuse_gradient", "head_weights", "token_contribution", "head_contribution"],
+            ),
+            ({"method": "rollout", "return_head_maps": True}, ["l1", "l2", "fuse_gradient", "head_weights"]),
+        ],
+        ids=str,
+    )
+    def test_other_quantities(self, forbid, kwargs, names):
+        model = zoo.vit()
+        forbid(*names)
+        gmar_hf.explain(model, zoo.pixel_values(model), **kwargs)
+
+    def test_the_fixture_bites(self, forbid):
+        model = zoo.vit()
+        forbid("l1")
+        with pytest.raises(AssertionError, match="nobody asked"):
+            gmar_hf.explain(model, zoo.pixel_values(model), norm="l1")
+
+    def test_layers_before_the_start_are_not_rolled_out(self, monkeypatch):
+        model = zoo.vit()
+        calls = []
+        fuse = methods.fuse
+        monkeypatch.setattr(methods, "fuse", lambda *args: calls.append(1) or fuse(*args))
+        gmar_hf.explain(model, zoo.pixel_values(model), start_layer=2)
+        assert len(calls) == 1
+
+    def test_attention_rolls_out_the_last_layer_only(self, monkeypatch):
+        model = zoo.vit()
+        calls = []
+        fuse = methods.fuse
+        monkeypatch.setattr(methods, "fuse", lambda *args: calls.append(1) or fuse(*args))
+        gmar_hf.explain(model, zoo.pixel_values(model), method="attention")
+        assert len(calls) == 1

@@ -1,0 +1,86 @@
+"""The registry, and each step on one layer small enough to compute by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.methods import METHODS, LayerView, get_method
+from gmar_hf.models.attention import AttentionCall
+
+# Two tokens, one image. With these scores the first head attends evenly, the second to the first token only.
+QUERY = torch.tensor([[[[1.0], [1.0]], [[1.0], [1.0]]]])
+KEY = torch.tensor([[[[0.0], [0.0]], [[1000.0], [0.0]]]])
+VALUE = torch.tensor([[[[1.0], [3.0]], [[2.0], [5.0]]]])
+EVEN, FIRST = [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [1.0, 0.0]]
+
+
+def layer(**kwargs) -> LayerView:
+    call = AttentionCall(nn.Identity(), QUERY, KEY, VALUE, None, 1.0, 0.0)
+    defaults = {
+        "call": call,
+        "is_last": True,
+        "residual_weight": 1.0,
+        "head_weights": None,
+        "output_grad": None,
+        "gradient_size": torch.ones(1, 1),
+        "token_contribution": None,
+    }
+    return LayerView(**{**defaults, **kwargs})
+
+
+ROW = torch.tensor([[0.2, 0.8]])
+
+
+class TestSteps:
+    @pytest.mark.parametrize("name", ["gmar", "rollout"])
+    def test_rollout(self, name):
+        # row @ (0.25 EVEN + 0.75 FIRST) = 0.25 (0.5, 0.5) + 0.75 (1, 0), then half and half with the row.
+        weights = torch.tensor([[0.25, 0.75]])
+        found = METHODS[name].step(ROW, layer(head_weights=weights))
+        torch.testing.assert_close(found, (torch.tensor([[0.875, 0.125]]) + ROW) / 2)
+        heavy = METHODS[name].step(ROW, layer(head_weights=weights, residual_weight=3.0))
+        torch.testing.assert_close(heavy, (torch.tensor([[0.875, 0.125]]) + 3 * ROW) / 4)
+        bare = METHODS[name].step(ROW, layer(head_weights=weights, residual_weight=0.0))
+        torch.testing.assert_close(bare, torch.tensor([[0.875, 0.125]]))
+
+    def test_attention_reads_the_last_layer_only(self):
+        weights = torch.tensor([[0.5, 0.5]])
+        step = METHODS["attention"].step
+        torch.testing.assert_close(step(ROW, layer(head_weights=weights)), torch.tensor([[0.75, 0.25]]))
+        assert torch.equal(step(ROW, layer(head_weights=weights, is_last=False)), ROW)
+
+    def test_gradient_rollout(self):
+        # G = dO V^T: head 1 [[1, 3], [-2, -6]], head 2 [[2, 5], [2, 5]]; relu(G A) halved:
+        # E = ([[0.5, 1.5], [0, 0]] + [[2, 0], [2, 0]]) / 2 = [[1.25, 0.75], [1, 0]].
+        output_grad = torch.tensor([[[[1.0], [-2.0]], [[1.0], [1.0]]]])
+        step = METHODS["gradient-rollout"].step
+        expected = ROW + torch.tensor([[0.2 * 1.25 + 0.8, 0.2 * 0.75]])
+        torch.testing.assert_close(step(ROW, layer(output_grad=output_grad)), expected)
+        scaled = layer(output_grad=output_grad * 8, gradient_size=torch.tensor([[1 / 8]]))
+        torch.testing.assert_close(step(ROW, scaled), expected)
+
+    def test_contribution(self):
+        by_token = torch.tensor([[[1.0, -2.0], [0.5, 0.25]]])
+        found = METHODS["contribution"].step(ROW, layer(token_contribution=by_token))
+        torch.testing.assert_close(found, ROW + torch.tensor([[1.5, -1.75]]))
+
+
+class TestRegistry:
+    def test_names(self):
+        assert list(METHODS) == ["gmar", "contribution", "rollout", "gradient-rollout", "attention"]
+        assert get_method("gmar") is METHODS["gmar"]
+
+    def test_methods_of_one_forward(self):
+        assert [name for name, method in METHODS.items() if method.needs is None] == ["rollout", "attention"]
+
+    @pytest.mark.parametrize("name", ["GMAR", "grad-cam", "", None, 3, ["gmar"]])
+    def test_unknown_names_list_the_valid_ones(self, name):
+        with pytest.raises(ArgumentError) as caught:
+            get_method(name)
+        assert str(caught.value) == (
+            '`method` must be one of "gmar", "contribution", "rollout", "gradient-rollout", "attention"; '
+            f"got {name!r}."
+        )

@@ -1,0 +1,91 @@
+"""The check users run on their own model finds agreement, and finds a mistake."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gmar_hf
+from gmar_hf.explanation import backward as walk
+from gmar_hf.explanation.parity import TOLERANCE, check_parity
+from tests.helpers import state, zoo
+
+NAMES = ["logits", "head_score (L1)", "head_score (L2)", "head_contribution", "head_maps", "attribution"]
+
+
+@pytest.mark.parametrize("name", sorted(zoo.MODELS))
+def test_every_family_agrees(name):
+    model = zoo.MODELS[name]()
+    state.make_uneven(model)
+    before = state.snapshot(model)
+    parity = check_parity(model, zoo.pixel_values(model))
+    assert state.snapshot(model) == before
+    assert list(parity.errors) == NAMES
+    assert all(error < 1e-5 for error in parity.errors.values()), parity.errors
+    assert parity.agrees
+    assert parity.explanation.head_maps is not None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_under_an_outer_mode(mode):
+    model = zoo.beit_relative()
+    with mode():
+        assert check_parity(model, zoo.pixel_values(model)).agrees
+
+
+def test_other_dtypes():
+    assert max(check_parity(zoo.vit().double(), zoo.pixel_values(zoo.vit())).errors.values()) < 1e-6
+    errors = check_parity(zoo.vit().bfloat16(), zoo.pixel_values(zoo.vit())).errors
+    assert 1e-4 < max(errors.values()) < 0.2
+
+
+class TestAMistakeIsFound:
+    """Break one thing in the engine; the check names what differs."""
+
+    def differing(self, name: str = "vit") -> list[str]:
+        model = zoo.MODELS[name]()
+        parity = check_parity(model, zoo.pixel_values(model))
+        assert not parity.agrees
+        return [name for name, error in parity.errors.items() if error > TOLERANCE]
+
+    def test_norms(self, monkeypatch):
+        l1, l2 = walk.NORMS["l1"], walk.NORMS["l2"]
+        monkeypatch.setitem(walk.NORMS, "l1", l2)
+        assert self.differing() == ["head_score (L1)", "attribution"]
+        monkeypatch.setitem(walk.NORMS, "l1", l1)
+        monkeypatch.setitem(walk.NORMS, "l2", lambda *args: l2(*args) * (1 + 2e-4))
+        assert self.differing() == ["head_score (L2)"]
+
+    def test_contributions(self, monkeypatch):
+        whole = walk.head_contribution
+        monkeypatch.setattr(walk, "head_contribution", lambda output, grad: whole(output[:, :, 1:], grad[:, :, 1:]))
+        assert self.differing() == ["head_contribution"]
+
+    def test_maps_by_token(self, monkeypatch):
+        whole = walk.token_contribution
+        monkeypatch.setattr(walk, "token_contribution", lambda value, grad: whole(value, grad).roll(1, dims=-1))
+        assert self.differing() == ["head_maps"]
+
+    def test_a_bias_that_is_dropped(self, monkeypatch):
+        from gmar_hf.explanation import methods
+
+        fuse = methods.fuse
+        monkeypatch.setattr(methods, "fuse", lambda row, w, q, k, bias, scaling: fuse(row, w, q, k, None, scaling))
+        assert self.differing("beit_relative") == ["attribution"]
+
+    def test_attention_itself(self, monkeypatch):
+        from gmar_hf.explanation import trace
+
+        sdpa = trace.scaled_dot_product_attention
+        monkeypatch.setattr(
+            trace,
+            "scaled_dot_product_attention",
+            lambda *args, scale, **kwargs: sdpa(*args, scale=scale * 1.1, **kwargs),
+        )
+        assert set(self.differing()) >= {"logits", "head_score (L1)", "head_score (L2)", "head_contribution"}
+
+
+def test_a_model_that_cannot_be_explained():
+    model = zoo.swinv2()
+    with pytest.raises(gmar_hf.UnsupportedModelError, match="Swinv2ForImageClassification cannot be explained"):
+        check_parity(model, zoo.pixel_values(model))

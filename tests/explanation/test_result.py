@@ -1,0 +1,237 @@
+"""An explanation goes to a file and comes back as it was; any other file is refused in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import stat
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import gmar_hf
+from gmar_hf import Explanation
+from gmar_hf.errors import ArgumentError, ArtifactError
+from tests.helpers import zoo
+
+TENSORS = [field.name for field in dataclasses.fields(Explanation) if field.name != "settings"]
+
+
+def assert_equal(actual: Explanation, expected: Explanation) -> None:
+    for name in TENSORS:
+        one, other = getattr(actual, name), getattr(expected, name)
+        assert (one is None) == (other is None), name
+        if other is not None:
+            assert one.dtype == other.dtype, name
+            assert torch.equal(one, other.cpu()), name
+    assert actual.settings == expected.settings
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("method", ["gmar", "contribution", "rollout", "gradient-rollout", "attention"])
+    @pytest.mark.parametrize("name", ["vit", "siglip", "dinov2_registers"])
+    def test_what_the_engine_makes(self, tmp_path, name, method):
+        model = zoo.MODELS[name]()
+        for number, kwargs in enumerate([{}, {"return_head_maps": True}, {"target": [[0, 1], [2, 3]]}]):
+            explanation = gmar_hf.explain(model, zoo.pixel_values(model), method=method, **kwargs)
+            path = tmp_path / f"{number}.safetensors"
+            explanation.save(path)
+            assert_equal(Explanation.load(path), explanation)
+        # SigLIP has no prefix token: an empty tensor comes back as one.
+        assert explanation.settings["method"] == method
+
+    def test_one_of_everything(self, tmp_path):
+        # One layer of one head on one image: head maps and prefix tokens are two contiguous views of one storage.
+        by_token = torch.arange(5.0).reshape(1, 1, 1, 5)
+        explanation = Explanation(
+            torch.zeros(1, 2), head_maps=by_token[..., 1:].unflatten(-1, (2, 2)), prefix_contribution=by_token[..., :1]
+        )
+        explanation.save(tmp_path / "one")
+        assert_equal(Explanation.load(tmp_path / "one"), explanation)
+
+    def test_one_tensor_in_two_fields(self, tmp_path):
+        tensor = torch.rand(1, 4)
+        explanation = Explanation(logits=tensor, readout=tensor)
+        explanation.save(tmp_path / "twice")
+        assert_equal(Explanation.load(tmp_path / "twice"), explanation)
+
+    def test_none_and_settings(self, tmp_path):
+        settings = {"method": "mine", "depth": [1, 2.5, None, True, {"ü": "é"}]}
+        explanation = Explanation(torch.rand(2, 3), settings=settings)
+        explanation.save(tmp_path / "few")
+        loaded = Explanation.load(str(tmp_path / "few"))
+        assert_equal(loaded, explanation)
+        assert list(loaded.tensors()) == ["logits"]
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_any_dtype_and_layout(self, tmp_path, dtype):
+        wide = torch.rand(2, 4, 6).to(dtype)
+        explanation = Explanation(
+            logits=wide[:, 0],
+            target=torch.tensor(3).expand(2),
+            attribution=wide.transpose(1, 2),
+            readout=wide[:, ::2, 0].clone().requires_grad_(),
+        )
+        explanation.save(tmp_path / "wide")
+        loaded = Explanation.load(tmp_path / "wide")
+        assert_equal(loaded, dataclasses.replace(explanation, readout=explanation.readout.detach()))
+        assert not loaded.readout.requires_grad
+
+    def test_saving_leaves_the_tensors_alone(self, tmp_path):
+        attribution = torch.rand(2, 4, 6).transpose(1, 2)
+        explanation = Explanation(torch.zeros(2, 2), attribution=attribution)
+        explanation.save(tmp_path / "it")
+        assert explanation.attribution is attribution
+        assert not attribution.is_contiguous()
+
+    def test_versions_and_settings_stand_in_the_file(self, tmp_path):
+        model = zoo.beit_relative()
+        gmar_hf.explain(model, zoo.pixel_values(model), norm="l2").save(tmp_path / "it")
+        with safe_open(tmp_path / "it", "pt") as file:
+            metadata = file.metadata()
+        settings = json.loads(metadata["settings"])
+        assert metadata["format"] == "gmar_hf.explanation"
+        assert settings["norm"] == "l2"
+        assert settings["model_class"] == "BeitForImageClassification"
+        assert settings["model_dtype"] == "float32"
+        assert settings["grid"] == {"prefix": 1, "rows": 3, "cols": 5}
+        assert settings["patch_size"] == [8, 8]
+        assert set(settings["versions"]) == {"gmar_hf", "torch", "transformers"}
+
+
+class TestFrozen:
+    def test_fields_cannot_be_set(self):
+        explanation = Explanation(torch.zeros(1, 2))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            explanation.logits = torch.ones(1, 2)
+
+    def test_comparison_is_by_identity(self):
+        # Comparing tensors by == has no truth value.
+        one, other = Explanation(torch.zeros(1, 2)), Explanation(torch.zeros(1, 2))
+        assert one == one
+        assert one != other
+        assert len({one, other}) == 2
+
+
+class TestFilesThatAreNone:
+    @pytest.fixture
+    def saved(self, tmp_path):
+        path = tmp_path / "good.safetensors"
+        Explanation(torch.zeros(1, 2), attribution=torch.zeros(1, 30, 30), settings={"a": 1}).save(path)
+        return path
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(ArtifactError, match=r"`path` must be an explanation's file; got '.*nowhere', which is no"):
+            Explanation.load(tmp_path / "nowhere")
+
+    def test_folder(self, tmp_path):
+        with pytest.raises(ArtifactError, match="which is no file"):
+            Explanation.load(tmp_path)
+
+    @pytest.mark.parametrize("share", [0, 0.01, 0.1, 0.5, 0.99])
+    def test_truncated(self, saved, share):
+        content = saved.read_bytes()
+        saved.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(ArtifactError, match=r"must be a complete explanation; it is corrupt .*Save it again"):
+            Explanation.load(saved)
+
+    def test_noise(self, saved):
+        saved.write_bytes(os.urandom(500))
+        with pytest.raises(ArtifactError, match="corrupt"):
+            Explanation.load(saved)
+
+    @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+    def test_foreign(self, saved, metadata):
+        save_file({"logits": torch.zeros(1, 2)}, saved, metadata=metadata)
+        with pytest.raises(
+            ArtifactError, match=r"must be a file written by `Explanation.save`; got .* something else"
+        ):
+            Explanation.load(saved)
+
+    def test_newer_version(self, saved):
+        metadata = {"format": "gmar_hf.explanation", "format_version": "99", "settings": "{}"}
+        save_file({"logits": torch.zeros(1, 2)}, saved, metadata=metadata)
+        with pytest.raises(
+            ArtifactError, match=r"must have format version 1; got 99\. Install the gmar_hf that wrote"
+        ):
+            Explanation.load(saved)
+
+    @pytest.mark.parametrize("settings", [None, "{", "{]"])
+    def test_settings_that_are_no_json(self, saved, settings):
+        metadata = {"format": "gmar_hf.explanation", "format_version": "1"}
+        metadata |= {} if settings is None else {"settings": settings}
+        save_file({"logits": torch.zeros(1, 2)}, saved, metadata=metadata)
+        with pytest.raises(ArtifactError, match="corrupt"):
+            Explanation.load(saved)
+
+    def test_without_logits(self, saved):
+        metadata = {"format": "gmar_hf.explanation", "format_version": "1", "settings": "{}"}
+        save_file({"readout": torch.zeros(1, 2)}, saved, metadata=metadata)
+        with pytest.raises(ArtifactError, match="corrupt"):
+            Explanation.load(saved)
+
+    def test_tensors_it_does_not_know_are_left_out(self, saved):
+        metadata = {"format": "gmar_hf.explanation", "format_version": "1", "settings": "{}"}
+        save_file({"logits": torch.zeros(1, 2), "shadow": torch.ones(1)}, saved, metadata=metadata)
+        assert list(Explanation.load(saved).tensors()) == ["logits"]
+
+    def test_settings_are_not_overwritten_by_a_tensor_of_that_name(self, saved):
+        metadata = {"format": "gmar_hf.explanation", "format_version": "1", "settings": "{}"}
+        save_file({"logits": torch.zeros(1, 2), "settings": torch.ones(1)}, saved, metadata=metadata)
+        assert Explanation.load(saved).settings == {}
+
+    def test_errors_are_os_errors(self, tmp_path):
+        with pytest.raises(OSError, match="nowhere"):
+            Explanation.load(tmp_path / "nowhere")
+
+
+class TestPlacesThatCannotBeWritten:
+    @pytest.mark.parametrize("place", ["missing/it.safetensors", "file/it.safetensors", "folder"])
+    def test_words(self, tmp_path, place):
+        (tmp_path / "file").write_text("text")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "inside").write_text("text")
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ArgumentError, match="`path` must be a file that can be written; got "):
+            Explanation(torch.zeros(1, 2)).save(tmp_path / place)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_failure_leaves_the_old_file_and_no_half_one(self, tmp_path):
+        path = tmp_path / "it"
+        old = Explanation(torch.zeros(1, 2))
+        old.save(path)
+        with pytest.raises(TypeError):
+            Explanation(torch.ones(1, 2), settings={"model": object()}).save(path)
+        with pytest.raises(NotImplementedError):
+            Explanation(torch.ones(1, 2, device="meta")).save(path)
+        assert_equal(Explanation.load(path), old)
+        assert os.listdir(tmp_path) == ["it"]
+
+    def test_an_interrupted_write(self, tmp_path, monkeypatch):
+        path = tmp_path / "it"
+        old = Explanation(torch.zeros(1, 2))
+        old.save(path)
+
+        def interrupted(file, content):
+            with file.open("wb") as half:
+                half.write(content[:10])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(pathlib.Path, "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Explanation(torch.ones(1, 2)).save(path)
+        assert_equal(Explanation.load(path), old)
+        assert os.listdir(tmp_path) == ["it"]
+
+    def test_the_old_file_is_replaced_at_once(self, tmp_path):
+        path = tmp_path / "it"
+        Explanation(torch.zeros(1, 2)).save(path)
+        Explanation(torch.ones(1, 2)).save(path)
+        assert Explanation.load(path).logits.tolist() == [[1, 1]]
+        assert os.listdir(tmp_path) == ["it"]
+        (tmp_path / "plain").touch()
+        assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)

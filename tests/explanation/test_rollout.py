@@ -1,0 +1,186 @@
+"""Row blocks of attention and the product of a row with a layer's fused attention, on hand-made matrices."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gmar_hf.explanation import blocks
+from gmar_hf.explanation.rollout import attention_blocks, fuse
+
+LOG_2, LOG_3 = math.log(2.0), math.log(3.0)
+
+# Scores q k^T of one head with two tokens: [[log 2, 0], [0, 0]], so A = [[2/3, 1/3], [1/2, 1/2]].
+QUERY = torch.tensor([[[[LOG_2], [0.0]]]])
+KEY = torch.tensor([[[[1.0], [0.0]]]])
+ATTENTION = torch.tensor([[[[2 / 3, 1 / 3], [1 / 2, 1 / 2]]]])
+
+
+def random_layer(batch: int = 2, heads: int = 3, tokens: int = 13, channels: int = 4, seed: int = 0):
+    """Return a seeded query and key (batch, heads, tokens, channels)."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, heads, tokens, channels)
+    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+
+
+def random_bias(batch: int, heads: int, tokens: int, seed: int = 1) -> torch.Tensor:
+    """Return a seeded additive bias (batch, heads, tokens, tokens)."""
+    return torch.randn(batch, heads, tokens, tokens, generator=torch.Generator().manual_seed(seed))
+
+
+def whole_attention(query, key, bias, scaling) -> torch.Tensor:
+    """Return the whole softmax in float64, written out."""
+    scores = torch.einsum("bhid,bhjd->bhij", query.double(), key.double()) * scaling
+    if bias is not None:
+        scores = scores + bias.double()
+    exponentials = scores.exp()
+    return exponentials / exponentials.sum(dim=-1, keepdim=True)
+
+
+def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
+    """Put the blocks where their slices say; NaN where no block came. Gives the pieces (image, row) of each too."""
+    batch, heads, tokens, _ = query.shape
+    whole = torch.full((batch, heads, tokens, tokens), math.nan)
+    parts = []
+    for images, rows, block in attention_blocks(query, key, bias, scaling):
+        image_numbers, row_numbers = range(*images.indices(batch)), range(*rows.indices(tokens))
+        assert block.shape == (len(image_numbers), heads, len(row_numbers), tokens)
+        assert block.dtype == torch.float32
+        whole[images, :, rows] = block
+        parts.append([(image, row) for image in image_numbers for row in row_numbers])
+    return whole, parts
+
+
+class TestAttentionBlocks:
+    def test_by_hand(self):
+        whole, _ = assemble(QUERY, KEY, None, 1.0)
+        torch.testing.assert_close(whole, ATTENTION)
+
+    def test_scaling_multiplies_the_scores(self):
+        # 2 log 2 = log 4: the first row becomes (4/5, 1/5).
+        whole, _ = assemble(QUERY, KEY, None, 2.0)
+        torch.testing.assert_close(whole, torch.tensor([[[[4 / 5, 1 / 5], [1 / 2, 1 / 2]]]]))
+
+    def test_bias_is_added_after_the_scaling(self):
+        # Scores [[log 4, log 3], [log 3, 0]]: were the bias scaled too, 3 would become 9.
+        bias = torch.tensor([[[[0.0, LOG_3], [LOG_3, 0.0]]]])
+        whole, _ = assemble(QUERY, KEY, bias, 2.0)
+        torch.testing.assert_close(whole, torch.tensor([[[[4 / 7, 3 / 7], [3 / 4, 1 / 4]]]]))
+
+    def test_equal_tokens_attend_uniformly(self):
+        whole, _ = assemble(torch.ones(1, 2, 4, 3), torch.ones(1, 2, 4, 3), None, 0.5)
+        torch.testing.assert_close(whole, torch.full((1, 2, 4, 4), 0.25))
+
+    def test_bias_of_all_images(self):
+        # (1, H, N, N), BEiT's relative positions: two images, two heads, scores from the bias alone.
+        zeros = torch.zeros(2, 2, 2, 1)
+        bias = torch.tensor([[[[LOG_2, 0.0], [0.0, 0.0]], [[0.0, LOG_3], [0.0, 0.0]]]])
+        whole, _ = assemble(zeros, zeros, bias, 1.0)
+        one_image = torch.tensor([[[2 / 3, 1 / 3], [1 / 2, 1 / 2]], [[1 / 4, 3 / 4], [1 / 2, 1 / 2]]])
+        torch.testing.assert_close(whole, torch.stack([one_image, one_image]))
+
+    def test_bias_of_all_heads(self):
+        # (B, 1, N, N), a mask: each image has its own, its heads share it.
+        zeros = torch.zeros(2, 2, 2, 1)
+        bias = torch.tensor([[[[LOG_2, 0.0], [0.0, 0.0]]], [[[0.0, LOG_3], [0.0, 0.0]]]])
+        whole, _ = assemble(zeros, zeros, bias, 1.0)
+        first = torch.tensor([[2 / 3, 1 / 3], [1 / 2, 1 / 2]])
+        second = torch.tensor([[1 / 4, 3 / 4], [1 / 2, 1 / 2]])
+        torch.testing.assert_close(whole, torch.stack([first.expand(2, 2, 2), second.expand(2, 2, 2)]))
+
+    def test_masked_keys_get_nothing(self):
+        zeros = torch.zeros(1, 1, 3, 1)
+        bias = torch.tensor([[[[0.0, 0.0, -math.inf]]]]).expand(1, 1, 3, 3)
+        whole, _ = assemble(zeros, zeros, bias, 1.0)
+        torch.testing.assert_close(whole, torch.tensor([[[[0.5, 0.5, 0.0]] * 3]]))
+
+    def test_large_scores_do_not_overflow(self):
+        whole, _ = assemble(QUERY * 1000 / LOG_2, KEY, None, 1.0)
+        torch.testing.assert_close(whole, torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]]))
+
+    def test_one_block_is_enough_for_a_small_layer(self):
+        _, parts = assemble(*random_layer(), None, 0.5)
+        assert len(parts) == 1
+
+    @pytest.mark.parametrize("block_elements", [1, 3 * 13, 3 * 13 * 4 + 5, 3 * 13 * 13 + 5])
+    @pytest.mark.parametrize("bias_shape", [None, (1, 3), (2, 1), (2, 3), (1, 1)])
+    def test_blocks_together_are_the_whole_softmax(self, monkeypatch, block_elements, bias_shape):
+        monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", block_elements)
+        query, key = random_layer()
+        bias = None if bias_shape is None else random_bias(*bias_shape, tokens=13)
+        whole, parts = assemble(query, key, bias, 0.7)
+        torch.testing.assert_close(whole, whole_attention(query, key, bias, 0.7).float())
+        torch.testing.assert_close(whole.sum(dim=-1), torch.ones(2, 3, 13))
+        assert len(parts) > 1
+        covered = [place for part in parts for place in part]
+        assert sorted(covered) == [(image, row) for image in range(2) for row in range(13)]
+        # Four rows and a bit are four rows; what is smaller than a row still has to be one.
+        assert max(len(part) for part in parts) <= max(1, block_elements // (3 * 13))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_layers_give_float32_rows(self, dtype):
+        query, key = (tensor.to(dtype) for tensor in random_layer())
+        whole, _ = assemble(query, key, None, 0.5)
+        # The inputs are exact in their dtype, so a float32 softmax of float32 scores is this close; a half one is not.
+        torch.testing.assert_close(whole, whole_attention(query, key, None, 0.5).float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(whole.sum(dim=-1), torch.ones(2, 3, 13), rtol=1e-6, atol=1e-6)
+
+
+class TestFuse:
+    def test_by_hand(self):
+        # Heads [[2/3, 1/3], [1/2, 1/2]] and all 1/2, weights 1/4 and 3/4: fused [[13/24, 11/24], [1/2, 1/2]].
+        query = torch.cat([QUERY, torch.zeros_like(QUERY)], dim=1)
+        key = torch.cat([KEY, torch.zeros_like(KEY)], dim=1)
+        weights = torch.tensor([[0.25, 0.75]])
+        first = fuse(torch.tensor([[1.0, 0.0]]), weights, query, key, None, 1.0)
+        torch.testing.assert_close(first, torch.tensor([[13 / 24, 11 / 24]]))
+        mixed = fuse(torch.tensor([[0.25, 0.75]]), weights, query, key, None, 1.0)
+        torch.testing.assert_close(mixed, torch.tensor([[49 / 96, 47 / 96]]))
+
+    def test_row_stands_on_the_left(self):
+        # A = [[2/3, 1/3], [1/2, 1/2]]: (0, 1) A is its second row; A (0, 1) would be (1/3, 1/2).
+        fused = fuse(torch.tensor([[0.0, 1.0]]), torch.ones(1, 1), QUERY, KEY, None, 1.0)
+        torch.testing.assert_close(fused, torch.tensor([[0.5, 0.5]]))
+
+    def test_one_head_of_weight_one_is_the_attention_itself(self):
+        for token in range(2):
+            row = torch.eye(2)[token : token + 1]
+            torch.testing.assert_close(fuse(row, torch.ones(1, 1), QUERY, KEY, None, 1.0), ATTENTION[:, 0, token])
+
+    def test_images_have_their_own_row_and_weights(self):
+        # Image 0 listens to head 0 alone and reads token 0, image 1 to head 1 alone and reads token 1.
+        zeros = torch.zeros(2, 2, 2, 1)
+        bias = torch.tensor([[[[LOG_2, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, LOG_3]]]])
+        fused = fuse(torch.eye(2), torch.eye(2), zeros, zeros, bias, 1.0)
+        torch.testing.assert_close(fused, torch.tensor([[2 / 3, 1 / 3], [1 / 4, 3 / 4]]))
+
+    def test_weights_that_sum_to_one_keep_the_mass(self):
+        query, key = random_layer()
+        row = torch.rand(2, 13, generator=torch.Generator().manual_seed(2)).softmax(dim=-1)
+        weights = torch.rand(2, 3, generator=torch.Generator().manual_seed(3)).softmax(dim=-1)
+        fused = fuse(row, weights, query, key, None, 0.5)
+        assert fused.shape == (2, 13)
+        torch.testing.assert_close(fused.sum(dim=-1), torch.ones(2))
+
+    @pytest.mark.parametrize("block_elements", [None, 1, 3 * 13 * 4 + 5, 3 * 13 * 13])
+    @pytest.mark.parametrize("bias_shape", [None, (1, 3), (2, 1)])
+    def test_equals_the_whole_product(self, monkeypatch, block_elements, bias_shape):
+        if block_elements is not None:
+            monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", block_elements)
+        query, key = random_layer()
+        bias = None if bias_shape is None else random_bias(*bias_shape, tokens=13)
+        row = torch.randn(2, 13, generator=torch.Generator().manual_seed(2))
+        weights = torch.rand(2, 3, generator=torch.Generator().manual_seed(3))
+        attention = whole_attention(query, key, bias, 0.7)
+        expected = torch.einsum("bi,bh,bhij->bj", row.double(), weights.double(), attention).float()
+        torch.testing.assert_close(fuse(row, weights, query, key, bias, 0.7), expected, rtol=1e-5, atol=1e-6)
+
+    def test_inputs_are_left_alone(self):
+        row, weights = torch.tensor([[0.25, 0.75]]), torch.ones(1, 1)
+        query, key = QUERY.clone(), KEY.clone()
+        fuse(row, weights, query, key, None, 1.0)
+        assert torch.equal(row, torch.tensor([[0.25, 0.75]]))
+        assert torch.equal(query, QUERY)
+        assert torch.equal(key, KEY)

@@ -1,0 +1,52 @@
+"""Print the engine's largest errors, family by family: `python -m tests.helpers.measure_parity`.
+
+Each is `max|a - b| / max|b|` of a tensor, worst over both GMAR norms, the other four methods and two images: float32
+by the engine against the oracle in float64, with explicit attention and plain autograd. ViT-B/16 has random weights.
+"""
+
+import copy
+
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+from gmar_hf.explanation.parity import check_parity
+from tests.explanation.test_engine_parity import METHODS, expected_fields, explain, make_case, relative_error
+from tests.helpers import zoo
+
+
+def family_errors(name: str) -> dict[str, float]:
+    """The worst error of every field of an explanation over all methods."""
+    case = make_case(name)
+    worst: dict[str, float] = {}
+    for method in METHODS:
+        actual = explain(case, method, return_head_maps=True)
+        for field, expected in expected_fields(case.references, method).items():
+            if expected is not None:
+                worst[field] = max(worst.get(field, 0.0), relative_error(getattr(actual, field), expected))
+    return worst
+
+
+def vit_base_errors() -> dict[str, float]:
+    """The same for a ViT-B/16 with random weights and perturbed biases, against explicit attention in float64."""
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(num_labels=1000)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    pixel_values = torch.randn(2, 3, 224, 224)
+    return check_parity(model, pixel_values, copy.deepcopy(model).double()).errors
+
+
+def main() -> None:
+    lines = []
+    for name in sorted(zoo.MODELS):
+        errors = family_errors(name)
+        fields = list(errors)
+        lines.append(f"{name:22}" + " ".join(f"{errors[field]:19.1e}" for field in fields))
+    print(" " * 22 + " ".join(f"{field:>19}" for field in fields))  # noqa: T201
+    print("\n".join(lines))  # noqa: T201
+    print("ViT-B/16", ", ".join(f"{name} {error:.1e}" for name, error in vit_base_errors().items()))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

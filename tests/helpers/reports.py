@@ -1,0 +1,123 @@
+"""Made-up head-importance reports from seeded numbers, for tests of whatever reads, shows or shares a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from gmar_hf.models.weight_sample import weight_sample
+from gmar_hf.report.moments import Moments
+from gmar_hf.report.report import KEYS, OUTCOMES, HeadImportanceReport
+from tests.helpers import zoo
+
+
+def explanations(
+    num_classes: int = 5, layers: int = 3, heads: int = 4, num_explanations: int = 60, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (explanations, 6, layers, heads) float32 as a survey would find them, and their groups (explanations,).
+
+    The last class is never explained, and the one before it once, so that both are there to be tested.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    strength = torch.rand(layers, heads, generator=generator) + 0.1  # heads differ, and images around that
+    norms = strength * (0.5 + torch.rand(num_explanations, 2, layers, heads, generator=generator))
+    contribution = (strength - 0.4) + 0.3 * torch.randn(num_explanations, layers, heads, generator=generator)
+    shares = norms / norms.sum(-1, keepdim=True)
+    values = torch.cat([norms, shares, contribution[:, None], contribution.abs()[:, None]], dim=1)
+    classes = torch.randint(max(num_classes - 2, 1), (num_explanations,), generator=generator)
+    if num_classes > 2:
+        classes[0] = num_classes - 2
+    outcomes = torch.randint(len(OUTCOMES), (num_explanations,), generator=generator)
+    return values, classes * len(OUTCOMES) + outcomes
+
+
+def made_settings(moments: Moments, **changed: Any) -> dict[str, Any]:
+    """Settings that fit the moments; what is changed replaces an entry, or goes into one that is a dict."""
+    by_outcome = dict(zip(OUTCOMES, moments.count.unflatten(0, (-1, len(OUTCOMES))).sum(0).tolist(), strict=True))
+    settings = {
+        "model": {
+            "id": "somebody/tiny-vit",
+            "is_local": False,
+            "revision": None,
+            "commit": "0123456789abcdef0123456789abcdef01234567",
+            "class": "ViTForImageClassification",
+            "num_layers": moments.shape[1],
+            "num_heads": moments.shape[2],
+            "labels": [f"label {index}" for index in range(moments.num_groups // len(OUTCOMES))],
+            "dtype": "float32",
+            "attention": "sdpa",
+        },
+        "datasets": [
+            {
+                "id": "somebody/pictures",
+                "is_local": False,
+                "revision": None,
+                "split": "validation",
+                "num_images": sum(by_outcome.values()),
+                "fingerprint": "0011223344556677",
+            }
+        ],
+        "target": "predicted",
+        "survey": {
+            "batch_size": 32,
+            "limit": None,
+            "shuffle_seed": None,
+            "until_stable": None,
+            "max_unreadable": 0.01,
+        },
+        "counts": {
+            "num_images": sum(by_outcome.values()),
+            "num_explanations": sum(by_outcome.values()),
+            **{f"num_{outcome}": count for outcome, count in by_outcome.items()},
+            "num_unreadable": 0,
+        },
+        "unreadable": [],
+        "stability": None,
+        "license": None,
+        "versions": {"gmar_hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "date": "2026-11-22T10:00:00+00:00",
+    }
+    for key, value in changed.items():
+        settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) and value else value
+    return settings
+
+
+def make_moments(
+    num_classes: int = 5, layers: int = 3, heads: int = 4, num_explanations: int = 60, seed: int = 0
+) -> Moments:
+    moments = Moments.empty(num_classes * len(OUTCOMES), (len(KEYS), layers, heads))
+    moments.add(*explanations(num_classes, layers, heads, num_explanations, seed))
+    return moments
+
+
+def make_report(
+    num_classes: int = 5,
+    layers: int = 3,
+    heads: int = 4,
+    num_explanations: int = 60,
+    seed: int = 0,
+    **settings: Any,
+) -> HeadImportanceReport:
+    """A report on made-up explanations of a made-up model (whose weights depend on its shape alone).
+
+    Args:
+        num_classes, layers, heads (`int`): Of the model.
+        num_explanations (`int`): One an image.
+        seed (`int`): Of the explanations.
+        settings: Entries of `settings` that are to be others: `license="mit"`, `model={"id": "a/b"}`.
+    """
+    moments = make_moments(num_classes, layers, heads, num_explanations, seed)
+    weights = torch.randn(7 * layers, generator=torch.Generator().manual_seed(layers * heads))
+    return HeadImportanceReport(moments, weights, made_settings(moments, **settings))
+
+
+def report_of(model: PreTrainedModel, num_explanations: int = 60, seed: int = 0) -> HeadImportanceReport:
+    """A report on made-up explanations that fits a model of the zoo: its shape, class, labels and weights."""
+    config = zoo.vision_config(model)
+    shape = (config.num_hidden_layers, config.num_attention_heads)
+    moments = make_moments(zoo.NUM_LABELS, *shape, num_explanations, seed)
+    labels = [model.config.id2label[index] for index in range(zoo.NUM_LABELS)]
+    settings = made_settings(moments, model={"class": type(model).__name__, "labels": labels})
+    return HeadImportanceReport(moments, weight_sample(model), settings)

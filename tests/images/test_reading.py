@@ -1,0 +1,483 @@
+"""Every mode, every source and every bad input that `read_image` may meet."""
+
+import base64
+import io
+import re
+import socket
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, ImageSequence
+from transformers.image_utils import load_image
+
+from gmar_hf.errors import ArgumentTypeError, ImageError
+from gmar_hf.images.reading import read_image
+from tests.helpers import loopback
+
+SIZE = (23, 17)  # (width, height)
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def picture(mode="RGB"):
+    """A picture of smooth colours; where the mode has transparency, of all degrees."""
+    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
+    rgba = np.stack([x * 11, y * 15, (x + y) * 6, 255 - x * 11], axis=-1).astype(np.uint8)
+    image = Image.fromarray(rgba)
+    if mode in ("RGBA", "RGBa"):
+        return image.convert(mode)
+    return image.convert("LA").convert(mode) if mode in ("LA", "PA") else image.convert("RGB").convert(mode)
+
+
+def encode(image, format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pixels(image):
+    return np.asarray(image)
+
+
+PNG = encode(picture())
+JPEG = encode(picture().resize((300, 200)), "JPEG")
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(data):
+        path = tmp_path / "picture.png"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+# What is read
+
+
+@pytest.mark.parametrize(
+    "mode", ["RGB", "RGBA", "RGBa", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "LAB", "HSV"]
+)
+def test_every_mode_is_read_as_transformers_reads_it(mode):
+    image = picture(mode)
+    before = image.tobytes()
+    read = read_image(image)
+    assert read.mode == "RGB"
+    assert read.size == SIZE
+    assert read.tobytes() == load_image(image).tobytes() == image.convert("RGB").tobytes()
+    assert read is not image
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [
+        ("RGB", "PNG"), ("RGBA", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("RGB", "JPEG"),
+        ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "GIF"), ("RGB", "BMP"), ("RGB", "TIFF"), ("CMYK", "TIFF"),
+        ("RGB", "PPM"),
+    ],
+)  # fmt: skip
+def test_every_format_is_read_as_transformers_reads_it(mode, format, tmp_path):
+    path = tmp_path / "picture"  # Pillow looks at the content, not at the name
+    path.write_bytes(encode(picture(mode), format))
+    read = read_image(path)
+    assert (read.mode, read.size) == ("RGB", SIZE)
+    with Image.open(path) as image:  # given the path, load_image leaves a GIF open
+        assert read.tobytes() == read_image(str(path)).tobytes() == load_image(image).tobytes()
+
+
+def test_palette_with_transparency_in_bytes_gives_no_warning():
+    image = Image.open(io.BytesIO(encode(picture("P"), transparency=bytes(range(256)))))
+    with pytest.warns(UserWarning, match="Palette images with Transparency"):
+        expected = load_image(image.copy())
+    assert read_image(image).tobytes() == expected.tobytes()  # any warning is an error here
+
+
+def test_corrupt_exif_gives_no_warning(file):
+    data = encode(picture(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xff\xff\xff\xff")
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        Image.open(io.BytesIO(data)).close()
+    assert read_image(file(data)).size == SIZE
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation(orientation, format, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "turned"
+    path.write_bytes(encode(picture(), format, exif=exif))
+    read = read_image(path)
+    assert read.size == (SIZE if orientation < 5 else SIZE[::-1])
+    assert read.tobytes() == load_image(str(path)).tobytes()
+    assert read_image(read).tobytes() == read.tobytes()  # the tag is gone with the turn
+
+
+@pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG"])
+def test_first_of_several_frames(format, tmp_path):
+    frames = [Image.new("RGB", SIZE, color) for color in ("red", "green", "blue")]
+    path = tmp_path / "frames"
+    path.write_bytes(encode(frames[0], format, save_all=True, append_images=frames[1:]))
+    with Image.open(path) as image:
+        assert len(list(ImageSequence.Iterator(image))) == 3
+        assert read_image(path).tobytes() == frames[0].tobytes()
+        image.seek(2)
+        assert read_image(image).tobytes() == frames[2].tobytes()  # of a PIL image, the frame it is at
+        assert image.tell() == 2
+
+
+def test_pil_image_that_is_still_a_file_stays_usable(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(PNG)
+    with Image.open(path) as image:
+        assert read_image(image).tobytes() == read_image(image).tobytes() == picture().tobytes()
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:application/octet-stream;base64,"])
+@pytest.mark.parametrize("encoded", [base64.b64encode(PNG).decode(), base64.encodebytes(PNG).decode()])
+def test_base64(prefix, encoded):
+    assert read_image(prefix + encoded).tobytes() == picture().tobytes()
+
+
+# Deep grey images
+
+DEEP = np.linspace(0, 65535, SIZE[0] * SIZE[1]).round().astype(np.uint16).reshape(SIZE[::-1])
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_16_bit_grey_is_divided_by_257(dtype):
+    image = Image.fromarray(DEEP.astype(dtype))
+    assert image.mode.startswith("I;16")
+    assert len(np.unique(pixels(image.convert("RGB")))) < 257 < len(np.unique(DEEP))  # Pillow's own clips
+    read = read_image(image)
+    assert read.mode == "RGB"
+    for channel in range(3):
+        np.testing.assert_array_equal(pixels(read)[:, :, channel], np.rint(DEEP / 257))
+
+
+def test_16_bit_grey_made_of_8_bits_is_read_as_the_8_bits():
+    grey = pixels(picture("L"))
+    assert read_image(Image.fromarray(grey.astype(np.uint16) * 257)).tobytes() == picture("L").convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_files(format, tmp_path):
+    path = tmp_path / "deep"
+    path.write_bytes(encode(Image.fromarray(DEEP), format))
+    np.testing.assert_array_equal(pixels(read_image(path))[:, :, 0], np.rint(DEEP / 257))
+
+
+def test_16_bit_grey_is_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = tmp_path / "deep.png"
+    Image.fromarray(DEEP).save(path, exif=exif)
+    np.testing.assert_array_equal(pixels(read_image(path))[:, :, 0], np.rot90(np.rint(DEEP / 257), -1))
+
+
+def test_16_bit_png_in_mode_i():
+    image = Image.fromarray(DEEP.astype(np.int32))
+    image.format = "PNG"  # as older Pillow opens it
+    np.testing.assert_array_equal(pixels(read_image(image))[:, :, 0], np.rint(DEEP / 257))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+@pytest.mark.parametrize("top", [255, 100, 2, 0])
+def test_numbers_of_unknown_depth_up_to_255_are_read_as_transformers_reads_them(dtype, top):
+    image = Image.fromarray(np.linspace(0, top, 391).reshape(17, 23).astype(dtype))
+    assert image.mode in ("I", "F")
+    assert read_image(image).tobytes() == load_image(image).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (np.int32, 0, 65535), (np.int32, 0, 256), (np.int32, -1, 255), (np.int32, 0, 1),
+        (np.float32, 0, 1), (np.float32, 0, 255.5), (np.float32, -0.5, 255), (np.float32, 0, np.inf),
+    ],
+)  # fmt: skip
+def test_numbers_of_unknown_depth_are_refused_elsewhere(dtype, low, high):
+    image = Image.fromarray(np.array([[low, high], [low, high]], dtype=dtype))
+    with pytest.raises(ImageError) as caught:
+        read_image(image)
+    assert str(caught.value) == (
+        f"`image` of mode {image.mode} must hold numbers from 0 to 255, not all within 0 to 1 (its depth is not "
+        f"known); got a PIL image with {low:g} to {high:g}. Scale it to 0 to 255 and convert it to mode L."
+    )
+
+
+def test_nan_is_refused():
+    with pytest.raises(ImageError, match="got a PIL image with nan to nan"):
+        read_image(Image.fromarray(np.array([[0, 255], [np.nan, 3]], dtype=np.float32)))
+
+
+def test_deep_tiff_of_unknown_depth_is_refused_by_name(tmp_path):
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(DEEP.astype(np.int32)).save(path)
+    with pytest.raises(ImageError, match=rf"^`image` of mode I must .*got '{path}' with 0 to 65535"):
+        read_image(path)
+
+
+# Bad files
+
+
+def refused(source, start, end, **options):
+    """Asserts that `source` is refused by a message that starts and ends so."""
+    with pytest.raises(ImageError) as caught:
+        read_image(source, **options)
+    message = str(caught.value)
+    assert message.startswith(start), message
+    assert message.endswith(end), message
+    assert isinstance(caught.value, OSError)
+
+
+def test_missing_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in ("cat.jpg", tmp_path / "cat.jpg", "", "nul\0.png", "ftp://example.org/cat.jpg", "\udcff.png"):
+        refused(
+            source,
+            f"`image` must be a file that exists, an http(s) URL or an image in base64; got {str(source)!r}. ",
+            f"Check the path (relative ones start in {str(tmp_path)!r}).",
+        )
+
+
+def test_folder(tmp_path):
+    end = "Pass the images in it, as a list of paths."
+    refused(tmp_path, f"`image` must be a file; got the folder '{tmp_path}'. ", end)
+
+
+def test_empty_file(file):
+    path = file(b"")
+    refused(path, f"`image` must hold an image; got '{path}', an empty file. ", "Copy or download it again.")
+
+
+@pytest.mark.parametrize("data", [b"\0" * 100, b"<html>cat</html>", PNG[:6], b"GIF"])
+def test_file_of_another_kind(file, data):
+    refused(
+        path := file(data),
+        f"`image` must be of a format that Pillow reads; got '{path}'. ",
+        "Convert it to PNG or JPEG, or install the Pillow plugin for its format.",
+    )
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_truncated_file(file, format):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), format)
+    path = file(data[: len(data) // 2])
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert f"got '{path}'" in str(caught.value)
+    assert str(caught.value).startswith("`image` must be ")
+
+
+def test_truncated_file_by_its_words(file):
+    path = file(JPEG[:-400])
+    start = f"`image` must be an intact image; got '{path}' (image file is truncated ("
+    refused(path, start, "bytes not processed)). Copy or download it again.")
+    with Image.open(path) as image:
+        refused(image, start, "Copy or download it again.")
+
+
+def test_decoder_errors_of_any_kind(file):
+    broken = bytearray(PNG)
+    broken[8:12] = b"\0\0\0\2"  # a header that is too short: Pillow raises ValueError or SyntaxError
+    with pytest.raises(ImageError, match=r"^`image` must be .*picture\.png"):
+        read_image(file(bytes(broken)))
+
+
+def test_closed_image():
+    image = Image.open(io.BytesIO(PNG))
+    image.close()
+    with pytest.raises(ImageError, match=r"^`image` must be an intact image; got a PIL image "):
+        read_image(image)
+
+
+def test_decompression_bomb(file, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    path = file(PNG)
+    assert read_image(path).size == SIZE  # 391 pixels: Pillow only warns below twice the limit
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for source in (path, base64.b64encode(PNG).decode()):
+        refused(
+            source,
+            "`image` must not be larger than Pillow's limit against decompression bombs; got '",
+            "Shrink it, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust it.",
+        )
+
+
+def test_file_that_may_not_be_read(file, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    path = file(PNG)
+    monkeypatch.setattr(Image, "open", refuse)  # file permissions do not stop root
+    refused(
+        path,
+        f"`image` must be an intact image; got '{path}' ([Errno 13] Permission denied",
+        "Check that it is there and that you may read it.",
+    )
+
+
+@pytest.mark.parametrize("data", ["", "!", "bm90IGFuIGltYWdl", "abc", "\udcff"])
+def test_data_uri_without_an_image(data):
+    refused(
+        f"data:image/png;base64,{data}",
+        f"`image` must be a data URI that holds an image in base64; got {'data:image/png;base64,' + data!r} (",
+        "Make it of the file's bytes with base64.b64encode.",
+    )
+
+
+def test_long_sources_are_named_shortly():
+    with pytest.raises(ImageError) as caught:
+        read_image("QUJD" * 100_000)
+    assert f"got '{'QUJD' * 25}...{'QUJD' * 5}'." in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        (None, "NoneType"),
+        (3, "int"),
+        (PNG, "bytes"),
+        (np.zeros((4, 4, 3), np.uint8), "ndarray"),
+        ([picture()], "list"),
+    ],
+)
+def test_other_types(source, got):
+    with pytest.raises(ArgumentTypeError) as caught:
+        read_image(source)
+    assert str(caught.value) == (
+        f"`image` must be a path, a URL, base64 text or a PIL image; got {got}. Turn an array into an image with "
+        "PIL.Image.fromarray, bytes with PIL.Image.open(io.BytesIO(...))."
+    )
+    assert isinstance(caught.value, TypeError)
+
+
+# URLs, on this machine
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@contextmanager
+def serving(release):
+    class Handler(loopback.QuietHandler):
+        def do_GET(self):
+            if self.path == "/silent":
+                release.wait()  # no answer as long as the test runs
+                return
+            if self.path == "/broken":
+                return  # closes without an answer
+            status, kind, body = {
+                "/cat.png": (200, "image/png", PNG),
+                "/moved": (302, "text/plain", b""),
+                "/page": (200, "text/html", b"<html>cat</html>"),
+                "/nothing": (200, None, b""),
+                "/half.jpg": (200, "image/jpeg", JPEG[:-400]),
+            }.get(self.path, (404, "image/png", PNG))  # an image that says "not found" is not what was asked for
+            headers = {"Content_Type": kind} if kind else {}
+            self.send(status, body, **headers, **({"Location": "/cat.png"} if status == 302 else {}))
+
+    with loopback.serving(Handler) as address:
+        try:
+            yield address
+        finally:
+            release.set()
+
+
+@pytest.fixture
+def address():
+    with serving(threading.Event()) as address:
+        yield address
+
+
+def test_url(address):
+    assert read_image(f"{address}/cat.png").tobytes() == picture().tobytes()
+    assert read_image(f"{address}/moved", timeout=60).tobytes() == picture().tobytes()
+
+
+FALLBACK = "or download the image and pass its path."
+
+
+def test_url_that_is_not_found(address):
+    refused(
+        url := f"{address}/dog.png",
+        f"`image` must be a URL that serves an image; got '{url}', which answers 404 Not Found. ",
+        f"Check the address, {FALLBACK}",
+    )
+
+
+@pytest.mark.parametrize(("path", "serves"), [("/page", "text/html"), ("/nothing", "content of no stated type")])
+def test_url_of_a_page(address, path, serves):
+    refused(
+        url := address + path,
+        f"`image` must be a URL that serves an image; got '{url}', which serves {serves}. ",
+        f"Pass the address of the image itself, {FALLBACK}",
+    )
+
+
+def test_url_of_half_an_image(address):
+    refused(
+        url := f"{address}/half.jpg",
+        f"`image` must be an intact image; got '{url}' (image file is truncated",
+        "Copy or download it again.",
+    )
+
+
+def test_url_that_does_not_answer(address):
+    refused(
+        url := f"{address}/silent",
+        f"`image` must be a URL that answers within `timeout` (0.05 s); got '{url}'. ",
+        f"Raise `timeout`, {FALLBACK}",
+        timeout=0.05,
+    )
+
+
+def test_url_that_breaks_off(address):
+    refused(
+        url := f"{address}/broken",
+        f"`image` must be a URL that can be reached; got '{url}' (Server disconnected",
+        f"Check the address and the connection, {FALLBACK}",
+    )
+
+
+def test_url_that_refuses():
+    with socket.socket() as taken:  # bound and not listening: nobody else can answer there
+        taken.bind(("127.0.0.1", 0))
+        refused(
+            url := f"http://127.0.0.1:{taken.getsockname()[1]}/cat.png",
+            f"`image` must be a URL that can be reached; got '{url}' ([Errno 111] Connection refused). ",
+            f"Check the address and the connection, {FALLBACK}",
+        )
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "https:///cat.png", "http://[::1", "http://127.0.0.1:99999/", "http://a\0b/"]
+)
+def test_url_that_is_none(url):
+    with pytest.raises(
+        ImageError, match=rf"^`image` must be a URL that can be reached; got {re.escape(repr(url))} \("
+    ):
+        read_image(url)
+
+
+def test_user_filters_of_warnings_are_left_alone(file):
+    import warnings
+
+    before = list(warnings.filters)
+    read_image(file(PNG))
+    assert warnings.filters == before
+
+
+def test_exif_transpose_is_pillows():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 8
+    image = Image.open(io.BytesIO(encode(picture("L"), "JPEG", exif=exif)))
+    assert read_image(image).tobytes() == ImageOps.exif_transpose(image).convert("RGB").tobytes()

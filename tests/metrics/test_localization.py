@@ -1,0 +1,283 @@
+"""Where maps lie, against loops over pixels, cases worked out by hand, and scikit-learn, quantus."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from gmar_hf import ArgumentError, ArgumentTypeError
+from gmar_hf.metrics.localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
+
+ROWS, COLS, PATCH = 3, 5, (4, 2)  # 12 x 10 pixels
+MASKED = [pointing_game, energy_pointing_game, pixel_average_precision, iou]
+
+
+def example(batch=6, seed=0, ties=False):
+    """Return seeded maps (batch, 3, 5), signed, and masks (batch, 12, 10) that cut through patches."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(batch, ROWS, COLS, generator=generator)
+    masks = torch.rand(batch, ROWS * PATCH[0], COLS * PATCH[1], generator=generator) < 0.3
+    return (maps.round() if ties else maps), masks
+
+
+def to_pixels(one):
+    return one.repeat_interleave(PATCH[0], -2).repeat_interleave(PATCH[1], -1)
+
+
+def oracle(metric, one, mask):
+    """One image, pixel by pixel, in float64."""
+    pixels, mask = to_pixels(one).double().numpy(), mask.numpy()
+    places = [(y, x) for y in range(pixels.shape[0]) for x in range(pixels.shape[1])]
+    if metric is pointing_game:
+        top = max(
+            places, key=lambda place: pixels[place]
+        )  # of equal ones the first pixel, which is of the first patch
+        row, col = top[0] // PATCH[0], top[1] // PATCH[1]
+        patch = [(y, x) for y, x in places if (y // PATCH[0], x // PATCH[1]) == (row, col)]
+        return float(any(mask[place] for place in patch))
+    if metric is energy_pointing_game:
+        inside = math.fsum(max(pixels[place], 0) for place in places if mask[place])
+        total = math.fsum(max(pixels[place], 0) for place in places)
+        return inside / total if total else 0.0
+    if metric is pixel_average_precision:
+        area = 0.0
+        recall = 0.0
+        for threshold in sorted({pixels[place] for place in places}, reverse=True):
+            called = [place for place in places if pixels[place] >= threshold]
+            right = sum(mask[place] for place in called)
+            area += (right / mask.sum() - recall) * right / len(called)
+            recall = right / mask.sum()
+        return area
+    mean = math.fsum(pixels[place] for place in places) / len(places)
+    both = sum(pixels[place] > mean and mask[place] for place in places)
+    either = sum(pixels[place] > mean or mask[place] for place in places)
+    return both / either
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("metric", MASKED)
+def test_equals_a_loop_over_pixels(metric, ties):
+    maps, masks = example(ties=ties)
+    masks[3] = True
+    found = metric(maps, masks)
+    expected = [oracle(metric, one, mask) for one, mask in zip(maps, masks, strict=True)]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6)
+
+
+class TestByHand:
+    # Two by two patches of 2 x 2 pixels; the object is 3 pixels of the first patch and 1 of the second.
+    MASK = torch.tensor([[[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]]).bool()
+    MAP = torch.tensor([[[4.0, 1.0], [-2.0, 3.0]]])
+
+    def test_energy(self):
+        # (4 * 3/4 + 1 * 1/4) / 8
+        assert energy_pointing_game(self.MAP, self.MASK).item() == pytest.approx(3.25 / 8)
+
+    def test_average_precision(self):
+        # Patches in order: first (3 of 4 right), last (none), second (4 of 12).
+        assert pixel_average_precision(self.MAP, self.MASK).item() == pytest.approx(3 / 4 * 3 / 4 + 1 / 4 * 4 / 12)
+
+    def test_iou(self):
+        # The mean is 1.5: first and last patch are above. 3 pixels in both, 8 + 4 - 3 in either.
+        assert iou(self.MAP, self.MASK).item() == pytest.approx(3 / 9)
+
+    def test_pointing(self):
+        assert pointing_game(self.MAP, self.MASK).item() == 1
+        assert pointing_game(-self.MAP, self.MASK).item() == 0
+        assert pointing_game(-self.MAP, self.MASK, tolerance=1).item() == 1
+
+    def test_sparseness(self):
+        # Magnitudes 1, 2, 3, 4: 1 - 2 (1/10 * 3.5/4 + 2/10 * 2.5/4 + 3/10 * 1.5/4 + 4/10 * 0.5/4) = 0.25
+        assert sparseness(self.MAP).item() == pytest.approx(0.25)
+
+
+class TestPointing:
+    def test_of_equal_maxima_the_first_counts(self):
+        maps = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+        second, third = torch.zeros(2, 1, 2, 2, dtype=torch.bool)
+        second[0, 0, 1] = third[0, 1, 0] = True
+        assert pointing_game(maps, second).item() == 1
+        assert pointing_game(maps, third).item() == 0
+
+    @pytest.mark.parametrize("tolerance", [0, 1, 2, 3, 4, 50])
+    def test_tolerance_goes_along_rows_and_columns(self, tolerance):
+        # The maximum at (2, 1) of 5 x 6 patches, the object on one patch after the other.
+        maps = torch.zeros(30, 5, 6)
+        maps[:, 2, 1] = 1
+        masks = torch.eye(30).bool().view(30, 5, 6)
+        found = pointing_game(maps, masks, tolerance).view(5, 6)
+        for row in range(5):
+            for col in range(6):
+                assert found[row, col] == (max(abs(row - 2), abs(col - 1)) <= tolerance)
+
+    @pytest.mark.parametrize("tolerance", [-1, 1.0, True, "1"])
+    def test_tolerance_is_a_count(self, tolerance):
+        maps, masks = example()
+        with pytest.raises(ArgumentError, match="`tolerance` must be a number of patches, 0 or more; got"):
+            pointing_game(maps, masks, tolerance)
+
+
+class TestSparseness:
+    @pytest.mark.parametrize("size", [(1, 1), (3, 5), (14, 14)])
+    def test_ends(self, size):
+        num_patches = size[0] * size[1]
+        assert sparseness(torch.full((1, *size), 0.1)).item() == pytest.approx(0, abs=1e-6)
+        one = torch.zeros(1, *size)
+        one[0, 0, 0] = -3
+        assert sparseness(one).item() == pytest.approx(1 - 1 / num_patches, abs=1e-6)
+        assert sparseness(torch.zeros(1, *size)).item() == 0
+
+    def test_equals_the_formula(self):
+        maps = example()[0]
+        for one, found in zip(maps, sparseness(maps), strict=True):
+            rising = sorted(abs(value) for value in one.flatten().double().tolist())
+            number, total = len(rising), math.fsum(rising)
+            gini = 1 - 2 * math.fsum(c / total * (number - k + 0.5) / number for k, c in enumerate(rising, start=1))
+            assert found.item() == pytest.approx(gini, abs=1e-6)
+
+    def test_scale_and_place_do_not_count(self):
+        maps = example()[0]
+        for same in (maps * 1e30, maps * 1e-30, -maps, maps.flip(1), maps.flip(2)):
+            torch.testing.assert_close(sparseness(same), sparseness(maps), rtol=1e-5, atol=0)
+
+
+class TestAnyInput:
+    @pytest.mark.parametrize("metric", MASKED)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_constant_maps(self, metric, dtype):
+        _, masks = example()
+        found = metric(torch.full((6, ROWS, COLS), 0.7, dtype=dtype), masks)  # in float64 the mean is less than 0.7
+        share = masks.float().mean((1, 2))
+        expected = {iou: torch.zeros(6), pointing_game: masks[:, :4, :2].flatten(1).any(1).float()}.get(metric, share)
+        torch.testing.assert_close(found, expected)
+
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_a_map_without_a_positive_part(self, metric):
+        maps, masks = -example()[0].abs(), example()[1]
+        found = metric(maps, masks)
+        if metric is energy_pointing_game:
+            assert torch.equal(found, torch.zeros(6))
+        else:  # the order is all that counts
+            torch.testing.assert_close(found, metric(maps + 10, masks), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_empty_masks_score_zero(self, metric):
+        maps = example()[0]
+        assert torch.equal(metric(maps, torch.zeros(6, 12, 10, dtype=torch.bool)), torch.zeros(6))
+
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_the_masks_own_patches_are_a_perfect_map(self, metric):
+        patches = example()[0] > 0.5
+        patches[:, 0, 0] = True
+        torch.testing.assert_close(metric(patches.float(), to_pixels(patches)), torch.ones(6))
+
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_batch_equals_loop(self, metric):
+        maps, masks = example()
+        alone = [metric(maps[index : index + 1], masks[index : index + 1]) for index in range(6)]
+        torch.testing.assert_close(metric(maps, masks), torch.cat(alone))
+
+    @pytest.mark.parametrize("metric", MASKED)
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_dtypes(self, metric, dtype):
+        maps, masks = example()
+        maps = maps.to(dtype)
+        found = metric(maps, masks)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, metric(maps.float(), masks), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_inputs_are_left_alone_and_no_graph_comes_out(self, metric):
+        maps, masks = example()
+        before = maps.clone(), masks.clone()
+        found = metric(maps.requires_grad_(), masks)
+        assert not found.requires_grad
+        assert torch.equal(maps, before[0])
+        assert torch.equal(masks, before[1])
+
+    def test_large_maps_do_not_overflow(self):
+        maps, masks = example()
+        maps = maps / maps.abs().max()
+        for scale in (3e38, 1e-40):
+            torch.testing.assert_close(
+                energy_pointing_game((maps.double() * scale).float(), masks),
+                energy_pointing_game(maps, masks),
+                rtol=1e-3,
+                atol=1e-3,
+            )
+
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_maps_of_pixels(self, metric):
+        maps, masks = example()
+        if metric is not pointing_game:  # to which the size of a patch is a tolerance
+            torch.testing.assert_close(metric(to_pixels(maps), masks), metric(maps, masks))
+
+
+class TestErrors:
+    @pytest.mark.parametrize("metric", MASKED)
+    def test_sizes_that_do_not_divide(self, metric):
+        with pytest.raises(
+            ArgumentError, match=r"`masks` .* the map's 3 x 5 patches divide evenly; got 12 x 11\. Crop"
+        ):
+            metric(example()[0], torch.ones(6, 12, 11, dtype=torch.bool))
+
+    @pytest.mark.parametrize("shape", [(5, 12, 10), (6, 1, 12, 10), (12, 10), (6, 0, 10)])
+    def test_one_mask_a_map(self, shape):
+        with pytest.raises(ArgumentError, match=r"one mask for each of the 6 maps, shape \(6, height, width\); got"):
+            iou(example()[0], torch.ones(shape, dtype=torch.bool))
+
+    @pytest.mark.parametrize("masks", [example()[1].float(), example()[1].numpy(), None])
+    def test_masks_are_bool_tensors(self, masks):
+        with pytest.raises(ArgumentTypeError, match="`masks` must be a bool tensor"):
+            iou(example()[0], masks)
+
+    @pytest.mark.parametrize("shape", [(3, 5), (6, 2, 3, 5), (6, 0, 5), (0, 3, 5)])
+    def test_one_map_an_image(self, shape):
+        with pytest.raises(ArgumentError, match=r"`attribution` must have one map an image.* Measure each of several"):
+            sparseness(torch.ones(shape))
+
+    @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+    def test_finite(self, wrong):
+        maps, masks = example()
+        maps[2, 1, 1] = wrong
+        for call in (lambda: sparseness(maps), lambda: iou(maps, masks)):
+            with pytest.raises(ArgumentError, match="`attribution` must be finite; got NaN or infinity"):
+                call()
+
+    def test_a_map_is_a_tensor(self):
+        with pytest.raises(ArgumentTypeError, match=r"`attribution` must be a tensor .* got ndarray"):
+            sparseness(np.ones((1, 2, 2)))
+
+
+class TestPeers:
+    @pytest.mark.parametrize("ties", [False, True])
+    def test_scikit_learn(self, ties):
+        peer = pytest.importorskip("sklearn.metrics").average_precision_score
+        maps, masks = example(ties=ties)
+        expected = [peer(mask.flatten(), to_pixels(one).flatten()) for one, mask in zip(maps, masks, strict=True)]
+        torch.testing.assert_close(pixel_average_precision(maps, masks).double(), torch.tensor(expected).double())
+
+    def test_quantus(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its dependencies' own
+            quantus = pytest.importorskip("quantus")
+            maps, masks = example()
+            maps = maps.abs()
+            given = dict(
+                model=None,
+                x_batch=np.zeros((6, 3, 12, 10)),
+                y_batch=np.zeros(6, dtype=int),
+                a_batch=to_pixels(maps)[:, None].double().numpy(),
+                s_batch=masks[:, None].numpy(),
+            )
+            options = dict(abs=False, normalise=False, disable_warnings=True)
+            energy = quantus.RelevanceMassAccuracy(**options)(**given)
+            pointing = quantus.PointingGame(**options)(**given)
+            del given["s_batch"]
+            gini = quantus.Sparseness(**options)(**given)
+        np.testing.assert_allclose(energy_pointing_game(maps, masks), energy, atol=1e-6)
+        np.testing.assert_allclose(pointing_game(maps, masks), np.array(pointing, dtype=float))
+        np.testing.assert_allclose(sparseness(maps), gini, atol=1e-5)

@@ -1,0 +1,304 @@
+"""Classes told apart, and what randomised models show."""
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import gmar_hf
+from gmar_hf import ArgumentError, ArgumentTypeError, UnsupportedModelError
+from gmar_hf.metrics.sanity import class_sensitivity, randomization_check
+from tests.helpers import zoo
+from tests.helpers.state import make_uneven, snapshot
+
+FAMILIES = ["vit", "deit_teacher", "beit_both_cls", "beit_relative", "dinov2_registers", "siglip", "clip", "ijepa"]
+STAGES = ("head", "layer 2", "layer 1", "layer 0", "embeddings")
+# peft 0.21 still calls a method that transformers 5.20 renamed.
+OLD_NAMES_IN_PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+class Watching:
+    """An `explain_fn` whose maps are given, and which keeps the weights of every model it gets."""
+
+    def __init__(self, maps=None):
+        self.maps = maps
+        self.models = []
+        self.seen = []
+
+    def __call__(self, model):
+        self.models.append(model)
+        self.seen.append(weights(model))
+        if self.maps is None:
+            return torch.arange(8.0).view(2, 2, 2)
+        return self.maps[len(self.seen) - 1]
+
+
+class TestClassSensitivity:
+    def test_by_hand(self):
+        one = torch.tensor([[[1.0, 2.0, 3.0]], [[1.0, 0.0, 3.0]]])
+        other = torch.tensor([[[0.0, 3.0, 3.0]], [[1.0, 0.0, 3.0]]])
+        masks = torch.tensor([[[True, False, False]], [[True, True, False]]])
+        found = class_sensitivity(one, other, masks)
+        torch.testing.assert_close(found.correlation, torch.tensor([3 / 12**0.5, 1.0]))
+        torch.testing.assert_close(found.energy_on_other, torch.tensor([1 / 6, 1 / 4]))
+        assert class_sensitivity(one, other).energy_on_other is None
+
+    def test_numpy(self):
+        one, other = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+        expected = [
+            np.corrcoef(first.flatten(), second.flatten())[0, 1] for first, second in zip(one, other, strict=True)
+        ]
+        found = class_sensitivity(one, other).correlation
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    def test_a_constant_map_has_no_correlation(self):
+        maps = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0))
+        other = maps.clone()
+        other[1] = 0.1
+        found = class_sensitivity(maps, other).correlation
+        assert found[0] == 1
+        assert found[1].isnan()
+
+    def test_errors(self):
+        maps = torch.ones(2, 3, 3)
+        with pytest.raises(
+            ArgumentError, match=r"`other_attribution` must be of the shape .* \(2, 3, 3\); got \(2, 3"
+        ):
+            class_sensitivity(maps, torch.ones(2, 3, 4))
+        with pytest.raises(ArgumentError, match="`other_attribution` must be finite"):
+            class_sensitivity(maps, maps * torch.nan)
+        with pytest.raises(ArgumentTypeError, match="`other_attribution` must be a tensor"):
+            class_sensitivity(maps, None)
+        with pytest.raises(ArgumentTypeError, match="`masks` must be a bool tensor"):
+            class_sensitivity(maps, maps, maps)
+
+    def test_contributions_tell_classes_apart_and_rollout_does_not(self):
+        model, image_processor = gmar_hf.demo.load("vit")
+        scenes = gmar_hf.demo.scenes(8)
+        images = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
+        targets = torch.tensor([scene["labels"] for scene in scenes])
+        masks = torch.tensor(np.stack([scene["masks"][scene["labels"][1]] for scene in scenes]))
+        found = {}
+        for method in ("contribution", "rollout"):
+            maps = gmar_hf.explain(model, images, targets, method).attribution
+            found[method] = class_sensitivity(maps[:, 0], maps[:, 1], masks)
+        assert found["contribution"].correlation.mean() < 0
+        assert found["rollout"].correlation.min() > 0.99
+        assert found["contribution"].energy_on_other.mean() < found["rollout"].energy_on_other.mean()
+
+
+class TestStages:
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_every_stage_changes_its_weights_and_no_other(self, name):
+        model = zoo.MODELS[name]()
+        watch = Watching()
+        check = randomization_check(model, watch, seed=3)
+        assert check.stages == STAGES
+        assert check.correlation.shape == (5, 2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            fresh = weights(type(model)(model.config))
+        changed = []
+        for before, after in pairwise(watch.seen):
+            changed.append({key for key in before if not torch.equal(before[key], after[key])})
+        # All weights of the zoo carry noise, so each differs from what a new model has; each changes once.
+        assert sorted(key for keys in changed for key in keys) == sorted(model.state_dict())
+        for key, value in watch.seen[-1].items():
+            assert torch.equal(value, fresh[key]), key
+        assert {"classifier.weight", "classifier.bias"} <= changed[0] or "cls_classifier.weight" in changed[0]
+        for number in range(3):
+            assert changed[1 + number]
+            assert all(f".{2 - number}." in key for key in changed[1 + number])
+            assert not any(f"layers.{number}." in key or f"layer.{number}." in key for key in changed[0] | changed[4])
+        assert all("embeddings" in key or "shared_position" in key or "pre_lay" in key for key in changed[4])
+
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_the_model_is_not_touched(self, name):
+        model = zoo.MODELS[name]()
+        make_uneven(model)
+        pixels = zoo.pixel_values(model)
+        before = snapshot(model)  # the random state too
+        seen = []
+
+        def explain(copied):
+            seen.append(copied)
+            return gmar_hf.explain(copied, pixels, [1, 3], "contribution").attribution
+
+        randomization_check(model, explain)
+        assert snapshot(model) == before
+        assert {copied.config._attn_implementation for copied in seen} == {model.config._attn_implementation}
+        own = {parameter.data_ptr() for parameter in model.parameters()}
+        assert all(parameter.data_ptr() not in own for copied in seen for parameter in copied.parameters())
+
+    def test_also_not_after_an_exception(self):
+        model = zoo.vit()
+        before = snapshot(model)
+        calls = []
+
+        def explain(copied):
+            calls.append(copied)
+            if len(calls) == 3:
+                raise ZeroDivisionError
+            return torch.ones(1, 2, 2)
+
+        with pytest.raises(ZeroDivisionError):
+            randomization_check(model, explain)
+        assert snapshot(model) == before
+
+    def test_seeds(self):
+        ends = []
+        for seed in (0, 0, 1):
+            watch = Watching()
+            randomization_check(zoo.vit(), watch, seed=seed)
+            ends.append(watch.seen[-1]["classifier.weight"])
+        assert torch.equal(ends[0], ends[1])
+        assert not torch.equal(ends[0], ends[2])
+
+    def test_half_precision_stays(self):
+        watch = Watching()
+        randomization_check(zoo.vit().bfloat16(), watch)
+        assert {tensor.dtype for tensor in watch.seen[-1].values()} == {torch.bfloat16}
+
+    def test_a_loaded_model(self, tmp_path):
+        """Transformers marks what it has loaded as initialised, and then leaves it alone."""
+        zoo.vit().save_pretrained(tmp_path)
+        model = gmar_hf.GMARViTForImageClassification.from_pretrained(tmp_path)
+        watch = Watching()
+        randomization_check(model, watch)
+        assert type(watch.models[0]) is gmar_hf.GMARViTForImageClassification
+        assert not any(torch.equal(watch.seen[0][key], watch.seen[-1][key]) for key in watch.seen[0])
+
+    def test_more_layers_than_ten(self):
+        config = zoo.ViTConfig(**{**zoo.NARROW, "num_hidden_layers": 12}, **zoo.SQUARE, num_labels=2)
+        watch = Watching()
+        check = randomization_check(zoo.build(zoo.ViTForImageClassification, config), watch)
+        assert check.stages == ("head", *(f"layer {number}" for number in reversed(range(12))), "embeddings")
+        first = watch.seen[11]  # after the head and the layers 11 to 2
+        assert torch.equal(
+            first["vit.layers.1.layernorm_before.weight"], watch.seen[0]["vit.layers.1.layernorm_before.weight"]
+        )
+        assert not torch.equal(
+            first["vit.layers.10.layernorm_before.weight"], watch.seen[0]["vit.layers.10.layernorm_before.weight"]
+        )
+
+    @OLD_NAMES_IN_PEFT
+    def test_peft(self):
+        from peft import LoraConfig, get_peft_model
+
+        wrapped = get_peft_model(zoo.vit(), LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"]))
+        zoo.perturb(wrapped, seed=5, std=0.1)
+        before = snapshot(wrapped)
+        merged = weights(copy.deepcopy(wrapped).merge_and_unload())
+        watch = Watching()
+        assert randomization_check(wrapped, watch).stages == STAGES
+        assert snapshot(wrapped) == before
+        assert watch.seen[0].keys() == merged.keys()
+        assert all(torch.equal(watch.seen[0][key], merged[key]) for key in merged)
+        assert not any(torch.equal(watch.seen[-1][key], merged[key]) for key in merged)
+
+
+class TestCorrelation:
+    def test_by_hand(self):
+        first = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [1.0, 1.0]]])
+        maps = [
+            first,
+            first.exp(),  # ranks are what counts
+            -first,
+            # Ranks 1 2 3 4 against 2 1 4 3: 0.6. Ranks 1.5 1.5 3.5 3.5 against 1 2 3 4: 4 / sqrt(4 * 5).
+            torch.tensor([[[2.0, 1.0], [4.0, 3.0]], [[0.0, 1.0], [2.0, 3.0]]]),
+            torch.tensor([[[0.1, 0.1], [0.1, 0.1]], [[1.0, 1.0], [0.0, 0.0]]]),
+            first,
+        ]
+        found = randomization_check(zoo.vit(), Watching(maps)).correlation
+        assert found.dtype == torch.float32
+        nan = torch.nan
+        expected = torch.tensor([[1, 1], [-1, -1], [0.6, 4 / 20**0.5], [nan, -1], [1, 1]])
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+    def test_scipy(self):
+        stats = pytest.importorskip("scipy.stats")
+        maps = list(torch.randint(0, 9, (6, 3, 4, 5), generator=torch.Generator().manual_seed(0)).float())
+        found = randomization_check(zoo.vit(), Watching(maps)).correlation
+        for stage, changed in zip(found, maps[1:], strict=False):
+            for image in range(3):
+                theirs = stats.spearmanr(maps[0][image].flatten(), changed[image].flatten()).statistic
+                assert stage[image].item() == pytest.approx(theirs, abs=1e-6)
+
+    def test_contributions_of_the_demo_model_forget(self):
+        model, image_processor = gmar_hf.demo.load("vit")
+        scenes = gmar_hf.demo.scenes(8)
+        images = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
+        target = [scene["labels"][0] for scene in scenes]
+        check = randomization_check(
+            model, lambda copied: gmar_hf.explain(copied, images, target, "contribution").attribution
+        )
+        assert check.correlation[-1].mean().abs() < 0.3
+        # A map that never looks at the model keeps all.
+        fixed = randomization_check(model, lambda copied: images.mean(1)[:, ::8, ::8])
+        assert (fixed.correlation == 1).all()
+
+
+class TestErrors:
+    def test_seeds_that_are_none(self):
+        with pytest.raises(ArgumentError, match="`seed` must be a whole number"):
+            randomization_check(zoo.vit(), Watching([]), seed="a")
+
+    def test_no_function(self):
+        with pytest.raises(
+            ArgumentTypeError, match="`explain_fn` must be a function from a model to maps; got Tensor"
+        ):
+            randomization_check(zoo.vit(), torch.ones(1, 2, 2))
+
+    @pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), torch.nn.Sequential(zoo.vit())])
+    def test_no_transformers_model(self, model):
+        with pytest.raises(ArgumentTypeError, match="`model` must be a transformers model"):
+            randomization_check(model, Watching())
+
+    def test_maps_change_their_shape(self):
+        maps = [torch.ones(1, 2, 2), torch.ones(1, 2, 3)]
+        with pytest.raises(ArgumentError, match=r"`explain_fn` must give maps of one shape; got \(1, 2, 3\) after"):
+            randomization_check(zoo.vit(), Watching(maps))
+
+    def test_maps_are_maps(self):
+        with pytest.raises(ArgumentTypeError, match=r"`explain_fn` must be a tensor .* got Explanation"):
+            randomization_check(zoo.vit(), lambda model: gmar_hf.explain(model, zoo.pixel_values(model)))
+        with pytest.raises(ArgumentError, match="`explain_fn` must be finite"):
+            randomization_check(zoo.vit(), lambda model: torch.full((1, 2, 2), torch.nan))
+
+    def test_no_layers(self):
+        with pytest.raises(
+            UnsupportedModelError, match=r"ResNetForImageClassification cannot be explained: .* layers"
+        ):
+            randomization_check(zoo.resnet(), Watching())
+
+    def test_a_class_that_needs_more_than_its_config(self):
+        class Demanding(zoo.ViTForImageClassification):
+            def __init__(self, config, *, colour):
+                super().__init__(config)
+
+        model = Demanding(zoo.vit().config, colour="red")
+        with pytest.raises(
+            UnsupportedModelError, match=r"Demanding cannot be given new weights: .* TypeError.*colour"
+        ):
+            randomization_check(model, Watching())
+
+    def test_weights_that_the_config_does_not_tell_of(self):
+        model = zoo.vit()
+        model.classifier = torch.nn.Linear(24, 7)
+        with pytest.raises(UnsupportedModelError, match=r"but `classifier\.weight` came out otherwise"):
+            randomization_check(model, Watching())
+
+    def test_weights_elsewhere(self):
+        model = zoo.vit()
+        model.vit.layernorm.to("meta")
+        with pytest.raises(
+            ArgumentError, match="`model` must have its weights in memory; got some that are offloaded"
+        ):
+            randomization_check(model, Watching())

@@ -1,0 +1,200 @@
+"""Borrowed flags come back, whoever else holds them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from gmar_hf.models.freezing import Borrowed, frozen, full_precision, gradients_on
+
+
+class Lamp:
+    """Something with one switch, which counts how often it is used."""
+
+    def __init__(self, *, lit: bool = False, breaks: bool = False) -> None:
+        self.lit = lit
+        self.breaks = breaks
+        self.num_changes = 0
+
+    def light(self):
+        if self.breaks:
+            raise RuntimeError("broken lamp")
+        was = self.lit
+        self.lit = True
+        self.num_changes += 1
+
+        def undo():
+            self.lit = was
+            self.num_changes += 1
+
+        return undo
+
+
+@pytest.fixture
+def lit() -> Borrowed:
+    return Borrowed(Lamp.light)
+
+
+class TestBorrowed:
+    def test_changes_and_puts_back(self, lit):
+        lamp = Lamp()
+        with lit.hold([lamp]):
+            assert lamp.lit
+        assert not lamp.lit
+        assert lamp.num_changes == 2
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_puts_back_after_an_exception(self, lit, error):
+        lamp = Lamp()
+        with pytest.raises(error), lit.hold([lamp]):
+            raise error
+        assert not lamp.lit
+
+    def test_nested_holds_change_once(self, lit):
+        lamp = Lamp()
+        with lit.hold([lamp]):
+            with lit.hold([lamp]):
+                assert lamp.lit
+            assert lamp.lit
+        assert not lamp.lit
+        assert lamp.num_changes == 2
+
+    def test_the_last_to_leave_puts_back_in_any_order(self, lit):
+        lamp = Lamp()
+        first, second = lit.hold([lamp]), lit.hold([lamp])
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert lamp.lit
+        second.__exit__(None, None, None)
+        assert not lamp.lit
+
+    def test_one_thing_twice_in_a_hold(self, lit):
+        lamp = Lamp()
+        with lit.hold([lamp, lamp]):
+            assert lamp.lit
+        assert not lamp.lit
+
+    def test_overlapping_holds(self, lit):
+        a, b, c = Lamp(), Lamp(), Lamp()
+        with lit.hold([a, b]):
+            with lit.hold([b, c]):
+                assert [lamp.lit for lamp in (a, b, c)] == [True, True, True]
+            assert [lamp.lit for lamp in (a, b, c)] == [True, True, False]
+        assert [lamp.lit for lamp in (a, b, c)] == [False, False, False]
+
+    def test_what_was_taken_before_a_failure_is_put_back(self, lit):
+        lamps = [Lamp(), Lamp(), Lamp(breaks=True), Lamp()]
+        with pytest.raises(RuntimeError, match="broken lamp"), lit.hold(lamps):
+            raise AssertionError("not reached")
+        assert not any(lamp.lit for lamp in lamps)
+        assert not lit._held
+
+    def test_nothing_is_remembered(self, lit):
+        with lit.hold([Lamp(), Lamp()]):
+            pass
+        assert not lit._held
+
+    def test_threads(self, lit):
+        lamp = Lamp()
+        barrier = threading.Barrier(4)
+        seen = []
+
+        def work():
+            barrier.wait()
+            for _ in range(200):
+                with lit.hold([lamp]):
+                    seen.append(lamp.lit)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(seen) == 800
+        assert all(seen)
+        assert not lamp.lit
+
+
+class TestFrozen:
+    def flags(self, model: nn.Module) -> list[bool]:
+        return [module.training for module in model.modules()] + [p.requires_grad for p in model.parameters()]
+
+    def test_mixed_flags_come_back(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2))
+        model[1].training = False
+        model[0].bias.requires_grad_(False)
+        before = self.flags(model)
+        with frozen(model):
+            assert not any(self.flags(model))
+        assert self.flags(model) == before
+
+    def test_flags_set_inside(self):
+        model = nn.Linear(2, 2).eval()
+        with frozen(model):
+            model.train()
+            model.requires_grad_(True)
+        assert self.flags(model) == [False, True, True]
+
+    def test_parameters_put_in_place_of_others_inside(self):
+        # accelerate does so with offloaded weights, and copies the flag that it finds.
+        model = nn.Linear(2, 2)
+        model.bias.requires_grad_(False)
+        with frozen(model):
+            model.weight = nn.Parameter(torch.zeros(2, 2), requires_grad=model.weight.requires_grad)
+            model.bias = nn.Parameter(torch.zeros(2), requires_grad=model.bias.requires_grad)
+        assert self.flags(model) == [True, True, False]
+
+    def test_a_parameter_of_two_modules(self):
+        first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+        second.weight = first.weight
+        outer, inner = frozen(nn.Sequential(first, second)), frozen(second)
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        inner.__exit__(None, None, None)
+        assert self.flags(nn.Sequential(first, second)) == [True] * 6
+
+    def test_two_models_that_share_a_module(self):
+        shared = nn.Dropout()
+        first, second = nn.Sequential(shared), nn.Sequential(shared)
+        outer, inner = frozen(first), frozen(second)
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        # The second is still at work: a dropout that wakes up under it would change its figures.
+        assert not shared.training
+        assert first.training
+        inner.__exit__(None, None, None)
+        assert shared.training
+        assert second.training
+
+    def test_gradients_are_left_alone(self):
+        model = nn.Linear(2, 2)
+        model.weight.grad = torch.ones(2, 2)
+        gradient = model.weight.grad
+        with frozen(model):
+            assert model.weight.grad is gradient
+        assert model.weight.grad is gradient
+        assert model.bias.grad is None
+
+
+class TestModes:
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+    def test_gradients_on(self, mode):
+        with mode():
+            before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            with gradients_on():
+                square = torch.ones(1, requires_grad=True) ** 2
+                square.backward()
+            assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+
+    def test_full_precision(self):
+        matrix = torch.rand(4, 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            with full_precision(matrix.device):
+                assert (matrix @ matrix).dtype == torch.float32
+            assert (matrix @ matrix).dtype == torch.bfloat16

@@ -1,0 +1,191 @@
+import html
+import re
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.labels import find_label
+from gmar_hf.utils.text import markdown, printable
+
+LABELS = {0: "tench", 1: "tabby, tabby cat", 2: "Persian cat", 3: "crane", 4: "crane", 5: "3", 6: ""}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ("tench", 0),
+        ("tabby, tabby cat", 1),
+        ("3", 5),
+        ("", 6),
+        (3, 3),
+        (0, 0),
+        (np.int64(4), 4),
+        (np.str_("tench"), 0),
+    ],
+)
+def test_labels_and_indices_are_found(wanted, index):
+    found = find_label(wanted, LABELS)
+    assert found == index
+    assert type(found) is int
+
+
+@pytest.mark.parametrize(
+    ("wanted", "near"),
+    [
+        ("cat", "'tabby, tabby cat', 'Persian cat', 'crane'"),  # those that hold the word come first
+        ("PERSIAN CAT", "'Persian cat', 'tench', 'tabby, tabby cat'"),
+        ("crown", "'crane', 'tench', 'tabby, tabby cat'"),  # spelled alike; each label once
+        ("tensh", "'tench', 'tabby, tabby cat', 'Persian cat'"),
+        ("\x1b[2J", "'tench', 'tabby, tabby cat', 'Persian cat'"),  # nothing is near: some of what there is
+    ],
+)
+def test_unknown_labels_name_the_nearest(wanted, near):
+    with pytest.raises(ArgumentError) as caught:
+        find_label(wanted, LABELS, "versus")
+    message = f"`versus` must be one of the model's labels or an index; got {wanted!r}. Near it: {near}."
+    assert str(caught.value) == message
+    assert isinstance(caught.value, ValueError)
+    assert message.isprintable()
+
+
+def test_a_label_of_several_classes():
+    with pytest.raises(ArgumentError) as caught:
+        find_label("crane", LABELS)
+    assert str(caught.value) == (
+        "`target` must name one class; got 'crane', the label of classes [3, 4]. Pass an index."
+    )
+
+
+@pytest.mark.parametrize("index", [-1, 7, 10**30, np.int64(-3)])
+def test_index_out_of_range(index):
+    with pytest.raises(ArgumentError) as caught:
+        find_label(index, LABELS)
+    assert str(caught.value) == f"`target` must be an index in [0, 6] or a label; got {index}."
+
+
+@pytest.mark.parametrize("wanted", [None, True, 1.0, b"tench", ["tench"], np.bool_(True)])
+def test_other_types(wanted):
+    with pytest.raises(ArgumentTypeError) as caught:
+        find_label(wanted, LABELS)
+    assert str(caught.value) == f"`target` must be a label or an index; got {wanted!r}."
+    assert isinstance(caught.value, TypeError)
+
+
+def test_long_wrong_values_are_cut():
+    with pytest.raises(ArgumentTypeError) as caught:
+        find_label(list(range(10_000)), LABELS)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("tabby, tabby cat", "tabby, tabby cat"),
+        ("日本 Ärger [red]x ' \\", "日本 Ärger [red]x ' \\"),
+        ("a\x1b[2J\n\tb\r\0", "a\\x1b[2J\\n\\tb\\r\\x00"),
+        ("\u202eevil\u2028", "\\u202eevil\\u2028"),  # written right to left, and a line break
+        ("\udcff", "\\udcff"),  # of a file name that is not UTF-8
+        (3, "3"),
+    ],
+)
+def test_printable(text, shown):
+    assert printable(text) == shown
+    assert printable(text).isprintable()
+
+
+TEXTS = [
+    "tabby, tabby cat",
+    "日本 Ärger's (big) T-shirt/top; 50% off?",
+    "<script>alert(1)</script>",
+    "<!-- a --> <b>bold</b> &lt;i&gt; &copy; <http://e.org>",
+    "| a | b |",
+    "a|b\\|c",
+    "[x](http://e.org) ![x](a.png) [x]: /url [^1]",
+    "http://e.org https://e.org/a_b www.e.org mailto:me@e.org WWW.E.ORG",
+    "@someone and a@b.org, #12, :smile:",
+    "`code` ``` ~~gone~~ *a* **b** _c_ __d__ a_b_c snake_case_ $x$ $$y$$",
+    "two\nlines\r\n\n    code\tand\x1b[2J",
+    "# heading",
+    "- item",
+    "+ item",
+    "* item",
+    "1. item",
+    "12) item",
+    "3.5 items, 1.",
+    "> quote",
+    "---",
+    "===",
+    "    code",
+    " ",
+    "",
+    "\\",
+    "\\*a\\*",
+    "trailing \\",
+    "&amp; &#60;b&#62;",
+    "{{ template }} {% x %}",
+    "\u202eevil\udcff",
+    "~~~",
+    "a ^ b ^sup^",
+    "1.",
+]
+
+
+def tree(text):
+    """The kinds of all that a renderer makes of a text, depth first, and the text that is seen."""
+    kinds, seen = [], []
+    pending = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    while pending:
+        token = pending.pop(0)
+        pending = (token.children or []) + pending
+        kinds.append(token.type)
+        if not token.children and token.type not in ("inline", "softbreak"):
+            seen.append(token.content)
+    return kinds, "".join(seen).replace("\u200b", "")
+
+
+WHERE = {
+    "alone": "{}",
+    "first": "{} is a label",
+    "within": "the label {} is one",
+    "in a cell": "| label | n |\n| --- | --- |\n| {} | 3 |",
+    "first in a row": "a | b\n--- | ---\n{} | 3",
+    "in a list": "- {}",
+    "in a link's text": "[{}](/there)",
+    "emphasized": "**{}**",
+    "below a line": "line\n{}",
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("text", TEXTS)
+def test_markdown_shows_just_the_text(text, where):
+    kinds, seen = tree(WHERE[where].format(markdown(text)))
+    plain_kinds, plain = tree(WHERE[where].format("LABEL" if text else ""))
+    assert [kind for kind in kinds if kind != "text_special"] == plain_kinds or not text
+    wanted = plain.replace("LABEL", printable(text))
+    assert "".join(seen.split()) == "".join(wanted.split())
+    assert "\n" not in markdown(text)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_markdown_has_nothing_for_those_who_look_at_the_rendered_text(text):
+    # GitHub's and the Hub's renderers make links, mentions and formulas of text, after entities are resolved.
+    seen = html.unescape(markdown(text))
+    assert not re.search(r"(https?|ftp)://|www\.|mailto:\w|\w@\w|(^|\W)@\w|:smile:|#\d", seen, re.IGNORECASE)
+    assert not set("<>`|[]*$") & set(markdown(text))
+    assert seen.replace("\u200b", "") == printable(text)
+
+
+def test_usual_labels_stay_readable():
+    for text in (
+        "tabby, tabby cat",
+        "T-shirt/top",
+        "stop_sign",
+        "Siamese (cat)",
+        "2026-11-22T10:00:00",
+        "torch 2.13.0",
+    ):
+        assert markdown(text) == text
+    assert markdown(3) == "3"

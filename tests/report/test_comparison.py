@@ -1,0 +1,72 @@
+"""Two statistics side by side, by hand."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.report.comparison import compare_statistics, difference_in_errors
+from gmar_hf.report.statistics import KEYS, HeadStatistics
+
+
+def statistics(mean, error=0.1, count=25):
+    mean = torch.tensor(mean, dtype=torch.float64)
+    error = torch.full_like(mean, error) if isinstance(error, float) else torch.tensor(error, dtype=torch.float64)
+    by_key = [{key: values.clone() for key in KEYS} for values in (mean, error * count**0.5, error)]
+    return HeadStatistics(count, *by_key)
+
+
+def test_the_heads_that_moved_most():
+    # Ranks 1 2 3 / 4 5 6 become 6 1 2 / 3 4.5 4.5
+    before = statistics([[6.0, 5.0, 4.0], [3.0, 2.0, 1.0]], error=0.3)
+    after = statistics([[0.5, 9.0, 4.0], [3.0, 2.0, 2.0]], error=0.4)
+    comparison = compare_statistics(before, after)
+    found = [(entry["layer"], entry["head"], entry["rank_before"], entry["rank_after"]) for entry in comparison.moved]
+    assert found == [
+        (0, 0, 1.0, 6.0),
+        (1, 2, 6.0, 4.5),
+        (0, 1, 2.0, 1.0),
+        (0, 2, 3.0, 2.0),
+        (1, 0, 4.0, 3.0),
+        (1, 1, 5.0, 4.5),
+    ]
+    first = comparison.moved[0]
+    assert first["score"] == "contribution_abs"
+    assert (first["mean_before"], first["mean_after"]) == (6.0, 0.5)
+    assert first["z"] == pytest.approx(-5.5 / 0.5)  # errors of 0.3 and 0.4 make one of 0.5
+    assert comparison.moved[3]["z"] == 0
+    assert list(comparison.rank_correlation) == list(KEYS)
+    json.dumps(dataclasses.asdict(comparison), allow_nan=False)
+
+
+def test_nothing_has_moved():
+    comparison = compare_statistics(statistics([[1.0, 2.0]]), statistics([[1.5, 20.0]]))
+    assert comparison.moved == []
+    assert set(comparison.rank_correlation.values()) == {1.0}
+
+
+def test_at_most_ten():
+    values = torch.arange(30.0).reshape(5, 6)
+    assert len(compare_statistics(statistics(values.tolist()), statistics((-values).tolist())).moved) == 10
+
+
+def test_equal_numbers_have_no_correlation():
+    found = compare_statistics(statistics([[1.0, 1.0]]), statistics([[1.0, 2.0]])).rank_correlation
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_difference_in_errors_where_there_is_no_error():
+    before = statistics([[1.0, 1.0, 1.0, 1.0]], error=[[0.0, 0.0, math.inf, 0.1]])
+    after = statistics([[1.0, 3.0, 3.0, 1.0]], error=[[0.0, 0.0, 0.1, math.inf]])
+    assert difference_in_errors(before, after, "l1").tolist() == [[0, math.inf, 0, 0]]
+
+
+def test_another_architecture():
+    with pytest.raises(ArgumentError) as caught:
+        compare_statistics(statistics([[1.0, 2.0]]), statistics([[1.0], [2.0]]))
+    assert str(caught.value) == (
+        "`other` must be of 1 layers of 2 heads; got 2 of 1. Compare reports of one architecture."
+    )

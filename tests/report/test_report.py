@@ -1,0 +1,347 @@
+"""What a report says of its numbers: by hand, and against NumPy on the explanations themselves."""
+
+import math
+import subprocess
+import sys
+
+import matplotlib.figure
+import numpy as np
+import pytest
+import torch
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError
+from gmar_hf.report.moments import Moments
+from gmar_hf.report.report import KEYS, MIN_CLASS_EXPLANATIONS, OUTCOMES, HeadImportanceReport
+from tests.helpers.reports import explanations, made_settings, make_moments, make_report
+
+
+def numpy_means(values, chosen, key):
+    return values[chosen][:, KEYS.index(key)].double().numpy().mean(0)
+
+
+def assert_close(actual, wanted, tolerance=1e-12):
+    np.testing.assert_allclose(np.asarray(actual), wanted, rtol=tolerance, atol=0)
+
+
+class TestNumbers:
+    def test_all_and_by_outcome_and_by_class(self):
+        report = make_report(num_explanations=200, seed=3)
+        values, groups = explanations(num_explanations=200, seed=3)
+        everything = torch.ones(200, dtype=torch.bool)
+        for key in KEYS:
+            assert_close(report.mean[key], numpy_means(values, everything, key))
+            assert_close(report.std[key], values[:, KEYS.index(key)].double().numpy().std(0))
+            assert_close(report.standard_error[key], report.std[key] / math.sqrt(200))
+            assert_close(report.correct.mean[key], numpy_means(values, groups % 3 == 0, key))
+            assert_close(report.wrong.mean[key], numpy_means(values, groups % 3 == 1, key))
+            assert_close(report.per_class(1).mean[key], numpy_means(values, groups // 3 == 1, key))
+        assert report.overall.num_explanations == report.num_explanations == report.num_images == 200
+        assert report.per_class("label 1").num_explanations == (groups // 3 == 1).sum()
+        assert report.labels == [f"label {index}" for index in range(5)]
+
+    def test_classes_that_are_not_there(self):
+        report = make_report()
+        with pytest.raises(ArgumentError) as caught:
+            report.per_class("label 4")
+        assert str(caught.value) == (
+            "`label` must be of a class that the survey explained; got 'label 4', which it did not. "
+            "It did 4 of 5 classes, 'label 0' among them."
+        )
+        with pytest.raises(
+            ArgumentError, match=r"`label` must be one of the model's labels or an index; got 'lable 1'"
+        ):
+            report.per_class("lable 1")
+        with pytest.raises(ArgumentError, match=r"`label` must be an index in \[0, 4\]"):
+            report.per_class(5)
+
+    def test_no_outcome_known(self):
+        moments = Moments.empty(6, (6, 1, 2))
+        moments.add(torch.rand(4, 6, 1, 2), torch.tensor([2, 2, 5, 2]))
+        report = HeadImportanceReport(moments, torch.zeros(3), made_settings(moments))
+        assert report.correct.num_explanations == report.wrong.num_explanations == 0
+        assert report.wrong.mean["l1"].isnan().all()
+
+    def test_repr_is_one_short_line(self):
+        report = make_report(layers=12, heads=12, num_explanations=1234, model={"id": "me/a\x1b[2J\nb"})
+        assert repr(report) == (
+            "HeadImportanceReport(me/a\\x1b[2J\\nb: 12 layers of 12 heads, 1,234 images, 1,234 explanations)"
+        )
+
+
+def report_of(mean, key="contribution_abs", count=20):
+    """A report whose heads have these means (layers, heads) for one key and zeros for the others."""
+    mean = torch.tensor(mean, dtype=torch.float64)
+    values = torch.zeros(count, len(KEYS), *mean.shape)
+    values[:, KEYS.index(key)] = mean.float()
+    moments = Moments.empty(3, tuple(values.shape[1:]))
+    moments.add(values, torch.zeros(count, dtype=torch.int64))
+    return HeadImportanceReport(moments, torch.zeros(3), made_settings(moments))
+
+
+class TestRanking:
+    MEAN = ((0.5, 0.125, 3.0), (0.0, 0.25, 0.125))
+
+    def test_top_heads(self):
+        report = report_of(self.MEAN)
+        assert report.top_heads(2) == [(0, 2, 3.0), (0, 0, 0.5)]
+        assert len(report_of([[0.0] * 4] * 3).top_heads()) == 10
+        assert report_of([[-3.0, 1.0, 0.0]], "contribution").top_heads(3, score="contribution") == [
+            (0, 1, 1.0),
+            (0, 2, 0.0),
+            (0, 0, -3.0),
+        ]
+        for wrong in ({"k": 7}, {"k": 1, "score": "importance"}):
+            with pytest.raises(ArgumentError):
+                report.top_heads(**wrong)
+
+    @pytest.mark.parametrize(
+        ("ratio", "heads"),
+        [
+            (0, []),
+            (0.16, []),
+            (1 / 6, [(1, 0)]),
+            (0.5, [(1, 0), (0, 1), (1, 2)]),
+            (1, [(1, 0), (0, 1), (1, 2), (1, 1), (0, 0), (0, 2)]),
+        ],
+    )
+    def test_prunable_heads(self, ratio, heads):
+        assert report_of(self.MEAN).prunable_heads(ratio) == heads
+
+    def test_a_share_in_hundredths_is_not_one_short(self):
+        report = report_of(np.arange(100.0).reshape(10, 10).tolist())
+        assert [len(report.prunable_heads(percent / 100)) for percent in range(101)] == list(range(101))
+        assert report_of([[0.0] * 10] * 10).prunable_heads(1) == [divmod(place, 10) for place in range(100)]
+
+    @pytest.mark.parametrize("ratio", [-0.1, 1.01, math.nan, "0.1", None, True])
+    def test_no_share(self, ratio):
+        with pytest.raises(ArgumentError) as caught:
+            report_of(self.MEAN).prunable_heads(ratio)
+        assert str(caught.value) == f"`ratio` must be a share of the heads in [0, 1]; got {ratio!r}."
+
+
+class TestClassWeights:
+    @pytest.mark.parametrize("norm", ["l1", "l2"])
+    def test_own_where_there_are_enough_explanations(self, norm):
+        report = make_report(num_explanations=100, seed=5)
+        values, groups = explanations(num_explanations=100, seed=5)
+        classes = torch.tensor([[4, 0], [2, 2], [3, 1]])  # 4 has none, 3 has one, the others have many
+        weights, from_class = report.class_weights(classes, norm)
+        assert weights.shape == (3, 2, 3, 4)
+        assert weights.dtype == torch.float32
+        assert from_class.tolist() == [[False, True], [True, True], [False, True]]
+        assert_close(weights.sum(-1), np.ones((3, 2, 3)), 1e-6)
+        for place in np.ndindex(3, 2):
+            index = int(classes[place])
+            chosen = groups // 3 == index if index < 3 else groups >= 0
+            assert_close(weights[place], numpy_means(values, chosen, f"{norm}_weight"), 1e-6)
+
+    def test_the_limit(self):
+        for count in (MIN_CLASS_EXPLANATIONS - 1, MIN_CLASS_EXPLANATIONS):
+            moments = Moments.empty(6, (6, 1, 2))
+            own, others = (torch.tensor(shares).expand(6, 1, 2) for shares in ([0.25, 0.75], [0.5, 0.5]))
+            groups = torch.arange(count) % 3  # of class 0, all outcomes together
+            moments.add(own.expand(count, 6, 1, 2), groups)
+            moments.add(others.expand(count, 6, 1, 2), torch.full((count,), 3))
+            report = HeadImportanceReport(moments, torch.zeros(3), made_settings(moments))
+            weights, from_class = report.class_weights(torch.tensor(0))
+            enough = count >= MIN_CLASS_EXPLANATIONS
+            assert from_class.item() is enough
+            assert_close(weights, [[0.25, 0.75]] if enough else [[0.375, 0.625]], 1e-7)
+
+    def test_shapes_and_dtypes(self):
+        report = make_report()
+        for classes in (torch.tensor(1), torch.zeros(0, dtype=torch.int64), torch.ones(2, 1, 3, dtype=torch.int32)):
+            weights, from_class = report.class_weights(classes)
+            assert weights.shape == (*classes.shape, 3, 4)
+            assert from_class.shape == classes.shape
+
+    def test_errors(self):
+        report = make_report()
+        for classes, reason in (
+            (torch.tensor([5]), r"`classes` must be in \[0, 4\]; some are not."),
+            (torch.tensor([-1]), r"`classes` must be in \[0, 4\]; some are not."),
+            (torch.tensor([1.0]), "`classes` must hold class indices; got dtype float32."),
+            (torch.tensor([True]), "`classes` must hold class indices; got dtype bool."),
+        ):
+            with pytest.raises(ArgumentError, match=reason):
+                report.class_weights(classes)
+        with pytest.raises(ArgumentError, match="`norm` must be 'l1' or 'l2'; got 'l3'"):
+            report.class_weights(torch.tensor([1]), "l3")
+
+
+def dataset(**changed):
+    return [{**make_report().settings["datasets"][0], **changed}]
+
+
+class TestMerge:
+    def test_it_equals_one_survey_of_both(self):
+        one = make_report(
+            num_explanations=70,
+            seed=1,
+            unreadable=[{"image": "a", "reason": "b"}],
+            counts={"num_unreadable": 3},
+            license="mit",
+        )
+        other = make_report(
+            num_explanations=30, seed=2, datasets=dataset(fingerprint="others"), date="2027-01-01T00:00:00+00:00"
+        )
+        merged = one.merge(other)
+        parts = [explanations(num_explanations=count, seed=seed) for count, seed in ((70, 1), (30, 2))]
+        values, groups = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        together = Moments.empty(15, (6, 3, 4))
+        together.add(values, groups)
+        assert torch.equal(merged.moments.count, together.count)
+        assert_close(merged.moments.mean, together.mean.numpy())
+        assert_close(merged.moments.squares, together.squares.numpy(), 1e-11)
+        settings = merged.settings
+        assert settings["counts"] == {
+            "num_images": 100,
+            "num_explanations": 100,
+            "num_unreadable": 3,
+            **{f"num_{one}": int((groups % 3 == place).sum()) for place, one in enumerate(OUTCOMES)},
+        }
+        assert [entry["fingerprint"] for entry in settings["datasets"]] == ["0011223344556677", "others"]
+        assert settings["unreadable"] == [{"image": "a", "reason": "b"}]
+        assert settings["license"] is None
+        assert settings["date"] == "2027-01-01T00:00:00+00:00"
+        assert one.num_images == 70  # neither has changed
+        assert one.moments.count.sum() == 70
+        with pytest.raises(ArgumentError, match="whose images would count twice"):
+            merged.merge(other)
+
+    def test_what_differs_is_not_claimed(self):
+        one = make_report(
+            survey={"batch_size": 8, "limit": 50}, stability={"tolerance": 0.1, "reached": True, "num_images": 9}
+        )
+        other = make_report(
+            datasets=dataset(split="train"),
+            survey={"batch_size": 64, "limit": 50},
+            model={"id": "a local copy", "is_local": True, "dtype": "bfloat16"},
+            versions={"torch": "2.14.0", "gmar_hf": "0.1.0", "accelerate": "1.15.0"},
+        )
+        for first, second, dtype, torch_version in (
+            (one, other, "float32 and bfloat16", "2.13.0 and 2.14.0"),
+            (other, one, "bfloat16 and float32", "2.14.0 and 2.13.0"),
+        ):
+            settings = first.merge(second).settings
+            assert settings["survey"]["batch_size"] is None
+            assert settings["survey"]["limit"] == 50
+            assert settings["stability"] is None
+            assert (settings["model"]["id"], settings["model"]["is_local"]) == ("somebody/tiny-vit", False)
+            assert settings["model"]["dtype"] == dtype
+            assert settings["versions"] == {
+                "torch": torch_version,
+                "gmar_hf": "0.1.0",
+                "transformers": "5.23.0",
+                "accelerate": "1.15.0",
+            }
+
+    def test_unreadable_images_are_named_up_to_a_thousand(self):
+        many = [{"image": f"{index}", "reason": "broken"} for index in range(700)]
+        one, other = (
+            make_report(unreadable=many, counts={"num_unreadable": 700}, datasets=dataset(fingerprint=name))
+            for name in ("one", "other")
+        )
+        settings = one.merge(other).settings
+        assert settings["counts"]["num_unreadable"] == 1400
+        assert [entry["image"] for entry in settings["unreadable"]] == [
+            *(str(index) for index in range(700)),
+            *(str(index) for index in range(300)),
+        ]
+
+    def test_weights_rounded_to_bfloat16_are_the_same(self):
+        one = make_report()
+        other = make_report(datasets=dataset(split="train"), seed=8)
+        other.weight_sample = other.weight_sample.bfloat16().float()
+        assert one.merge(other).num_images == 120
+
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            ({"model": {"class": "DeiTForImageClassification"}}, "the same model; got another class, 'DeiTFor"),
+            ({"layers": 4}, "the same model; got another number of layers, 4 for 3."),
+            ({"heads": 5}, "the same model; got another number of heads, 5 for 4."),
+            ({"num_classes": 6}, "the same model; got one with other labels."),
+            ({"model": {"labels": list("abcde")}}, "the same model; got one with other labels."),
+            ({"target": "label", "counts": {"num_wrong": 60, "num_correct": 0}}, "target 'predicted'; got 'label'"),
+            ({"datasets": dataset()}, r"other images; got 'somebody/pictures' \(split 'validation'\) in both"),
+        ],
+    )  # fmt: skip
+    def test_refused(self, changed, reason):
+        other = make_report(**{"datasets": dataset(fingerprint="others"), **changed})
+        with pytest.raises(ArgumentError, match=reason):
+            make_report().merge(other)
+
+    def test_other_weights_and_other_things(self):
+        report, other = make_report(), make_report(datasets=dataset(fingerprint="others"))
+        other.weight_sample = other.weight_sample + 0.1
+        with pytest.raises(ArgumentError, match="the same model; got one with other weights"):
+            report.merge(other)
+        for method in (report.merge, report.compare):
+            with pytest.raises(ArgumentTypeError, match="`other` must be a HeadImportanceReport; got str"):
+                method("me/report")
+
+
+def test_compare():
+    one, other = make_report(seed=1, num_explanations=200), make_report(seed=1, num_explanations=30, num_classes=2)
+    comparison = one.compare(other)
+    assert list(comparison.rank_correlation) == list(KEYS)
+    assert all(-1 <= value <= 1 for value in comparison.rank_correlation.values())
+    with pytest.raises(ArgumentError, match="`other` must be of 3 layers of 4 heads; got 2 of 4"):
+        one.compare(make_report(layers=2))
+
+
+def test_plot():
+    report = make_report()
+    figure = report.plot()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    for image, key in zip(images, ("contribution_abs", "contribution", "l1_weight"), strict=False):
+        assert_close(image, report.mean[key].numpy())
+    own = matplotlib.figure.Figure()
+    part = own.subfigures(1, 2)[1]
+    assert report.plot(part) is part
+
+
+class TestPandas:
+    def test_one_row_a_head(self):
+        pandas = pytest.importorskip("pandas")
+        report = make_report()
+        table = report.to_pandas()
+        assert isinstance(table, pandas.DataFrame)
+        assert len(table) == 12
+        assert list(table.columns[:5]) == ["layer", "head", "l1", "l1_std", "l1_standard_error"]
+        assert len(table.columns) == 2 + 3 * len(KEYS)
+        row = table[(table["layer"] == 2) & (table["head"] == 1)].iloc[0]
+        for key in KEYS:
+            assert row[key] == report.mean[key][2, 1]
+            assert row[f"{key}_std"] == report.std[key][2, 1]
+            assert row[f"{key}_standard_error"] == report.standard_error[key][2, 1]
+
+    def test_without_pandas(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        with pytest.raises(GMARError, match=r"must have pandas, which is not installed\. Run `pip install pandas`\."):
+            make_report().to_pandas()
+
+    def test_nobody_else_needs_it(self):
+        code = "import sys; sys.modules['pandas'] = None; import gmar_hf.report"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestSettings:
+    def test_they_are_a_copy(self):
+        moments = make_moments()
+        settings = made_settings(moments)
+        report = HeadImportanceReport(moments, torch.zeros(3), settings)
+        settings["model"]["labels"].clear()
+        assert len(report.labels) == 5
+
+    @pytest.mark.parametrize(
+        "weights", [torch.zeros(3, dtype=torch.float64), torch.zeros(1, 3), torch.tensor([torch.nan])]
+    )
+    def test_weights(self, weights):
+        moments = make_moments()
+        with pytest.raises(
+            ArgumentError, match=r"`weight_sample` must have shape \(values,\) and be float32 and finite"
+        ):
+            HeadImportanceReport(moments, weights, made_settings(moments))

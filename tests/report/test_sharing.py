@@ -1,0 +1,341 @@
+"""Reports on their way to the Hub and back, through the real client, on good days and bad."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from gmar_hf.errors import ArtifactError, GMARError, HubError
+from gmar_hf.report import files as report_files
+from gmar_hf.report import sharing as shared_report
+from gmar_hf.report.report import HeadImportanceReport
+from tests.helpers import hub_server
+from tests.helpers.hub_routes import OWNER, READER, STRANGER
+from tests.helpers.reports import make_report
+
+# huggingface_hub passes file objects to its HTTP library in a way that this deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+NAME = "me/heads"
+MINE = b"---\nlicense: mit\n---\n# My own words\n"
+
+
+@pytest.fixture
+def report():
+    return make_report()
+
+
+def load(name=NAME, **kwargs):
+    return HeadImportanceReport.from_pretrained(name, **kwargs)
+
+
+def assert_same(one, other):
+    assert one.settings == other.settings
+    for name in ("count", "mean", "squares"):
+        assert torch.equal(getattr(one.moments, name), getattr(other.moments, name))
+    assert torch.equal(one.weight_sample, other.weight_sample)
+
+
+def write_card(hub, card, ref="main"):
+    """Somebody writes a card on the Hub."""
+    repo = hub.repos[NAME]
+    hub.commit(repo, ref, repo.trees[repo.refs[ref]] | {"README.md": hub.blob("README.md", card)})
+
+
+def message(action, *args, error=HubError, **kwargs):
+    with pytest.raises(error) as caught:
+        action(*args, **kwargs)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 500
+    return text
+
+
+@pytest.mark.parametrize(
+    ("large_files", "no_xet"),
+    [((), True), (("*.safetensors",), True), (("*.safetensors", "*.png"), True), ((), False)],
+    ids=["regular", "LFS", "LFS figures", "the client's way with Xet"],
+)
+def test_there_and_back(report, tmp_path, large_files, no_xet):
+    report.save_pretrained(tmp_path / "saved")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    with (
+        hub_server.serving(large_files) as hub,
+        hub_server.client_of(hub, tmp_path / "home", HF_HUB_DISABLE_XET=no_xet),
+    ):
+        info = report.push_to_hub(NAME)
+        assert hub.commits == [(NAME, "main", "Upload head-importance report", sorted(files))]
+        assert {name: hub.read(NAME, name) for name in files} == files
+        assert (info.oid, str(info)) == (hub.repos[NAME].refs["main"], f"{hub.url}/{NAME}/commit/{info.oid}")
+        loaded = load()
+        assert_same(loaded, report)
+        assert report.push_to_hub(NAME).oid == loaded.push_to_hub(NAME).oid == info.oid
+        assert len(hub.commits) == 1  # nothing has changed
+        other = make_report(seed=1)
+        other.push_to_hub(NAME, commit_message="Twice the images")
+        assert hub.commits[1][1:3] == ("main", "Twice the images")
+        assert len(hub.commits) == 2
+        assert_same(load(), other)
+        assert_same(load(revision=info.oid), report)
+
+
+def test_a_name_without_owner_is_ones_own(hub, report):
+    report.push_to_hub("heads")
+    assert_same(load(), report)
+
+
+def test_saving_can_push(hub, report, tmp_path):
+    report.save_pretrained(tmp_path / "heads", push_to_hub=True)
+    assert_same(load(), report)
+    assert_same(load(tmp_path / "heads"), report)
+
+
+def test_branches(hub, report):
+    report.push_to_hub(NAME)
+    other = make_report(seed=1)
+    commit = other.push_to_hub(NAME, revision="v/2")
+    assert other.push_to_hub(NAME, revision="v/2").oid == commit.oid
+    for settings, expected in (({}, report), ({"revision": "v/2"}, other), ({"revision": commit.oid}, other)):
+        assert_same(load(**settings), expected)
+    assert [entry[1] for entry in hub.commits] == ["main", "v/2"]
+    assert "`revision` must be a branch, a tag or a commit of 'me/heads'; got 'v3'." in message(load, revision="v3")
+
+
+def test_private_reports_and_tokens(hub, report, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert "To push the report, `token` must be one of the Hub's; got none." in message(report.push_to_hub, NAME)
+    assert "`token` must give the right to it; got 403" in message(report.push_to_hub, NAME, token=READER)
+    report.push_to_hub(NAME, private=True, token=OWNER)
+    assert hub.repos[NAME].is_private
+    assert "on the Hub and that you may see; got 'me/heads'" in message(load)
+    assert "on the Hub and that you may see; got 'me/heads'" in message(load, token=STRANGER)
+    assert_same(load(token=READER), report)
+    report.push_to_hub(NAME, token=OWNER)
+    assert len(hub.commits) == 1
+    monkeypatch.setenv("HF_TOKEN", READER)
+    assert_same(load(token=True), report)
+
+
+@pytest.mark.parametrize("no_xet", [True, False])
+def test_pull_requests(report, tmp_path, no_xet):
+    with hub_server.serving(()) as hub, hub_server.client_of(hub, tmp_path / "home", HF_HUB_DISABLE_XET=no_xet):
+        report.push_to_hub(NAME)
+        other = make_report(seed=1)
+        for number, token in enumerate((None, STRANGER), start=1):
+            info = other.push_to_hub(NAME, create_pr=True, token=token)
+            assert (info.pr_num, info.pr_url) == (number, f"{hub.url}/{NAME}/discussions/{number}")
+            assert_same(load(revision=info.pr_revision), other)
+        assert_same(load(), report)
+        assert [entry[1] for entry in hub.commits] == ["main", "refs/pr/1", "refs/pr/2"]
+
+
+@pytest.mark.parametrize("card", [MINE, b"\xff\xfe no UTF-8", b""])
+def test_cards_of_others_are_kept(hub, report, card, caplog):
+    hub.add(NAME, {"README.md": card})
+    report.push_to_hub(NAME)
+    assert caplog.messages == [
+        f"README.md of {NAME} on the Hub was written by hand and is kept; `overwrite_card=True` (`--overwrite-card`) "
+        "replaces it."
+    ]
+    caplog.clear()
+    assert hub.read(NAME, "README.md") == card
+    assert "README.md" not in hub.commits[0][3]
+    assert_same(load(), report)
+    report.push_to_hub(NAME, overwrite_card=True)
+    assert hub.read(NAME, "README.md").startswith(b"---\n")
+    assert b"head-importance" in hub.read(NAME, "README.md")
+    assert hub.commits[1][3] == ["README.md"]
+    assert not caplog.messages
+
+
+def test_own_cards_are_brought_up_to_date_until_somebody_edits_them(hub, report):
+    report.push_to_hub(NAME)
+    first = hub.read(NAME, "README.md")
+    make_report(seed=1).push_to_hub(NAME)
+    second = hub.read(NAME, "README.md")
+    assert second != first
+    # The client has seen neither this edit nor the next: what its cache holds must not count.
+    edited = second.replace(b"\n# ", b"\nWith a word of mine.\n\n# ", 1)
+    assert edited != second
+    write_card(hub, edited)
+    report.push_to_hub(NAME)
+    assert hub.read(NAME, "README.md") == edited
+    assert_same(load(), report)
+    write_card(hub, first)
+    make_report(seed=1).push_to_hub(NAME)
+    assert hub.read(NAME, "README.md") == second
+
+
+def test_cards_are_those_of_the_branch(hub, report):
+    report.push_to_hub(NAME, revision="side")
+    write_card(hub, MINE, "side")
+    other = make_report(seed=1)
+    other.push_to_hub(NAME, revision="side")
+    assert hub.read(NAME, "README.md", "side") == MINE
+    other.push_to_hub(NAME)
+    assert hub.read(NAME, "README.md") != MINE
+    write_card(hub, MINE)
+    assert hub.read(NAME, "README.md", report.push_to_hub(NAME, create_pr=True).pr_revision) == MINE
+
+
+def test_cards_about_local_files_pass_the_hubs_check(hub):
+    made = make_report().settings["datasets"][0] | {"id": "/home/me/images: #1", "is_local": True}
+    report = make_report(model={"id": "/home/me/model", "is_local": True}, datasets=[made], license="mit")
+    report.push_to_hub(NAME)  # any complaint would be an error or a warning
+    assert b"license: mit" in hub.read(NAME, "README.md")
+
+
+STEPS = {
+    "making the repository": "POST /api/repos/create",
+    "reading the card": "HEAD .*README.md",
+    "checking the card": "POST /api/validate-yaml",
+    "comparing files": "POST .*/preupload/",
+    "announcing a large file": "POST .*/objects/batch",
+    "sending it": "PUT /lfs/",
+    "verifying it": "POST .*/verify",
+    "committing": "POST .*/commit/",
+}
+FAULTS = {
+    "500": dict(status=500),
+    "429": dict(status=429, headers={"Retry_After": "30"}),
+    "breaks off": dict(cut="request"),
+    "answer lost": dict(cut="answer"),
+}
+NO_FAILURES = {("reading the card", "answer lost")}  # the answer to HEAD has no body
+
+
+@pytest.fixture
+def temporary_files(tmp_path, monkeypatch):
+    """The folder of temporary files; nothing may be left in it."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Figures that need no drawing; that takes most of a push."""
+    monkeypatch.setattr(report_files, "png", lambda *args: b"no picture")
+
+
+@pytest.mark.usefixtures("temporary_files", "blank_figures")
+@pytest.mark.parametrize("step", STEPS)
+def test_pushes_that_fail_lose_nothing(hub, report, tmp_path, step):
+    report.save_pretrained(tmp_path / "saved")
+    saved = {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    earlier = make_report(seed=1)
+    earlier.push_to_hub(NAME)
+    for seed, (kind, settings) in enumerate(FAULTS.items(), start=2):
+        if (step, kind) in NO_FAILURES:
+            continue
+        report = make_report(seed=seed)
+        hub.fail(STEPS[step], **settings)
+        text = message(report.push_to_hub, NAME)
+        assert text.startswith(("To push the report, ", "To read the repository's card, ")), text
+        assert ("Try again after 30 seconds." in text) == (kind == "429"), text
+        hub.faults.clear()
+        stored = load()
+        assert_same(stored, report if (step, kind) == ("committing", "answer lost") else earlier)
+        report.push_to_hub(NAME)
+        assert_same(load(), report)
+        earlier = report
+    assert len(hub.commits) == len(FAULTS) + 1 - sum(step == other for other, _ in NO_FAILURES)
+    assert {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()} == saved
+
+
+@pytest.mark.usefixtures("temporary_files", "blank_figures")
+@pytest.mark.parametrize("file", ["config.json", "report.safetensors"])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_loads_that_fail_lose_nothing(hub, report, tmp_path, file, method):
+    report.push_to_hub(NAME)
+    for kind, settings in FAULTS.items():
+        if method == "HEAD" and kind == "answer lost":
+            continue  # it has no body
+        cache = tmp_path / f"{kind} cache"
+        hub.fail(f"{method} .*{file}", **settings)
+        text = message(load, cache_dir=cache)
+        assert text.startswith("No folder here is called 'me/heads'. To load the report, "), text
+        assert list(cache.rglob("*.incomplete")) == []
+        hub.faults.clear()
+        assert_same(load(cache_dir=cache), report)
+    hub.fail("", status=500)  # and what is in the cache needs no Hub
+    assert_same(load(cache_dir=cache), report)
+
+
+@pytest.mark.parametrize("file", ["config.json", "report.safetensors"])
+def test_downloads_that_change_on_their_way(hub, report, file):
+    report.push_to_hub(NAME)
+    hub.fail(f"GET .*{file}", corrupt=True)
+    assert (
+        message(load)
+        == f"'{file}' of 'me/heads' must arrive as it is on the Hub; got another content, twice. Try again later."
+    )
+    hub.faults.clear()
+    assert_same(load(), report)
+    hub.fail(f"GET .*{file}", corrupt=True, times=1)
+    assert_same(load(force_download=True), report)
+
+
+@pytest.mark.parametrize("file", ["config.json", "report.safetensors"])
+def test_a_cache_that_has_changed(hub, report, monkeypatch, file):
+    report.push_to_hub(NAME)
+    assert_same(load(), report)
+    [path] = Path(constants.HF_HUB_CACHE).rglob(file)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0", b"1", 1))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert f"'{file}' of 'me/heads' must be in the local cache as it came; got a file that has changed." in message(
+        load
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert "Load it once from the Hub." in message(load, local_files_only=True)
+    assert_same(load(), report)
+    assert_same(load(local_files_only=True), report)
+
+
+def test_offline(hub, report, tmp_path, monkeypatch):
+    report.push_to_hub(NAME)
+    load()
+    load(cache_dir=tmp_path / "elsewhere")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    assert_same(load(), report)
+    assert_same(load(cache_dir=tmp_path / "elsewhere"), report)
+    offline = "got offline mode (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
+    assert f"{offline}, and it is not in the local cache." in message(load, "me/other")
+    assert f"{offline}. Unset it" in message(report.push_to_hub, NAME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert_same(load(local_files_only=True), report)
+    assert "got nothing of this revision there." in message(load, "me/other", local_files_only=True)
+    assert hub.requests == []
+
+
+def test_repositories_that_are_no_reports(hub):
+    assert "that is on the Hub and that you may see; got 'me/heads'" in message(load)
+    hub.add("me/nothing")
+    assert "'me/nothing' must hold the file 'config.json'; got none" in message(load, "me/nothing")
+    hub.add("me/model", {"config.json": b'{"model_type": "vit"}'})
+    assert "'me/model' must be a head-importance report" in message(load, "me/model", error=ArtifactError)
+    assert "`repo_id` must be a name on the Hub" in message(load, "me/not/here")
+
+
+def test_a_push_between_the_downloads_of_a_load(hub, report, monkeypatch):
+    report.push_to_hub(NAME)
+
+    def read_and_push(*args):
+        result = shared_report_read(*args)
+        make_report(seed=1).push_to_hub(NAME)
+        return result
+
+    shared_report_read = shared_report.read_settings
+    monkeypatch.setattr(shared_report, "read_settings", read_and_push)
+    assert_same(load(), report)
+    assert len(hub.commits) == 2
+
+
+def test_hub_errors_are_of_the_family():
+    assert issubclass(HubError, GMARError)
+    assert issubclass(HubError, OSError)

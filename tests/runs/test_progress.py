@@ -1,0 +1,77 @@
+"""What a survey says of its progress where there is no terminal, and where there is one."""
+
+import io
+import sys
+
+import pytest
+
+from gmar_hf.runs import progress as survey_progress
+from gmar_hf.runs.progress import Lines, counted, progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, as the test sets it."""
+    now = [0.0]
+    monkeypatch.setattr(survey_progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def run(clock, *times, **settings):
+    """Four images done at each of these times."""
+    with progress(**{"done": 0, "total": 400, "hidden": False, **settings}) as shown:
+        for time in times:
+            clock[0] = time
+            shown.update(4)
+    return shown
+
+
+def test_a_line_a_minute_and_one_at_the_end(clock, capsys):
+    shown = run(clock, 30, 59, 61, 100, 130, 131)
+    assert capsys.readouterr() == (
+        "",
+        "12 of 400 images are done, 0.2 a second.\n20 of 400 images are done, 0.15 a second.\n"
+        "24 of 400 images are done, 0.18 a second.\n",
+    )
+    assert shown.n == 24
+
+
+def test_short_surveys_say_nothing(clock, capsys):
+    run(clock, 1, 2, 59)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_going_on(clock, capsys):
+    run(clock, 1, done=120)
+    assert capsys.readouterr().err == "Going on: 120 of 400 images are done.\n"
+    assert run(clock, 80, done=120).n == 124
+    assert capsys.readouterr().err.splitlines()[1].startswith("124 of 400 images are done, 0.051 a second.")
+
+
+def test_of_several_processes_one_tells(clock, capsys):
+    shown = run(clock, 100, 200, done=120, hidden=True)
+    assert capsys.readouterr() == ("", "")
+    assert shown.n == 128
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress(120, 400, hidden=False) as shown:
+        shown.update(80)
+    assert not isinstance(shown, Lines)
+    assert shown.n == 200
+    written = sys.stderr.getvalue()
+    assert written.startswith("Going on: 120 of 400 images are done.\n")
+    assert "survey:" in written
+    assert "200/400" in written
+
+
+def test_counts():
+    assert counted(1, 1) == "1 of 1 image is done"
+    assert counted(0, 1200) == "0 of 1,200 images are done"
+    assert counted(1200, None) == "1,200 images are done"

@@ -1,0 +1,81 @@
+import pytest
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.pipeline import sort_parameters
+
+LABELS = {0: "cat", 1: "dog", 2: "bird"}
+
+
+def sort(before=(), **given):
+    return sort_parameters(given, dict(before), LABELS)
+
+
+def test_what_was_not_given_is_not_filled_in():
+    assert sort() == ({}, {}, {})
+
+
+def test_each_step_gets_its_own():
+    preprocess, forward, postprocess = sort(
+        timeout=3, target="dog", method="rollout", residual_weight=0.5, interpolate_pos_encoding=True,
+        return_overlay=True, function_to_apply="none",
+    )  # fmt: skip
+    assert preprocess == {"timeout": 3}
+    assert forward == {
+        "top_k": None, "target": [1], "method": "rollout", "residual_weight": 0.5, "interpolate_pos_encoding": True,
+    }  # fmt: skip
+    assert list(postprocess) == ["return_overlay", "function_to_apply"]
+    assert postprocess["function_to_apply"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "expected"),
+    [
+        ({}, dict(top_k=2), dict(top_k=2, target=None, versus=None)),
+        ({}, dict(top_k=9), dict(top_k=3, target=None, versus=None)),
+        ({}, dict(target=["bird", 0]), dict(top_k=None, target=[2, 0])),
+        ({}, dict(target=1, versus="cat"), dict(top_k=None, target=[1], versus=0)),
+        (dict(target=[1]), dict(versus=0), dict(versus=0)),
+        (dict(target=[1], versus=0), dict(target=2), dict(top_k=None, target=[2])),
+        (dict(target=[1], versus=0), dict(top_k=2), dict(top_k=2, target=None, versus=None)),
+        (dict(target=[1], versus=0), dict(versus=None), dict(versus=None)),
+        (dict(target=[1]), dict(target=None), dict(target=None)),
+        (dict(top_k=2), dict(top_k=None), dict(top_k=None)),
+    ],
+)
+def test_a_call_replaces_what_held_before(before, given, expected):
+    assert sort(before, **given)[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "message"),
+    [
+        ({}, dict(top_k=1, target=0), "`top_k` must not be given together with `target`"),
+        ({}, dict(versus=0), "`versus` must come with `target`"),
+        (dict(target=[1], versus=0), dict(target=None), "`versus` must come with `target`"),
+        (
+            dict(target=[1], versus=0),
+            dict(target=0),
+            "`versus` must be another class than `target`; got 'cat' for both",
+        ),
+        ({}, dict(method="none"), "`method` must be one of"),
+        ({}, dict(residual_weight=-1), "`residual_weight` must be a number of 0 or more"),
+        ({}, dict(start_layer=-1), "`start_layer` must be a layer's index"),
+    ],
+)
+def test_what_does_not_fit_is_refused(before, given, message):
+    with pytest.raises(ArgumentError) as caught:
+        sort(before, **given)
+    assert str(caught.value).startswith(message)
+
+
+def test_what_was_given_is_left_alone():
+    given = dict(target="cat", timeout=3, method="gmar")
+    sort_parameters(given, {}, LABELS)
+    assert given == dict(target="cat", timeout=3, method="gmar")
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(
+        ArgumentTypeError, match=r"^`tops` is not a parameter of this pipeline. There are: top_k, target"
+    ):
+        sort(tops=3)

@@ -1,0 +1,112 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.files import replacing
+
+
+def test_the_file_appears_when_the_block_succeeds(tmp_path):
+    path = tmp_path / "result.txt"
+    with replacing(str(path)) as temporary:
+        assert temporary.name == path.name  # the suffix tells writers the format
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_an_old_file_is_replaced_at_once(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, ValueError])
+def test_after_an_error_nothing_has_changed(tmp_path, error):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def fail():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_it_has_the_rights_of_any_new_file(tmp_path):
+    (tmp_path / "usual").touch()
+    with replacing(tmp_path / "result") as temporary:
+        temporary.touch()
+    assert (tmp_path / "result").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def write(path, text="text"):
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def test_places_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path, reason in {
+        tmp_path / "none" / "result": "No such file or directory",
+        tmp_path / "file" / "result": "Not a directory",
+        tmp_path / "folder": "Is a directory",
+        "": "Is a directory",
+        tmp_path / ("x" * 300): "File name too long",
+    }.items():
+        with pytest.raises(ArgumentError) as caught:
+            write(path)
+        assert str(caught.value) == (
+            f"`path` must be a file that can be written; got {str(path)!r} ({reason}). "
+            "Choose another place, or make the folder."
+        )
+        assert isinstance(caught.value, ValueError)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_long_and_odd_names(tmp_path):
+    for name in ("x" * 200 + ".txt", "é" * 100, "日" * 80, " ", "-rf", "a\nb", "%s{}"):
+        write(tmp_path / name, name)
+        assert (tmp_path / name).read_text() == name
+
+
+FULL_DISK = """
+import resource, sys
+import torch
+from safetensors.torch import save_file
+from gmar_hf.errors import ArgumentError
+from gmar_hf.files import replacing
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file of this process may be longer
+for name, write in {
+    "result.txt": lambda path: path.write_text("x" * 10_000),
+    "tensors": lambda path: save_file({"zeros": torch.zeros(1000)}, path),
+}.items():
+    try:
+        with replacing(name) as temporary:
+            write(temporary)
+    except ArgumentError as error:
+        print(error)
+"""
+
+
+def test_a_file_that_finds_no_room(tmp_path):
+    # In a process of its own: the limit would also hold for what pytest itself writes.
+    command = [sys.executable, "-c", FULL_DISK]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert "result.txt' (File too large)" in first
+    assert "File too large" in second
+    assert os.listdir(tmp_path) == []
