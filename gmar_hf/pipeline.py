@@ -311,3 +311,6 @@ def register() -> None:
         default={"model": PIPELINE_REGISTRY.supported_tasks["image-classification"]["default"]["model"]},
         type="image",
     )
+
+
+register()

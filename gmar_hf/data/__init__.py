@@ -1,6 +1,5 @@
 """What a survey reads: folders, the Hub, `datasets` and torch, all as samples of an image and the model's indices."""
 
-from gmar_hf.data.opening import open_data
-from gmar_hf.data.sample import MapData, Sample, StreamData
+import lazy_loader
 
-__all__ = ["MapData", "Sample", "StreamData", "open_data"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,44 +1,5 @@
 """What ships with the package to try it on: three small trained models and unlimited scenes with known truth."""
 
-from pathlib import Path
+import lazy_loader
 
-import torch
-from transformers import AutoModelForImageClassification, PreTrainedModel, ViTImageProcessorPil
-
-from gmar_hf.demo.scene import scenes
-from gmar_hf.errors import ArgumentError, ArtifactError
-
-__all__ = ["MODELS", "load", "scenes"]
-
-MODELS = ("vit", "deit", "beit")
-_FOLDER = Path(__file__).parent
-
-
-def load(name: str) -> tuple[PreTrainedModel, ViTImageProcessorPil]:
-    """Load a bundled model that names the garments of a scene (multi-label, the labels of [`scenes`]).
-
-    Args:
-        name (`str`): "vit", "deit" (with distillation token and teacher head) or "beit" (relative position bias, mean
-            pooling). Each has 6 layers, 8 heads, 8 x 8 pixel patches and takes 64 x 64 pixels.
-
-    Returns:
-        The model, in float32 on the CPU and in eval mode, and its image processor.
-
-    Raises:
-        ArgumentError: If there is no bundled model of that name.
-        ArtifactError: If the model's files are not where the package keeps them.
-
-    Example:
-        >>> model, image_processor = load("vit")
-        >>> pixel_values = image_processor(scenes(1)[0]["image"], return_tensors="pt").pixel_values
-        >>> model(pixel_values=pixel_values).logits.shape
-        torch.Size([1, 6])
-    """
-    if name not in MODELS:
-        raise ArgumentError(f"`name` must be one of {', '.join(map(repr, MODELS))}; got {name!r}.")
-    folder = _FOLDER / name
-    if not (folder / "model.safetensors").is_file():
-        raise ArtifactError(f"The demo model {name!r} is missing from {folder}. Install gmar-hf again.")
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    # The class that never needs torchvision: the same pixels, and nothing said, with it and without.
-    return model, ViTImageProcessorPil.from_pretrained(folder, local_files_only=True)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

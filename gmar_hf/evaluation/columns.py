@@ -10,7 +10,7 @@ from torch import nn
 from gmar_hf import metrics
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.results import Metric
-from gmar_hf.metrics import Curve
+from gmar_hf.metrics.perturbation import Curve
 from gmar_hf.models.freezing import frozen
 from gmar_hf.utils.text import did_you_mean
 

@@ -1,6 +1,5 @@
 """One batch explained."""
 
-from gmar_hf.explanation.engine import explain
-from gmar_hf.explanation.result import Explanation
+import lazy_loader
 
-__all__ = ["Explanation", "explain"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,21 +1,15 @@
 """The result of explaining a batch."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from gmar_hf.errors import ArtifactError
-from gmar_hf.utils.files import replacing
+from gmar_hf.utils.artifacts import ArtifactFormat
 
-FORMAT = "gmar_hf.explanation"
-FORMAT_VERSION = 1
+FORMAT = ArtifactFormat("gmar_hf.explanation", 2, "an explanation", "Make it again, and save it with `save`.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,18 +60,7 @@ class Explanation:
         Raises:
             ArgumentError: If the place cannot be written.
         """
-        # Copies: safetensors takes neither strides nor two tensors that share memory.
-        tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.tensors().items()
-        }
-        metadata = {
-            "format": FORMAT,
-            "format_version": str(FORMAT_VERSION),
-            "settings": json.dumps(dict(self.settings)),
-        }
-        with replacing(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata))  # safetensors' own files are for their owner's eyes only
+        FORMAT.write(path, dict(self.settings), self.tensors())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Explanation":
@@ -89,30 +72,10 @@ class Explanation:
         Raises:
             ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version.
         """
-        name = os.fspath(path)
-        if not Path(path).is_file():
-            raise ArtifactError(f"`path` must be an explanation's file; got {name!r}, which is no file.")
-        try:
-            with safe_open(name, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise ArtifactError(
-                        f"`path` must be a file written by `Explanation.save`; got {name!r}, which is something else."
-                    )
-                if metadata.get("format_version") != str(FORMAT_VERSION):
-                    raise ArtifactError(
-                        f"{name!r} must have format version {FORMAT_VERSION}; got {metadata.get('format_version')}. "
-                        "Install the gmar_hf that wrote it."
-                    )
-                known = {one.name for one in fields(cls)} - {"settings"}
-                tensors = {key: file.get_tensor(key) for key in file.keys() if key in known}  # noqa: SIM118
-                return cls(settings=json.loads(metadata["settings"]), **tensors)
-        except ArtifactError:
-            raise
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise ArtifactError(
-                f"{name!r} must be a complete explanation; it is corrupt ({error}). Save it again."
-            ) from error
+        known = {one.name for one in fields(cls)} - {"settings"}
+        with FORMAT.reading(path) as artifact:
+            tensors = {name: tensor for name, tensor in artifact.tensors.items() if name in known}
+            return cls(settings=artifact.content, **tensors)
 
     def __repr__(self) -> str:
         """Shapes in place of numbers, which would fill the screen."""

@@ -1,5 +1,5 @@
 """Pictures and masks, and where a patch lies on them."""
 
-from gmar_hf.images.reading import image_suffixes, read_image
+import lazy_loader
 
-__all__ = ["image_suffixes", "read_image"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, pad
 from gmar_hf.errors import ArgumentError
 from gmar_hf.metrics.hiding import PatchSize, checked_map
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
-from gmar_hf.utils.checks import check_count
+from gmar_hf.utils.checks import check_whole
 
 
 def average_drop(
@@ -105,7 +105,7 @@ def _probabilities(
     max_rows: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`s` and `m`, (batch,) each."""
-    check_count("max_rows", max_rows)
+    check_whole("max_rows", max_rows, minimum=1)
     values, (patch_height, patch_width) = checked_map(pixel_values, attribution, patch_size)
     positive = values.clamp_min(0)
     highest = positive.amax(dim=(-2, -1), keepdim=True)

@@ -8,7 +8,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.images.baselines import Baseline
 from gmar_hf.metrics.hiding import PatchSize, checked_map, rank_patches, score_hidden
 from gmar_hf.metrics.scores import ScoreFunction
-from gmar_hf.utils.checks import check_count
+from gmar_hf.utils.checks import check_whole
 
 
 def saco(
@@ -54,7 +54,7 @@ def saco(
         >>> saco(score, image, image[:, 0], num_groups=4, baseline="zero")
         tensor([1.])
     """
-    check_count("num_groups", num_groups)
+    check_whole("num_groups", num_groups, minimum=1)
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     if not 2 <= num_groups <= images.num_patches:
         raise ArgumentError(

@@ -10,7 +10,7 @@ from gmar_hf.metrics.heads import ClassTarget, checked_scores, chosen_classes
 from gmar_hf.metrics.perturbation import Curve
 from gmar_hf.metrics.scores import FUNCTIONS
 from gmar_hf.models.ablation import AblatedModel, ablated
-from gmar_hf.utils.checks import check_count, check_seed
+from gmar_hf.utils.checks import check_seed, check_whole
 
 
 def ablation_curve(
@@ -95,7 +95,7 @@ def random_ablation_curve(
         ArgumentError, ArgumentTypeError, NonFiniteError, UnsupportedModelError: As [`head_ablation`].
     """
     _check_curve(function, num_steps, max_rows)
-    check_count("num_orders", num_orders)
+    check_whole("num_orders", num_orders, minimum=1)
     check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     with ablated(model, pixel_values, ablation, model_kwargs) as found:
@@ -140,6 +140,6 @@ def _take_out(
 def _check_curve(function: str, num_steps: int | None, max_rows: int) -> None:
     if function not in FUNCTIONS:
         raise ArgumentError(f"`function` must be one of {', '.join(FUNCTIONS)}; got {function!r}.")
-    check_count("max_rows", max_rows)
+    check_whole("max_rows", max_rows, minimum=1)
     if num_steps is not None:
-        check_count("num_steps", num_steps)
+        check_whole("num_steps", num_steps, minimum=1)

@@ -10,7 +10,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.ablation import ablated
 from gmar_hf.models.targets import choose_target
-from gmar_hf.utils.checks import check_count
+from gmar_hf.utils.checks import check_whole
 from gmar_hf.utils.correlation import spearman
 
 ClassTarget = torch.Tensor | Sequence[int] | int | None
@@ -156,7 +156,7 @@ def head_ablation(
         >>> bool(ablation.correlation(out.head_contribution).overall > 0.8)
         True
     """
-    check_count("max_rows", max_rows)
+    check_whole("max_rows", max_rows, minimum=1)
     with ablated(model, pixel_values, ablation, model_kwargs) as found:
         batch, num_heads = len(found.logits), found.num_heads
         classes = chosen_classes(target, found.logits)

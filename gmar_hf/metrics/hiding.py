@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.images.baselines import Baseline, baseline_pixels, check_images
+from gmar_hf.images.baselines import Baseline, check_images
+from gmar_hf.images.baselines import baseline_pixels as baseline_pixels
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
-from gmar_hf.utils.checks import check_count
+from gmar_hf.utils.checks import check_whole
 
 Interval = tuple[int, int]
 """Patches of these ranks: from the first, which is in, to the last, which is not."""
@@ -151,7 +152,7 @@ def score_hidden(
     Raises:
         ArgumentError, NonFiniteError: As [`score_rows`].
     """
-    check_count("max_rows", max_rows)
+    check_whole("max_rows", max_rows, minimum=1)
     shown = [(first, last) if first < last else (0, 0) for first, last in intervals]
     different = list(dict.fromkeys(shown))
     batch = len(images.rank)

@@ -11,7 +11,7 @@ import torch
 from gmar_hf.images.baselines import Baseline
 from gmar_hf.metrics.hiding import Images, Interval, PatchSize, rank_patches, score_hidden
 from gmar_hf.metrics.scores import ScoreFunction
-from gmar_hf.utils.checks import check_count
+from gmar_hf.utils.checks import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +251,7 @@ def negative_perturbation(
 
 def _counts(images: Images, num_steps: int) -> list[int]:
     """How many patches every step has reached."""
-    check_count("num_steps", num_steps)
+    check_whole("num_steps", num_steps, minimum=1)
     return [round(step * images.num_patches / num_steps) for step in range(num_steps + 1)]
 
 

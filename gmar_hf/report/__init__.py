@@ -1,5 +1,5 @@
 """How much each head matters over a data set: the numbers, their files, card and Hub."""
 
-from gmar_hf.report.report import HeadImportanceReport
+import lazy_loader
 
-__all__ = ["HeadImportanceReport"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.utils.checks import _check_share, _check_whole, check_seed
+from gmar_hf.utils.checks import check_seed, check_share, check_whole
 
 _NAMED = 5  # files, of those that cannot be read
 
@@ -26,18 +26,18 @@ class Plan:
     until_stable: float | None = None
 
     def __post_init__(self) -> None:
-        _check_whole("batch_size", self.batch_size, 1)
-        _check_whole("num_workers", self.num_workers, 0)
-        _check_whole("save_every", self.save_every, 1)
+        check_whole("batch_size", self.batch_size, minimum=1)
+        check_whole("num_workers", self.num_workers, minimum=0)
+        check_whole("save_every", self.save_every, minimum=1)
         if self.limit is not None:
-            _check_whole("limit", self.limit, 1)
+            check_whole("limit", self.limit, minimum=1)
         if self.shuffle_seed is not None:
             check_seed("shuffle_seed", self.shuffle_seed)
         if self.target not in ("predicted", "label"):
             raise ArgumentError(f'`target` must be "predicted" or "label"; got {self.target!r}.')
-        _check_share("max_unreadable", self.max_unreadable)
+        check_share("max_unreadable", self.max_unreadable)
         if self.until_stable is not None:
-            _check_share("until_stable", self.until_stable)
+            check_share("until_stable", self.until_stable)
         if self.until_stable == 0:
             raise ArgumentError("`until_stable` must be above 0 (standard errors never are 0); got 0. Leave it out.")
 

@@ -1,6 +1,5 @@
 """Head importance over a data set."""
 
-from gmar_hf.surveys.run import SurveyInterrupted
-from gmar_hf.surveys.surveying import survey
+import lazy_loader
 
-__all__ = ["SurveyInterrupted", "survey"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""text."""
+"""Text that people read: names of the user's made harmless, lists, and numbers of things."""
 
 import difflib
 import re
@@ -31,6 +31,16 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(wanted, list(names), n=2)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """List names as errors show them.
+
+    Example:
+        >>> quoted(["l1", "l2"])
+        '"l1", "l2"'
+    """
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def quantity(number: int, what: str) -> str:

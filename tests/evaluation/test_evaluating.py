@@ -355,7 +355,7 @@ def test_a_killed_evaluation_goes_on_with_more_processes(vit, tmp_path):
         ({"baselines": ["zero", "zero"]}, "`baselines` must name each one once; got 'zero' twice"),
         ({"target": "best"}, '`target` must be "predicted" or "label"'),
         ({"batch_size": 0}, "`batch_size` must be a whole number of 1 or more; got 0"),
-        ({"num_steps": 0}, "`num_steps` must be a positive int; got 0"),
+        ({"num_steps": 0}, "`num_steps` must be a whole number of 1 or more; got 0"),
         ({"blur_sigma": -1}, "`blur_sigma` must be a positive number of pixels; got -1"),
         ({"function_to_apply": "none"}, '`function_to_apply` must be "sigmoid" or "softmax"'),
     ],

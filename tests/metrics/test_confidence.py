@@ -121,7 +121,7 @@ def test_logits_are_no_probabilities(metric):
         metric(scores_in_turn(3.25, 0.5), image, attribution)
     with pytest.raises(ArgumentError, match=r"in \[0, 1\]; got -0.5"):
         metric(scores_in_turn(0.5, -0.5), image, attribution)
-    with pytest.raises(ArgumentError, match="`max_rows` must be a positive int"):
+    with pytest.raises(ArgumentError, match="`max_rows` must be a whole number of 1 or more"):
         metric(scores_in_turn(0.5, 0.5), image, attribution, max_rows=0)
 
 

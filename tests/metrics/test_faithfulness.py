@@ -106,5 +106,5 @@ def test_groups_that_cannot_be(num_groups):
 
 
 def test_no_count():
-    with pytest.raises(ArgumentError, match=r"`num_groups` must be a positive int; got 2\.5"):
+    with pytest.raises(ArgumentError, match=r"`num_groups` must be a whole number of 1 or more; got 2\.5"):
         metrics.saco(pixel_sum, QUARTERS, QUARTERS[:, 0], num_groups=2.5)

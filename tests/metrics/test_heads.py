@@ -382,7 +382,7 @@ class TestErrors:
             call(model, images, ablation="median")
         with pytest.raises(ArgumentError, match='`ablation` must not be "mean" for a batch of one image'):
             call(model, images[:1], ablation="mean")
-        with pytest.raises(ArgumentError, match="`max_rows` must be a positive int; got 0"):
+        with pytest.raises(ArgumentError, match="`max_rows` must be a whole number of 1 or more; got 0"):
             call(model, images, max_rows=0)
         with pytest.raises(ArgumentError, match=r"`target` must be in \[0, 4\]"):
             call(model, images, 5)
@@ -404,9 +404,9 @@ class TestErrors:
             ablation_curve(model, images, 1, scores.flatten(1))
         with pytest.raises(ArgumentError, match="`function` must be one of softmax, sigmoid, logit; got 'log'"):
             ablation_curve(model, images, 1, scores, function="log")
-        with pytest.raises(ArgumentError, match="`num_steps` must be a positive int; got 0"):
+        with pytest.raises(ArgumentError, match="`num_steps` must be a whole number of 1 or more; got 0"):
             ablation_curve(model, images, 1, scores, num_steps=0)
-        with pytest.raises(ArgumentError, match="`num_orders` must be a positive int; got 0"):
+        with pytest.raises(ArgumentError, match="`num_orders` must be a whole number of 1 or more; got 0"):
             random_ablation_curve(model, images, 1, num_orders=0)
 
     @pytest.mark.parametrize("name", sorted(zoo.REFUSED))

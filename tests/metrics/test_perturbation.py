@@ -372,7 +372,7 @@ class TestErrors:
     @pytest.mark.parametrize("name", ["num_steps", "max_rows"])
     @pytest.mark.parametrize("value", [0, -1, 2.0, True])
     def test_counts(self, name, value):
-        with pytest.raises(ArgumentError, match=f"`{name}` must be a positive int; got {value!r}"):
+        with pytest.raises(ArgumentError, match=f"`{name}` must be a whole number of 1 or more; got {value!r}"):
             metrics.deletion(patch_sum, QUARTERS, ORDER_8_2_1_4, **{name: value})
 
     @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+from . import demo, errors, evaluation, metrics, plotting
+from ._version import __version__
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ArtifactError,
+    GMARError,
+    HubError,
+    ImageError,
+    NonFiniteError,
+    UnsupportedModelError,
+)
+from .evaluation import Evaluation, evaluate
+from .explanation import Explanation, explain
+from .modeling import (
+    AttentionRetentionMixin,
+    GMARBeitForImageClassification,
+    GMARDeiTForImageClassification,
+    GMARDeiTForImageClassificationWithTeacher,
+    GMARViTForImageClassification,
+)
+from .models.retention import retain_attention
+from .models.silencing import silence_heads
+from .pipeline import GMARExplainer
+from .report import HeadImportanceReport
+from .surveys import SurveyInterrupted, survey
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArtifactError",
+    "AttentionRetentionMixin",
+    "Evaluation",
+    "Explanation",
+    "GMARBeitForImageClassification",
+    "GMARDeiTForImageClassification",
+    "GMARDeiTForImageClassificationWithTeacher",
+    "GMARError",
+    "GMARExplainer",
+    "GMARViTForImageClassification",
+    "HeadImportanceReport",
+    "HubError",
+    "ImageError",
+    "NonFiniteError",
+    "SurveyInterrupted",
+    "UnsupportedModelError",
+    "__version__",
+    "demo",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "explain",
+    "metrics",
+    "plotting",
+    "retain_attention",
+    "silence_heads",
+    "survey",
+]

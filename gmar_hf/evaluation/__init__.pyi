@@ -1,0 +1,16 @@
+from .evaluating import evaluate
+from .maps.method import MapMethod
+from .maps.registry import DEFAULT_METHODS, MAP_METHODS, find_map_methods, register_map_method
+from .results import Evaluation, Metric, Row
+
+__all__ = [
+    "DEFAULT_METHODS",
+    "MAP_METHODS",
+    "Evaluation",
+    "MapMethod",
+    "Metric",
+    "Row",
+    "evaluate",
+    "find_map_methods",
+    "register_map_method",
+]

@@ -1,0 +1,4 @@
+from .engine import explain
+from .result import Explanation
+
+__all__ = ["Explanation", "explain"]

@@ -1,0 +1,49 @@
+from .confidence import average_drop, average_gain, average_increase
+from .faithfulness import saco
+from .head_curves import ablation_curve, random_ablation_curve
+from .heads import HeadAblation, HeadCorrelation, head_ablation
+from .hiding import baseline_pixels
+from .localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
+from .perturbation import (
+    Curve,
+    deletion,
+    insertion,
+    insertion_and_deletion,
+    insertion_minus_deletion,
+    negative_perturbation,
+    positive_perturbation,
+)
+from .registry import HIGHER_IS_BETTER
+from .sanity import ClassSensitivity, RandomizationCheck, class_sensitivity, randomization_check
+from .scores import score_function
+
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "ClassSensitivity",
+    "Curve",
+    "HeadAblation",
+    "HeadCorrelation",
+    "RandomizationCheck",
+    "ablation_curve",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "baseline_pixels",
+    "class_sensitivity",
+    "deletion",
+    "energy_pointing_game",
+    "head_ablation",
+    "insertion",
+    "insertion_and_deletion",
+    "insertion_minus_deletion",
+    "iou",
+    "negative_perturbation",
+    "pixel_average_precision",
+    "pointing_game",
+    "positive_perturbation",
+    "random_ablation_curve",
+    "randomization_check",
+    "saco",
+    "score_function",
+    "sparseness",
+]

@@ -1,0 +1,3 @@
+from .report import HeadImportanceReport
+
+__all__ = ["HeadImportanceReport"]

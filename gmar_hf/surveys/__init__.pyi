@@ -1,0 +1,4 @@
+from .run import SurveyInterrupted
+from .surveying import survey
+
+__all__ = ["SurveyInterrupted", "survey"]

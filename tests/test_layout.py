@@ -1,0 +1,71 @@
+"""The house's rules: who may import whom, what an import costs, and what the package shows."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+import gmar_hf
+
+ROOT = Path(gmar_hf.__file__).parents[1]
+HEAVY = ("accelerate", "captum", "datasets", "jinja2", "matplotlib", "pandas", "peft", "rich", "torchcam", "typer")
+
+
+def loaded(code):
+    """Names of the modules that a new Python has loaded after some code."""
+    show = "\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def test_every_package_imports_only_from_lower_floors(monkeypatch):
+    config = ROOT / "pyproject.toml"
+    if not config.is_file():
+        pytest.skip("the installed package comes without pyproject.toml, which holds the rules")
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(config_filename=str(config), no_cache=True) == 0
+
+
+def test_the_package_alone_imports_neither_torch_nor_transformers():
+    assert {"torch", "transformers", "numpy"}.isdisjoint(loaded("import gmar_hf"))
+
+
+def test_a_pipeline_needs_no_plots_tables_or_launchers():
+    assert not loaded("import gmar_hf; from transformers import pipeline") & (
+        set(HEAVY) - loaded("from transformers import pipeline")
+    )
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import gmar_hf; from transformers import pipeline",
+        "from transformers import pipeline; import gmar_hf",
+        "import gmar_hf.pipeline",
+        "import gmar_hf.cli",
+    ],
+)
+def test_the_task_is_registered_whatever_is_imported_first(order):
+    code = f"{order}\nfrom transformers.pipelines import PIPELINE_REGISTRY\n"
+    code += "assert 'gmar-explanation' in PIPELINE_REGISTRY.supported_tasks"
+    assert "gmar_hf.pipeline" in loaded(code)
+
+
+def test_pipelines_keep_their_own_loader():
+    code = "import gmar_hf, transformers.pipelines as it\n"
+    code += "assert type(it.__loader__) is type(it.__spec__.loader) is type(gmar_hf.__loader__)"
+    loaded(code)  # the assertion is in there
+
+
+@pytest.mark.parametrize("face", sorted(ROOT.glob("gmar_hf/**/__init__.pyi")), ids=lambda face: face.parent.name)
+def test_every_name_on_a_face_is_there(face):
+    package = importlib.import_module(".".join(face.parent.relative_to(ROOT).parts))
+    (listed,) = [node for node in ast.parse(face.read_text()).body if isinstance(node, ast.Assign)]
+    names = ast.literal_eval(listed.value)
+    assert sorted(names) == sorted(package.__all__) == sorted(dir(package))
+    for name in names:
+        assert getattr(package, name) is not None
