@@ -1,6 +1,9 @@
-"""Fixtures that several files of tests share."""
+"""Fixtures that several files of tests share, and what holds for all of them."""
 
 import functools
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tests and the processes they start share the cores
 
 import pytest
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars

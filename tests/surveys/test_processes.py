@@ -179,7 +179,7 @@ def test_more_processes_than_batches(home, variants, undisturbed, tmp_path):
         assert (report.mean[key] - expected.mean[key]).abs().max() < 1e-5 * expected.mean[key].abs().max()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize(("launcher", "number"), [(torchrun, 3), (accelerate_launch, 2)])
 def test_launchers(home, variants, undisturbed, tmp_path, launcher, number):
     with Command(*launcher(number), *variants["label"], "--json", folder=tmp_path / "run", home=home) as command:
@@ -390,7 +390,7 @@ def test_a_few_kills(home, variants, undisturbed, tmp_path, name, numbers):
     assert met["reports"] >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("name", "numbers", "seed"),
     [("predicted", [1, 2], 0), ("label", [1, 2, 3], 1), ("stable", [1, 2], 2), ("stream", [2], 3)],
