@@ -5,7 +5,7 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import MaskFolder
 from gmar_hf.data.sample import MapData, Sample, describe, digest
 from gmar_hf.errors import ArgumentError, ImageError

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from gmar_hf.data.classes import LabelReader
 from gmar_hf.data.item_fingerprint import items_fingerprints
+from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import has_class_masks, has_masks, masks_of_item
 from gmar_hf.data.sample import MapData, Sample, StreamData, describe, digest
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError, ImageError

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.sample import digest, sampled_places
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
 from gmar_hf.images.mask_reading import check_size, mask_of_file, to_mask

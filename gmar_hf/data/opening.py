@@ -8,10 +8,10 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
-from gmar_hf.data import loading
-from gmar_hf.data.classes import LabelReader
+from gmar_hf.data import datasets_library
 from gmar_hf.data.folder import FolderData, files_in
 from gmar_hf.data.items import ItemData, ItemStream
+from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import MaskFolder
 from gmar_hf.data.sample import MapData, StreamData, digest
 from gmar_hf.data.tables import TableData, TableStream
@@ -101,12 +101,12 @@ def _opened(
             return _open_folder(Path(text), split, streaming, how, use_masks, masks)
         _check_id(data, text)
         _refuse("masks", masks, _BRINGS_MASKS)
-        return _table(loading.from_hub(text, split, revision, streaming), how, use_masks)
+        return _table(datasets_library.from_hub(text, split, revision, streaming), how, use_masks)
     _refuse("masks", masks, _BRINGS_MASKS)
     _refuse("revision", revision, "data that are loaded already")
     _refuse("streaming", streaming or None, "data that are loaded already")
-    if loading.is_loaded(data):
-        return _table(loading.from_object(data, split), how, use_masks)
+    if datasets_library.is_loaded(data):
+        return _table(datasets_library.from_object(data, split), how, use_masks)
     _refuse("split", split, "data without splits")
     id2label, label_map = how["id2label"], how["label_map"]
     labels = LabelReader(id2label, label_map) if how["use_labels"] else None
@@ -127,14 +127,14 @@ def _map_digest(label_map: Mapping[str, str | int]) -> str:
 
 def _unwrapped(data: Any) -> Any:
     """A part of a data set of `datasets` as another one, which still knows its class names."""
-    if isinstance(data, ConcatDataset) and any(loading.is_loaded(_unwrapped(part)) for part in data.datasets):
+    if isinstance(data, ConcatDataset) and any(datasets_library.is_loaded(_unwrapped(part)) for part in data.datasets):
         raise ArgumentError(
             "`data` must keep the class names of its parts; got a ConcatDataset, which drops them. Join them with "
             "`datasets.concatenate_datasets`."
         )
     if isinstance(data, Subset):
         whole = _unwrapped(data.dataset)
-        return whole.select(data.indices) if loading.is_loaded(whole) else data
+        return whole.select(data.indices) if datasets_library.is_loaded(whole) else data
     return data
 
 
@@ -146,16 +146,16 @@ def _open_folder(
     use_masks: bool,
     masks: str | os.PathLike[str] | None,
 ) -> MapData | StreamData:
-    if loading.is_saved(folder):
+    if datasets_library.is_saved(folder):
         _refuse("streaming", streaming or None, "a folder that `datasets` saved (it is read bit by bit anyway)")
         _refuse("masks", masks, _BRINGS_MASKS)
-        return _table(loading.from_saved(folder, split), how, use_masks)
+        return _table(datasets_library.from_saved(folder, split), how, use_masks)
     files = files_in(folder, image_suffixes() | {".parquet"})
     # Beside images, metadata.parquet tells something about them.
     tables = [file for file in files if file[0].endswith(".parquet") and Path(file[0]).name != "metadata.parquet"]
     if tables:
         _refuse("masks", masks, _BRINGS_MASKS)
-        return _table(loading.from_parquet(folder, tables, split, streaming), how, use_masks)
+        return _table(datasets_library.from_parquet(folder, tables, split, streaming), how, use_masks)
     _refuse("streaming", streaming or None, "a folder of images")
     _refuse("split", split, "a folder of images (pass the folder of the split)")
     images = [file for file in files if not file[0].lower().endswith(".parquet")]
@@ -179,7 +179,7 @@ def _mask_folder(folder: Path, images: list[str], masks: Any) -> MaskFolder | No
     return MaskFolder(path, files_in(path, image_suffixes(), "masks"), images) if images else None
 
 
-def _table(loaded: loading.Loaded, how: dict[str, Any], use_masks: bool) -> MapData | StreamData:
+def _table(loaded: datasets_library.Loaded, how: dict[str, Any], use_masks: bool) -> MapData | StreamData:
     table, identity = loaded
     kind = TableData if hasattr(table, "__len__") else TableStream
     return kind(table, identity, **how, use_masks=use_masks)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from gmar_hf.data.classes import LabelReader
 from gmar_hf.data.columns import Columns, find_columns, guessed_features, kind_of
+from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.sample import MapData, Sample, StreamData, digest
 from gmar_hf.errors import ArgumentError, GMARError, ImageError
 from gmar_hf.images.mask_reading import check_size, mask_of_bytes, mask_of_file, mask_of_image

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gmar_hf.data import open_data
-from gmar_hf.data.classes import LabelReader
+from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from tests.helpers.sample_files import LABELS, write
 
