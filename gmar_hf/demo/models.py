@@ -1,17 +1,18 @@
 """The bundled models."""
 
 from pathlib import Path
-
-import torch
-from transformers import AutoModelForImageClassification, PreTrainedModel, ViTImageProcessorPil
+from typing import TYPE_CHECKING
 
 from gmar_hf.errors import ArgumentError, ArtifactError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ViTImageProcessorPil
 
 MODELS = ("vit", "deit", "beit")
 _FOLDER = Path(__file__).parent
 
 
-def load(name: str) -> tuple[PreTrainedModel, ViTImageProcessorPil]:
+def load(name: str) -> "tuple[PreTrainedModel, ViTImageProcessorPil]":
     """Load a bundled model that names the garments of a scene (multi-label, the labels of [`scenes`]).
 
     Args:
@@ -32,6 +33,10 @@ def load(name: str) -> tuple[PreTrainedModel, ViTImageProcessorPil]:
         >>> model(pixel_values=pixel_values).logits.shape
         torch.Size([1, 6])
     """
+    # The command line lists the names without waiting for torch and transformers.
+    import torch
+    from transformers import AutoModelForImageClassification, ViTImageProcessorPil
+
     if name not in MODELS:
         raise ArgumentError(f"`name` must be one of {', '.join(map(repr, MODELS))}; got {name!r}.")
     folder = _FOLDER / name

@@ -56,8 +56,7 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
         raise ArgumentError(f"`num_images` must be 0 or more; got {num_images}.")
     if seed < 0:
         raise ArgumentError(f"`seed` must be 0 or more; got {seed}.")
-    if num_garments not in (1, 2):
-        raise ArgumentError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
+    _check_num_garments(num_garments)
     garments = _bundled_garments()
     made = []
     for index in range(num_images):
@@ -83,13 +82,13 @@ def make_scene(
     Raises:
         ArgumentError: If the garments cannot stand side by side in a scene.
     """
-    if num_garments not in (1, 2):
-        raise ArgumentError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
+    _check_num_garments(num_garments)
     if not 1 <= style.min_size <= style.max_size <= SCENE_SIZE or num_garments * style.min_size > SCENE_SIZE:
         raise ArgumentError(
             f"`style` must have 1 <= min_size <= max_size <= {SCENE_SIZE} and room for {num_garments} garments of "
             f"min_size side by side; got {style}. Make them smaller."
         )
+    # The order of the draws below decides what a seed shows: scenes of a seed must never change.
     canvas = _texture(rng) * style.brightness
     labels = [int(label) for label in rng.choice(len(garments), num_garments, replace=False)]
     masks = {}
@@ -106,6 +105,11 @@ def make_scene(
     return (canvas * 255).round().astype(np.uint8), masks
 
 
+def _check_num_garments(num_garments: int) -> None:
+    if num_garments not in (1, 2):
+        raise ArgumentError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
+
+
 def _place(rng: np.random.Generator, count: int, style: SceneStyle) -> list[tuple[int, int, int]]:
     """Draw `count` squares (left, top, size) that do not overlap."""
     while True:
@@ -113,15 +117,16 @@ def _place(rng: np.random.Generator, count: int, style: SceneStyle) -> list[tupl
         for _ in range(_MAX_PLACEMENTS):
             size = int(rng.integers(style.min_size, style.max_size + 1))
             left, top = (int(start) for start in rng.integers(0, SCENE_SIZE - size + 1, 2))
-            if all(_apart((left, top, size), other) for other in squares):
+            if all(_are_apart((left, top, size), square) for square in squares):
                 squares.append((left, top, size))
             if len(squares) == count:
                 return squares
         # A first square in the very middle can leave no room: draw again from the start.
 
 
-def _apart(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    return any(one[axis] + one[2] <= other[axis] or other[axis] + other[2] <= one[axis] for axis in (0, 1))
+def _are_apart(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
+    """Tell whether two squares (left, top, size) do not overlap."""
+    return any(a[axis] + a[2] <= b[axis] or b[axis] + b[2] <= a[axis] for axis in (0, 1))
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
