@@ -1,6 +1,5 @@
-"""Which columns of a table hold images and labels."""
+"""Finding the columns of a table that hold images, labels and masks."""
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from gmar_hf.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table holds images and labels.
+    """The columns in which a table holds images, labels and masks.
 
     Args:
         image (`str`): The column of images.
@@ -38,7 +37,7 @@ def find_columns(
     label_map: Mapping[str, str | int] | None = None,
     use_masks: bool = False,
 ) -> Columns:
-    """Which columns hold images and labels.
+    """Find the columns that hold images, labels and masks.
 
     Args:
         features (`Mapping`): A table's columns and their types.
@@ -63,8 +62,8 @@ def find_columns(
     label = None
     if use_labels:
         classes = [name for name, feature in features.items() if type(_element(feature)).__name__ == "ClassLabel"]
-        others = classes if len(classes) == 1 else []
-        label = next((name for name in ("label", "labels", *others) if name in features and name != image), None)
+        only = classes if len(classes) == 1 else []
+        label = next((name for name in ("label", "labels", *only) if name in features and name != image), None)
         if label is not None and kind_of(features[label]) == "null":
             label = None
     if label is None:
@@ -88,16 +87,16 @@ def find_columns(
 
 
 def guessed_features(table: Any) -> dict[str, Any]:
-    """The types of a stream's columns, by its first row."""
-    library = importlib.import_module("datasets")
+    """Guess the types of a stream's columns by its first row."""
+    import datasets
 
     def guess(value: Any) -> Any:
         if isinstance(value, list):
             return [guess(value[0] if value else None)]
         if isinstance(value, Image.Image) or (isinstance(value, Mapping) and "bytes" in value):
-            return library.Image()
+            return datasets.Image()
         names = {bool: "bool", float: "float64", str: "string"}
-        return library.Value(names.get(type(value), "int64"))  # of None: may be numbers later on
+        return datasets.Value(names.get(type(value), "int64"))  # of None: may be numbers later on
 
     rows = list(table.with_format(None).take(1))
     return {name: guess(value) for name, value in rows[0].items()} if rows else {}
@@ -125,7 +124,7 @@ def _element(feature: Any) -> Any:
 
 
 def kind_of(feature: Any) -> str:
-    """What an error calls the type of a column."""
+    """Return what an error calls the type of a column."""
     element = _element(feature)
     name = element.dtype if type(element).__name__ == "Value" else type(element).__name__
     return f"list of {name}" if element is not feature else name

@@ -9,8 +9,8 @@ from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import MaskFolder
 from gmar_hf.data.sample import MapData, Sample, describe, digest
 from gmar_hf.errors import ArgumentError, ImageError
+from gmar_hf.images.image_file import read_file, reason
 from gmar_hf.images.mask_reading import check_size
-from gmar_hf.images.reading import read_file, reason
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 
@@ -71,7 +71,7 @@ class FolderData(MapData):
 
 
 def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") -> list[tuple[str, int]]:
-    """Files in a folder and the folders in it, hidden ones left out and symbolic links followed.
+    """List the files in a folder and the folders in it, hidden ones left out and symbolic links followed.
 
     Args:
         folder (`Path`): Where to look.
@@ -84,7 +84,7 @@ def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") ->
     Raises:
         ArgumentError: If a folder cannot be read.
     """
-    found: list[tuple[str, int]] = []
+    files: list[tuple[str, int]] = []
     waiting: list[tuple[str, str, tuple]] = [(str(folder), "", ())]
     while waiting:
         path, prefix, above = waiting.pop()
@@ -107,13 +107,13 @@ def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") ->
                 status = os.stat(entry.path)
             except OSError:  # a link that leads nowhere, or in a circle
                 if has_suffix:
-                    found.append((prefix + entry.name, -1))
+                    files.append((prefix + entry.name, -1))
                 continue
             if stat.S_ISDIR(status.st_mode):
                 waiting.append((entry.path, f"{prefix}{entry.name}/", (*above, here)))
             elif has_suffix and stat.S_ISREG(status.st_mode):
-                found.append((prefix + entry.name, status.st_size))
-    return sorted(found)
+                files.append((prefix + entry.name, status.st_size))
+    return sorted(files)
 
 
 def _classes(

@@ -11,15 +11,16 @@ from PIL import Image
 
 from gmar_hf.data.masks import sources_of_masks
 from gmar_hf.data.sample import digest, sampled_places
+from gmar_hf.images.image_file import file_content
 from gmar_hf.images.mask_reading import to_mask
-from gmar_hf.images.reading import file_content, read_opened
+from gmar_hf.images.reading import read_image
 
 _READ_AGAIN = 8
-_OWN = 3  # texts of an item that are not of its masks
+_NUM_FACETS = 3  # texts of an item that are not of its masks
 
 
 def items_fingerprints(items: Any, *, with_masks: bool) -> tuple[str, str]:
-    """Digests of up to 16 items, the first and the last and some between: labels, sizes and content of images.
+    """Return digests of up to 16 items, the first and the last and some between: labels, sizes and content of images.
 
     Eight of them are read twice, unless the items give the very same object again: what differs between two readings,
     as pixels do under random augmentation, says nothing of the data, and is left out. Of a file the content counts,
@@ -33,9 +34,11 @@ def items_fingerprints(items: Any, *, with_masks: bool) -> tuple[str, str]:
         Of the items without their masks, and of the masks (empty if nobody looks at them): 32 hexadecimal digits, the
             same in every process.
     """
-    found = _sampled(items, _all_facets if with_masks else _facets)
-    own = digest("items", type(items).__name__, len(items), *(text for facets in found for text in facets[:_OWN]))
-    return own, digest("masks", *(facets[_OWN] for facets in found)) if with_masks else ""
+    sampled = _sampled(items, _all_facets if with_masks else _facets)
+    without_masks = digest(
+        "items", type(items).__name__, len(items), *(text for facets in sampled for text in facets[:_NUM_FACETS])
+    )
+    return without_masks, digest("masks", *(facets[_NUM_FACETS] for facets in sampled)) if with_masks else ""
 
 
 def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[list[str]]:
@@ -43,15 +46,17 @@ def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[li
     places = sampled_places(len(items))
     again = set(places[:: -(-len(places) // _READ_AGAIN)])
     steady: list[bool] = []
-    found = []
+    sampled = []
     for place in places:
         item = _item(items, place)
         facets = facets_of(item)
         steady = steady or [True] * len(facets)
-        if place in again and (other := _item(items, place)) is not item:
-            steady = [one and old == new for one, old, new in zip(steady, facets, facets_of(other), strict=True)]
-        found.append(facets)
-    return [[text if one else "varies" for text, one in zip(facets, steady, strict=True)] for facets in found]
+        if place in again and (second := _item(items, place)) is not item:
+            steady = [
+                is_steady and old == new for is_steady, old, new in zip(steady, facets, facets_of(second), strict=True)
+            ]
+        sampled.append(facets)
+    return [[text if keep else "varies" for text, keep in zip(facets, steady, strict=True)] for facets in sampled]
 
 
 def _item(items: Any, place: int) -> Any:
@@ -89,7 +94,7 @@ def _image_facets(item: Mapping[str, Any]) -> tuple[str, str]:
         values = item["pixel_values"].detach().cpu().contiguous()
         return f"{values.dtype} {tuple(values.shape)}", _hash(values.reshape(-1).view(torch.uint8).numpy().tobytes())
     if isinstance(source, Image.Image):
-        image = read_opened(source, "")
+        image = read_image(source)
         return str(source.size), _hash(image.tobytes())
     if isinstance(source, str | os.PathLike):
         # An address is not fetched: the network may be there at one time and not at another.

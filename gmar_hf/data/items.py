@@ -13,7 +13,8 @@ from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import has_class_masks, has_masks, masks_of_item
 from gmar_hf.data.sample import MapData, Sample, StreamData, describe, digest
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
-from gmar_hf.images.reading import file_name, is_bad_image, read_file, read_image, read_opened, reason
+from gmar_hf.images.image_file import file_name, is_bad_image, read_file, reason
+from gmar_hf.images.reading import read_image, read_named
 
 _KEYS = ("label", "labels")
 
@@ -97,7 +98,7 @@ class ItemStream(StreamData):
 def _sample(item: Any, name: str, labels: LabelReader | None, mask_classes: LabelReader | None) -> Sample:
     _check_item(item, name)
     value = next((item[key] for key in _KEYS if item.get(key) is not None), None)
-    found = None if labels is None else labels.read(value)
+    indices = None if labels is None else labels.read(value)
     image: Image.Image | torch.Tensor
     try:
         if item.get("image") is None and "pixel_values" in item:
@@ -108,8 +109,8 @@ def _sample(item: Any, name: str, labels: LabelReader | None, mask_classes: Labe
             image = _image(item.get("image"), name)
         masks = None if mask_classes is None else masks_of_item(item, image, name, mask_classes)
     except ImageError as error:
-        return Sample(name, None, found, reason(error))
-    return Sample(name, image, found, masks=masks)
+        return Sample(name, None, indices, reason(error))
+    return Sample(name, image, indices, masks=masks)
 
 
 def _check_item(item: Any, name: str) -> None:
@@ -145,7 +146,7 @@ def _image(source: Any, name: str) -> Any:
     if _file(source) and isinstance(source, str | os.PathLike):
         return read_file(source, name)
     if hasattr(source, "convert"):  # a PIL image
-        return read_opened(source, name)
+        return read_named(source, name)
     try:
         return read_image(source)
     except ImageError as error:
@@ -161,5 +162,4 @@ def _file(source: Any) -> str:
 
 
 def _is_unreadable(error: Exception) -> bool:
-    own = isinstance(error, GMARError)
-    return isinstance(error, ImageError) if own else is_bad_image(error)
+    return isinstance(error, ImageError) if isinstance(error, GMARError) else is_bad_image(error)

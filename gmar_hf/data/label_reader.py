@@ -1,12 +1,12 @@
-"""From what a data set calls a class to the model's index of it."""
+"""Reading labels: from what a data set calls a class to the model's index of it."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from numbers import Integral
 from typing import Any
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.labels import find_label
+from gmar_hf.utils.checks import is_whole
 
 _NAMED = 20  # classes, of those that are wrong
 
@@ -64,8 +64,8 @@ class LabelReader:
             value = value.tolist()
         if isinstance(value, list | tuple | set | frozenset):
             self._check_no_indicators(value)
-            found = [index for one in value if (index := self._index(one)) is not None]
-            return tuple(dict.fromkeys(found)) or None
+            indices = [index for label in value if (index := self._index(label)) is not None]
+            return tuple(dict.fromkeys(indices)) or None
         index = self._index(value)
         return None if index is None else (index,)
 
@@ -98,48 +98,54 @@ class LabelReader:
 
     def _name(self, value: Any) -> str:
         """What a data set calls a class, as `label_map` has it."""
-        if _is_integer(value) and self._names is not None and 0 <= value < len(self._names):
+        if is_whole(value) and self._names is not None and 0 <= value < len(self._names):
             return self._names[value]
         return str(value)
 
     def _index(self, value: Any) -> int | None:
         if _is_none(value):
             return None
-        found = self._find(value)
-        if found is None:
+        index = self._find(value)
+        if index is None:
             raise self._error(value)
-        return found
+        return index
 
     def _find(self, value: Any) -> int | None:
-        """The model's index, or None."""
+        """Return the model's index of a label; None if the label is none of the model's."""
         if isinstance(value, str):
-            if self._map is not None and value in self._map:
-                return self._map[value]
-            indices = self._indices.get(value, ())
-            return indices[0] if len(indices) == 1 else None
-        if not _is_integer(value):
-            return None
+            return self._find_name(value)
+        return self._find_number(value) if is_whole(value) else None
+
+    def _find_name(self, name: str) -> int | None:
+        """Return the index of a class by its name: the label map's where it has the name, else the model's own."""
+        if self._map is not None and name in self._map:
+            return self._map[name]
+        indices = self._indices.get(name, [])
+        return indices[0] if len(indices) == 1 else None  # a label of several classes means none of them
+
+    def _find_number(self, number: int) -> int | None:
+        """Return the index of a class by its number: the place of a name, a key of the label map, or the index."""
         if self._names is not None:
-            return self._find(self._names[value]) if 0 <= value < len(self._names) else None
+            return self._find_name(self._names[number]) if 0 <= number < len(self._names) else None
         if self._map is not None:
-            return self._map.get(str(value))
-        return int(value) if value in self._id2label else None
+            return self._map.get(str(number))
+        return int(number) if number in self._id2label else None
 
     def _error(self, value: Any, more: str = "") -> ArgumentError | ArgumentTypeError:
         """Why a label is not found."""
-        if not isinstance(value, str) and not _is_integer(value):
+        if not isinstance(value, str) and not is_whole(value):
             return ArgumentTypeError(
                 f"`{self._what}` must be an int, a str or a list of them; got {value!r:.80}. "
                 "Convert the labels, or leave them out with `use_labels=False` (`--no-labels`)."
             )
-        if _is_integer(value) and self._names is not None:
+        if is_whole(value) and self._names is not None:
             if not 0 <= value < len(self._names):
                 return ArgumentError(
                     f"`{self._what}` must be a position among the data set's {len(self._names)} class names; got "
                     f"{value}. Mend the data set, or leave labels out with `use_labels=False` (`--no-labels`).{more}"
                 )
             value = self._names[value]
-        if _is_integer(value) and self._map is not None:
+        if is_whole(value) and self._map is not None:
             return ArgumentError(
                 f"`label_map` must say which label each of the data's numbers stands for; got none for '{value}'. "
                 f"Add it, or leave `label_map` out if they are the model's indices.{more}"
@@ -175,9 +181,5 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(map(repr, islice(names, _NAMED))) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def _is_none(value: Any) -> bool:
-    return value is None or (_is_integer(value) and value == -1)
+    return value is None or (is_whole(value) and value == -1)

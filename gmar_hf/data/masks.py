@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Collection, Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from PIL import Image
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.sample import digest, sampled_places
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
+from gmar_hf.images.image_file import file_content
 from gmar_hf.images.mask_reading import check_size, mask_of_file, to_mask
-from gmar_hf.images.reading import file_content
+from gmar_hf.utils.checks import is_whole
 
 Masks = dict[int | None, np.ndarray]
 
@@ -46,14 +46,14 @@ class MaskFolder:
             by_stem.setdefault(os.path.splitext(file)[0], []).append(file)
         self._files: dict[str, str] = {}
         for image in images:
-            found = by_stem.get(os.path.splitext(image)[0], [])
-            if len(found) > 1 and image not in found:
+            candidates = by_stem.get(os.path.splitext(image)[0], [])
+            if len(candidates) > 1 and image not in candidates:
                 raise ArgumentError(
-                    f"`masks` must hold one mask for an image; got {', '.join(map(repr, found))} for {image!r}. "
+                    f"`masks` must hold one mask for an image; got {', '.join(map(repr, candidates))} for {image!r}. "
                     "Leave one of them."
                 )
-            if found:
-                self._files[image] = image if image in found else found[0]
+            if candidates:
+                self._files[image] = image if image in candidates else candidates[0]
         if not self._files:
             example = f"{next(iter(sizes))!r} and others" if sizes else "no images at all"
             raise ArgumentError(
@@ -65,7 +65,7 @@ class MaskFolder:
         self.fingerprint = digest("masks", *(f"{file}\0{sizes[file]}" for file in chosen), *contents)
 
     def read(self, name: str) -> np.ndarray | None:
-        """The mask of an image, bool of shape (height, width); None if it has none.
+        """Read the mask of an image, bool of shape (height, width); None if it has none.
 
         Args:
             name (`str`): The image's relative path.
@@ -84,18 +84,18 @@ class MaskFolder:
 
 
 def has_masks(item: Mapping[str, Any]) -> bool:
-    """Whether an item of a list or a torch data set has a place for masks."""
+    """Tell whether an item of a list or a torch data set has a place for masks."""
     return any(key in item for key in _KEYS)
 
 
 def has_class_masks(item: Mapping[str, Any]) -> bool:
-    """Whether it has a place for masks by class."""
+    """Tell whether an item has a place for masks by class."""
     several = item.get("masks")
     return "masks" in item and not (isinstance(several, Mapping) and set(several) == {None})
 
 
 def sources_of_masks(item: Mapping[str, Any]) -> Mapping[Any, Any]:
-    """What an item gives as its masks, by class; under None what it gives as `mask`."""
+    """Return what an item gives as its masks, by class; under None what it gives as `mask`."""
     single, several = (item.get(key) for key in _KEYS)
     return {None: single} if single is not None else several or {}
 
@@ -103,7 +103,7 @@ def sources_of_masks(item: Mapping[str, Any]) -> Mapping[Any, Any]:
 def masks_of_item(
     item: Mapping[str, Any], image: Image.Image | torch.Tensor, name: str, classes: LabelReader
 ) -> Masks | None:
-    """The masks of an item, by the model's index of their class.
+    """Read the masks of an item, by the model's index of their class.
 
     Args:
         item (`Mapping`): With `mask`, for whatever class is explained (the key None), or with `masks`, by class index
@@ -129,20 +129,20 @@ def masks_of_item(
             f"`masks` must be a mapping from class indices or labels to masks; got {type(several).__name__} for "
             f"{name}. Pass a single one, for whatever class is explained, as `mask`."
         )
-    found: Masks = {}
+    masks: Masks = {}
     for key, source in sources_of_masks(item).items():
         index = _class(key, name, classes)
         mask = check_size(to_mask(source, name), image, name)
-        found[index] = mask | found[index] if index in found else mask
-    return found or None
+        masks[index] = mask | masks[index] if index in masks else mask
+    return masks or None
 
 
 def _class(key: Any, name: str, classes: LabelReader) -> int | None:
     if key is None:
         return None
-    if not (isinstance(key, str) or (isinstance(key, Integral) and not isinstance(key, bool))):
+    if not (isinstance(key, str) or is_whole(key)):
         raise ArgumentTypeError(f"`masks` must have class indices or labels as keys; got {key!r:.80} for {name}.")
-    found = classes.read(key)
-    if found is None:
+    indices = classes.read(key)
+    if indices is None:
         raise ArgumentError(f"`masks` must have class indices or labels as keys; got {key} for {name}.")
-    return found[0]
+    return indices[0]

@@ -1,6 +1,5 @@
 """Data sets of the `datasets` library."""
 
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
@@ -14,15 +13,30 @@ from gmar_hf.data.columns import Columns, find_columns, guessed_features, kind_o
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.sample import MapData, Sample, StreamData, digest
 from gmar_hf.errors import ArgumentError, GMARError, ImageError
+from gmar_hf.images.image_file import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, reason
 from gmar_hf.images.mask_reading import check_size, mask_of_bytes, mask_of_file, mask_of_image
-from gmar_hf.images.reading import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, read_opened, reason
+from gmar_hf.images.reading import read_named
 from gmar_hf.utils.hub import hub_errors
 
 _Read = TypeVar("_Read")
 _SHUFFLE_BUFFER = 1000  # samples among which a stream is shuffled
 
 
-class TableData(MapData):
+class _Table:
+    """What a data set and a stream of `datasets` have in common: the columns that are read, and their reader."""
+
+    has_labels: Any  # a bool, which a stream of other kinds may not know yet
+    has_masks: Any
+
+    def _read_columns(self, table: Any, identity: dict[str, Any], columns: Columns, labels: LabelReader) -> None:
+        self._reader = _RowReader(table, columns, labels, identity)
+        self._table = _narrowed(table, columns)
+        self.identity = identity
+        self.has_labels = columns.label is not None
+        self.has_masks = columns.mask is not None
+
+
+class TableData(_Table, MapData):
     """A `datasets.Dataset`.
 
     Args:
@@ -54,13 +68,10 @@ class TableData(MapData):
                 "data set with a transform. Remove it with `with_format(None)`, and pass an `image_processor`."
             )
         columns = find_columns(table.features, use_labels, label_map, use_masks)
-        self._reader = _Rows(table, columns, LabelReader(id2label, label_map, columns.names), identity)
+        labels = LabelReader(id2label, label_map, columns.names)
         if columns.label is not None:  # now, rather than after hours
-            self._reader.labels.check(_distinct(table, columns.label))
-        self._table = _narrowed(table, columns)
-        self.identity = identity
-        self.has_labels = columns.label is not None
-        self.has_masks = columns.mask is not None
+            labels.check(_distinct(table, columns.label))
+        self._read_columns(table, identity, columns, labels)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -69,8 +80,8 @@ class TableData(MapData):
         return self._reader.sample(self._table[int(index)], f"row {index}")
 
 
-class TableStream(StreamData):
-    """A `datasets.IterableDataset`; arguments and errors as of [`TableData`].
+class TableStream(_Table, StreamData):
+    """A `datasets.IterableDataset`, which takes the same arguments as [`TableData`].
 
     Of its class names every one must be known, because which of them occur only shows in the end.
     """
@@ -97,17 +108,15 @@ class TableStream(StreamData):
                 f"{columns.label!r} mean (`map` forgets a stream's class names). Pass `features=` to `map`, cast the "
                 "column, or leave labels out with `use_labels=False` (`--no-labels`)."
             )
-        self._reader = _Rows(table, columns, LabelReader(id2label, label_map, columns.names), identity)
-        self._reader.labels.check(columns.names or ())
-        self._table = _narrowed(table, columns)
-        self.identity = identity
-        self.has_labels = columns.label is not None
-        self.has_masks = columns.mask is not None
+        labels = LabelReader(id2label, label_map, columns.names)
+        labels.check(columns.names or ())
+        self._read_columns(table, identity, columns, labels)
 
     def _share(self, rank: int, num_processes: int, skip: int) -> Iterator[Sample]:
-        split = importlib.import_module("datasets.distributed").split_dataset_by_node
+        from datasets.distributed import split_dataset_by_node
+
         # Not `skip` of the data set: where whole shards cannot be dealt out it counts the samples of all processes.
-        rows = islice(iter(split(self._table, rank, num_processes)), skip, None)
+        rows = islice(iter(split_dataset_by_node(self._table, rank, num_processes)), skip, None)
         of = f" of process {rank}" if num_processes > 1 else ""
         number = skip
         while (row := self._next(rows)) is not None:
@@ -132,8 +141,8 @@ class TableStream(StreamData):
         return stream
 
 
-class _Rows:
-    """From rows to samples."""
+class _RowReader:
+    """Reads rows of a table as samples."""
 
     def __init__(self, table: Any, columns: Columns, labels: LabelReader, identity: Mapping[str, Any]) -> None:
         self.columns, self.labels = columns, labels
@@ -146,7 +155,7 @@ class _Rows:
         name = f"{place} ({file})" if file else place
         labels = None if self.columns.label is None else self.labels.read(row[self.columns.label])
         try:
-            image = self._read(picture, name, read_file, read_bytes, read_opened)
+            image = self._read(picture, name, read_file, read_bytes, read_named)
             if image is None:
                 raise ImageError(f"`image` must be given; got None in {name}. Leave such rows out.")
             mask = self._mask(row, place)
@@ -181,7 +190,9 @@ class _Rows:
         return from_image(self._fetched(path, name), name)
 
     def _fetched(self, url: str, name: str) -> Image.Image:
-        feature = importlib.import_module("datasets").Image()
+        import datasets
+
+        feature = datasets.Image()
         try:
             with hub_errors(self.repo_id, "read an image"):
                 return feature.decode_example({"bytes": None, "path": url}, token_per_repo_id=self._tokens)
@@ -201,7 +212,7 @@ def _as_file(picture: Any) -> Any:
 
 
 def table_fingerprint(table: Any) -> str:
-    """What identifies a table, as cheaply as `datasets` knows it; call it before anything is cast.
+    """Return what identifies a table, as cheaply as `datasets` knows it; call it before anything is cast.
 
     A Dataset's is its own, which is the same in every process (but not for what was shuffled without a seed, or
     mapped with a function that cannot be hashed). A stream's is weak: that of its name, its split and its columns, so
@@ -216,7 +227,9 @@ def table_fingerprint(table: Any) -> str:
 
 def _narrowed(table: Any, columns: Columns) -> Any:
     """Only what is read, and images as files' bytes, so that a broken one is found by us, in its row."""
-    feature = importlib.import_module("datasets").Image(decode=False)
+    import datasets
+
+    feature = datasets.Image(decode=False)
     if table.features is None:
         return table.with_format(None).select_columns(columns.all)
     if hasattr(table, "decode"):  # of streams: undoes the threads that would decode before any cast
@@ -235,12 +248,12 @@ def _narrowed(table: Any, columns: Columns) -> Any:
 
 def _distinct(table: Any, column: str) -> list[Any]:
     """The labels that occur in a column, sorted."""
-    compute = importlib.import_module("pyarrow.compute")
-    types = importlib.import_module("pyarrow.types")
-    found: set[Any] = set()
+    from pyarrow import compute, types  # type: ignore[import-untyped]
+
+    labels: set[Any] = set()
     for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=100_000):
         values = batch.column(0)
         while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
             values = compute.list_flatten(values)
-        found.update(compute.unique(values).to_pylist())
-    return sorted(found - {None})
+        labels.update(compute.unique(values).to_pylist())
+    return sorted(labels - {None})

@@ -14,7 +14,7 @@ Baseline = str | torch.Tensor
 def baseline_pixels(
     pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigma: float = 8.0, argument: str = "baseline"
 ) -> torch.Tensor:
-    """The pixels that hidden patches show.
+    """Make the pixels that hidden patches show.
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images, as the model sees them.
@@ -64,7 +64,7 @@ def baseline_pixels(
 
 
 def check_images(pixel_values: torch.Tensor) -> None:
-    """Raise if these are no images.
+    """Refuse what is no batch of images.
 
     Raises:
         ArgumentError: If the shape or the dtype do not fit.

@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageOps
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
-from gmar_hf.images.reading import file_content, file_name, opened
+from gmar_hf.images.image_file import file_content, file_name, open_bytes
 
 _AS_THEY_ARE = ("1", "L", "I", "F", "RGB", "LA", "RGBA", "La", "RGBa")
 _HALF = 128  # JPEG smears a mask's edges: what is nearer to black than to white is none of the object
 
 
 def to_mask(source: Any, name: str) -> np.ndarray:
-    """Bool array of shape (height, width) of whatever a user has as a mask.
+    """Return a bool array of shape (height, width) of whatever a user has as a mask.
 
     Args:
         source: A bool or integer array or tensor of that shape, a PIL image, or the path of one.
@@ -53,30 +53,22 @@ def mask_of_file(path: str | os.PathLike[str], name: str) -> np.ndarray:
         name (`str`): What errors call it.
 
     Returns:
-        Bool array of shape (height, width), as of [`mask_of_image`].
+        Bool array of shape (height, width), as [`mask_of_image`] makes it.
 
     Raises:
         ImageError: If there is no mask to read.
     """
-    try:
-        content = file_content(path, name)
-    except ImageError as error:
-        raise _of_a_mask(error) from error
-    return mask_of_bytes(content, name)
+    return mask_of_bytes(file_content(path, name, "mask"), name)
 
 
 def mask_of_bytes(content: bytes, name: str) -> np.ndarray:
-    """Read a mask from an image file's bytes; otherwise as [`mask_of_file`]."""
-    try:
-        image = opened(content, name)
-    except ImageError as error:
-        raise _of_a_mask(error) from error
-    with image:
+    """Read a mask from the bytes of an image file, which errors call by its name."""
+    with open_bytes(content, name, "mask") as image:
         return mask_of_image(image, name)
 
 
 def mask_of_image(image: Image.Image, name: str) -> np.ndarray:
-    """The pixels of an image that are not 0, in any channel.
+    """Find the pixels of an image that are not 0, in any channel.
 
     Of a palette it is the index that counts, as in label maps, but for palettes that have black elsewhere than at 0:
     there it is the colour. Transparent pixels are 0; of JPEG files all is that is nearer to black than to white.
@@ -142,7 +134,3 @@ def _counted(image: Image.Image) -> Image.Image:
         return image.convert("RGBA") if palette and 0 not in black and black & used else image
     # Elsewhere black is not 0, as in printing's colours.
     return image if image.mode in _AS_THEY_ARE or image.mode.startswith("I;16") else image.convert("RGB")
-
-
-def _of_a_mask(error: ImageError) -> ImageError:
-    return ImageError(str(error).replace("`image`", "`mask`", 1))

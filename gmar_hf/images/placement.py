@@ -36,7 +36,7 @@ _WAY_OUT = "Preprocess the image yourself and pass pixel_values to gmar_hf.expla
 
 
 def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_size: Size) -> Box:
-    """Finds the rectangle of the input image that the patch grid covers.
+    """Find the rectangle of the input image that the patch grid covers.
 
     Follows the `_preprocess` of transformers' image processing backends: resize, centre crop, padding at the right
     and bottom. The grid starts at the top left of `pixel_values`.
@@ -84,7 +84,7 @@ def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_siz
 
 
 def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) -> Image.Image:
-    """Draws an attribution map as a grey image of the size of the input image.
+    """Draw an attribution map as a grey image of the size of the input image.
 
     Args:
         attribution: (rows, cols), any scale; only the positive part is shown, divided by its maximum.
@@ -115,7 +115,7 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
 
 
 def place_mask(mask: np.ndarray, image_processor: Any, pixel_size: Size) -> torch.Tensor:
-    """Brings a mask of the input image into the frame of `pixel_values`.
+    """Bring a mask of the input image into the frame of `pixel_values`.
 
     Args:
         mask: bool (height, width), of the input image's size.
@@ -127,7 +127,8 @@ def place_mask(mask: np.ndarray, image_processor: Any, pixel_size: Size) -> torc
         false outside of the image, where pixels are padded.
 
     Raises:
-        ArgumentTypeError, ArgumentError: as [`image_box`].
+        ArgumentTypeError: the processor does not preprocess as transformers' backends do.
+        ArgumentError: the sizes do not fit together.
     """
     height, width = mask.shape
     left, top, right, bottom = image_box((width, height), image_processor, pixel_size, pixel_size)
@@ -140,7 +141,7 @@ def place_mask(mask: np.ndarray, image_processor: Any, pixel_size: Size) -> torc
 
 
 def check_placeable(image_processor: Any) -> None:
-    """Refuses a processor that preprocesses in a way of its own.
+    """Refuse a processor that preprocesses in a way of its own.
 
     Raises:
         ArgumentTypeError: it is not known where its pixels come from.
