@@ -1,6 +1,5 @@
-"""What `datasets` loads: by id from the Hub, from folders that it saved, and from folders with Parquet files."""
+"""Loading by the library `datasets`: from the Hub, from folders that it saved, and from folders with Parquet files."""
 
-import importlib
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ Loaded = tuple[Any, dict[str, Any]]  # a table, and its entry in a report
 
 
 def is_loaded(data: Any) -> bool:
-    """Whether it is an object of `datasets`."""
+    """Tell whether something is a data set of `datasets`, a stream or a dict of splits."""
     library = sys.modules.get("datasets")  # who has such an object has imported it
     return library is not None and isinstance(
         data, library.Dataset | library.IterableDataset | library.DatasetDict | library.IterableDatasetDict
@@ -29,13 +28,13 @@ def is_loaded(data: Any) -> bool:
 
 
 def from_object(data: Any, split: str | None = None) -> Loaded:
-    """A data set that the user has loaded, or a dict of its splits.
+    """Take a data set that the user has loaded, or one out of a dict of its splits.
 
     Raises:
         ArgumentError: If there are several splits and none was chosen, or the chosen one is not there.
     """
     if isinstance(data, dict):
-        data = data[chosen(list(data), split)]
+        data = data[choose_split(list(data), split)]
     elif split is not None and split != str(data.split):
         raise ArgumentError(
             f"`split` must be None for a data set without splits to choose from; got {split!r}. Leave it out."
@@ -45,7 +44,7 @@ def from_object(data: Any, split: str | None = None) -> Loaded:
 
 
 def from_hub(repo_id: str, split: str | None, revision: str | None, streaming: bool) -> Loaded:
-    """A data set of the Hub.
+    """Load a data set of the Hub.
 
     Raises:
         ArgumentError: If it cannot be loaded, or has several splits and none was chosen.
@@ -59,7 +58,7 @@ def from_hub(repo_id: str, split: str | None, revision: str | None, streaming: b
 
 
 def from_parquet(folder: Path, files: list[tuple[str, int]], split: str | None, streaming: bool) -> Loaded:
-    """A folder with Parquet files, whose relative paths and sizes identify it, wherever it lies.
+    """Load a folder with Parquet files, whose relative paths and sizes identify it, wherever it lies.
 
     Raises:
         ArgumentError: If it cannot be loaded, or has several splits and none was chosen.
@@ -70,14 +69,14 @@ def from_parquet(folder: Path, files: list[tuple[str, int]], split: str | None, 
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` made a folder."""
+    """Tell whether `save_to_disk` made a folder."""
     return (folder / "dataset_dict.json").is_file() or (
         (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
     )
 
 
 def from_saved(folder: Path, split: str | None) -> Loaded:
-    """A folder that `save_to_disk` made.
+    """Load a folder that `save_to_disk` made.
 
     Raises:
         ArgumentError: If it cannot be loaded, or has several splits and none was chosen.
@@ -89,8 +88,8 @@ def from_saved(folder: Path, split: str | None) -> Loaded:
     return table, entry | {"id": folder.absolute().name}
 
 
-def chosen(splits: list[str], split: str | None) -> str:
-    """The split that is meant.
+def choose_split(splits: list[str], split: str | None) -> str:
+    """Return the split that is meant.
 
     Raises:
         ArgumentError: If it is not there, or none is named and there are several.
@@ -108,7 +107,7 @@ def _load(name: str, split: str | None, revision: str | None, streaming: bool) -
     library = _library(name)
     with _errors(name):
         if split is None:
-            split = chosen(library.get_dataset_split_names(name, revision=revision), None)
+            split = choose_split(library.get_dataset_split_names(name, revision=revision), None)
         return library.load_dataset(name, split=split, revision=revision, streaming=streaming)
 
 
@@ -122,18 +121,19 @@ def _entry(
 
 def _library(name: str) -> Any:
     try:
-        return importlib.import_module("datasets")
+        import datasets
     except ImportError as error:
         before = "" if os.path.exists(name) else f"{no_folder(name)} "
         raise ArgumentError(
             f"{before}`data` must be images where the library `datasets` is not installed (it reads data sets of the "
             f"Hub, Parquet files and what it saved itself); got neither ({error}). Run `pip install datasets`."
         ) from error
+    return datasets
 
 
 @contextmanager
 def _errors(name: str) -> Iterator[None]:
-    """Turns what loading raises into errors of this package; loaders run into errors of any kind."""
+    """Turn what loading raises into errors of this package; loaders run into errors of any kind."""
     doing, is_here = f"load the data set {name!r}", os.path.exists(name)
     before = "" if is_here else no_folder(name)
     try:
@@ -155,7 +155,7 @@ def _errors(name: str) -> Iterator[None]:
 
 
 def _is_cached(repo_id: str) -> bool:
-    """Whether anything of a data set may be in the caches of the Hub's client or of `datasets`."""
+    """Tell whether anything of a data set may be in the caches of the Hub's client or of `datasets`."""
     if Path(constants.HF_HUB_CACHE, f"datasets--{repo_id.replace('/', '--')}").exists():
         return True
 

@@ -1,4 +1,4 @@
-"""From whatever a user names or has to samples."""
+"""`open_data`: the door through which every kind of data comes in."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def open_data(
     use_masks: bool = False,
     masks: str | os.PathLike[str] | None = None,
 ) -> MapData | StreamData:
-    """Find out what a user's data are, and how to read images and labels of them.
+    """Open a user's data, whatever they are, for reading images, labels and masks.
 
     Classes are matched with the model's by their names, letter by letter, or by `label_map`, never by the position in
     a sorted list. Only numbers of a data set without class names are taken as the model's indices.

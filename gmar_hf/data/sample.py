@@ -1,4 +1,4 @@
-"""What a survey reads, wherever it comes from."""
+"""Samples, and the two kinds of data that give them: in any order, or one after the other."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -75,9 +75,9 @@ class StreamData(ABC):
     """Samples that come one after the other.
 
     Attributes:
-        identity (`dict[str, Any]`): As of [`MapData`]; `num_images` is None.
+        identity (`dict[str, Any]`): The data's entry in a report, in which `num_images` is None.
         has_labels (`bool`, *optional*): Whether labels are known at all; None where only the samples tell.
-        label_reading (`str`): As of [`MapData`].
+        label_reading (`str`): In words, how labels are read.
         has_masks (`bool`, *optional*): Whether masks are, and were asked for; None where only the samples tell.
     """
 
@@ -110,7 +110,7 @@ class StreamData(ABC):
 
     @abstractmethod
     def shuffled(self, seed: int) -> "StreamData":
-        """The same samples in an order that the seed decides.
+        """Return the same samples in an order that the seed decides.
 
         Args:
             seed (`int`): Must be the same in all processes.
@@ -128,7 +128,7 @@ def describe(
     split: str | None = None,
     num_images: int | None = None,
 ) -> dict[str, Any]:
-    """A data set's entry in a report."""
+    """Return a data set's entry in a report."""
     return {
         "id": name,
         "is_local": is_local,
@@ -140,7 +140,7 @@ def describe(
 
 
 def sampled_places(length: int, count: int = 16) -> list[int]:
-    """Up to `count` places in something of this length: the first, the last, and some between.
+    """Return up to `count` places in something of a length: the first, the last, and some between.
 
     Example:
         >>> sampled_places(100, 4)
@@ -150,6 +150,6 @@ def sampled_places(length: int, count: int = 16) -> list[int]:
 
 
 def digest(*parts: object) -> str:
-    """32 hexadecimal digits of the SHA-256 of the parts' texts, the same on every machine."""
+    """Return 32 hexadecimal digits of the SHA-256 of the parts' texts, the same on every machine."""
     text = "\0".join(map(str, parts))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -388,8 +388,17 @@ def stream_of(kind, num_shards, folder):
     return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
 
 
-@pytest.mark.parametrize("kind", ["memory", "parquet", "generator"])
-@pytest.mark.parametrize("num_shards", SHARDS)
+SHARED = [("memory", 3), ("parquet", 5), ("generator", 2)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_shards"),
+    [
+        pytest.param(kind, num_shards, marks=[] if (kind, num_shards) in SHARED else pytest.mark.slow)
+        for kind in ("memory", "parquet", "generator")
+        for num_shards in SHARDS
+    ],
+)
 def test_processes_share_a_stream(kind, num_shards, tmp_path):
     whole = stream_of(kind, num_shards, tmp_path)
     plain = open_data(whole, LABELS)
