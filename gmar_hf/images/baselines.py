@@ -6,6 +6,8 @@ import torch
 from torch.nn.functional import conv2d, pad
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.utils.checks import check_choice, check_number
+from gmar_hf.utils.text import quoted
 
 BASELINES = ("blur", "zero", "mean", "other")
 Baseline = str | torch.Tensor
@@ -44,23 +46,22 @@ def baseline_pixels(
         return _broadcast(baseline, images, argument)
     if not isinstance(baseline, str):
         raise ArgumentTypeError(
-            f"`{argument}` must be one of {', '.join(BASELINES)}, or a tensor; got {type(baseline).__name__}. "
+            f"`{argument}` must be one of {quoted(BASELINES)}, or a tensor; got {type(baseline).__name__}. "
             "Wrap a number as `torch.tensor(0.5)`."
         )
+    check_choice(argument, baseline, BASELINES, otherwise="or a tensor")
     if baseline == "blur":
         return _blur(images, blur_sigma)
     if baseline == "zero":
         return torch.zeros_like(images)
     if baseline == "mean":
         return images.mean(dim=(-2, -1), keepdim=True).expand_as(images).clone()
-    if baseline == "other":
-        if len(images) < 2:
-            raise ArgumentError(
-                f'`{argument}` must not be "other" for a batch of one image (there is no other); got one. '
-                "Pass at least two images, or another baseline."
-            )
-        return images.roll(1, dims=0)
-    raise ArgumentError(f"`{argument}` must be one of {', '.join(BASELINES)}, or a tensor; got {baseline!r}.")
+    if len(images) < 2:
+        raise ArgumentError(
+            f'`{argument}` must not be "other" for a batch of one image (there is no other); got one. '
+            "Pass at least two images, or another baseline."
+        )
+    return images.roll(1, dims=0)
 
 
 def check_images(pixel_values: torch.Tensor) -> None:
@@ -96,8 +97,7 @@ def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> t
 
 def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Rows, then columns, in float32 at least: half precision has no convolution everywhere."""
-    if not (isinstance(sigma, int | float) and 0 < sigma < math.inf):
-        raise ArgumentError(f"`blur_sigma` must be a positive number of pixels; got {sigma!r}.")
+    sigma = check_number("blur_sigma", sigma, above=0, unit="pixels")
     blurred = images.to(torch.promote_types(images.dtype, torch.float32)).flatten(0, 1)[:, None]
     for dim in (-2, -1):
         radius = min(math.ceil(4 * sigma), images.shape[dim] - 1)
