@@ -473,6 +473,7 @@ def test_threads_that_decode_are_stopped():
     with leaving_event_loops():
         stream = threaded_stream(encoded(0), encoded(1), b"broken")
         assert [shade(sample) for sample in open_data(stream, LABELS).read(0, 1)] == [0, 1, None]
+        del stream
 
 
 def test_streams_that_decode_images_themselves():
