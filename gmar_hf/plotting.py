@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, TwoSlopeNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
 
 Array = torch.Tensor | np.ndarray
 
@@ -34,25 +33,27 @@ def overlay(image: Image.Image, heatmap: Image.Image, *, alpha: float = 0.7, col
     Raises:
         ArgumentError: If the sizes differ, `alpha` is out of range, or there is no such colour map.
     """
+    import matplotlib
+
     if image.size != heatmap.size:
         raise ArgumentError(f"`heatmap` must be of the image's size {image.size}; got {heatmap.size}.")
     if not 0 <= alpha <= 1:
         raise ArgumentError(f"`alpha` must be in [0, 1]; got {alpha}.")
     if colormap not in matplotlib.colormaps:
         raise ArgumentError(f"`colormap` must be one that matplotlib knows, such as 'viridis'; got {colormap!r}.")
-    # By the 256 levels a heatmap has, and by Pillow: large photographs stay quick, and small in memory.
+    # A heatmap has 256 levels, so colours come from a table, by Pillow: large photographs stay quick, small in memory.
     levels = np.arange(256) / 255
     palette = np.rint(matplotlib.colormaps[colormap](levels)[:, :3] * 255).astype(np.uint8)
     share = np.rint(alpha * np.sqrt(levels) * 255)  # a root keeps weaker regions in sight
     heat = heatmap.convert("L")
     colours = Image.fromarray(palette[np.asarray(heat)])
     colour = image.convert("RGB")
-    # Muted, so that the map's colours are not mistaken for the image's.
+    # The image is muted, so that the map's colours are not mistaken for its own.
     base = Image.blend(colour, image.convert("L").convert("RGB"), 0.5)
     return Image.composite(colours, base, heat.point(share.astype(int).tolist()))
 
 
-def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax: Axes | None = None) -> Axes:
+def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax: "Axes | None" = None) -> "Axes":
     """Draw one number for every head, layers downwards; signed numbers in two colours around zero.
 
     Args:
@@ -67,17 +68,20 @@ def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax:
     Raises:
         ArgumentError: If `scores` is not of shape (layers, heads) or not finite.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     values = _array(scores, "scores", "layers", "heads")
     if ax is None:
         layers, heads = values.shape
         ax = Figure(figsize=(2.2 + 0.35 * max(heads, 6), 1 + 0.35 * max(layers, 4)), layout="constrained").subplots()
-    norm, colours = _signed(values)
-    drawn = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
+    norm, colours = _scale(values)
+    picture = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
     ax.set(xlabel="head", ylabel="layer")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=12, integer=True))
     ax.set_title(_plain(title), fontsize="medium")
-    ax.figure.colorbar(drawn, ax=ax, label=_plain(label), fraction=0.05)
+    ax.figure.colorbar(picture, ax=ax, label=_plain(label), fraction=0.05)
     return ax
 
 
@@ -105,21 +109,23 @@ def plot_head_maps(
         ArgumentError: If `head_maps` is not of shape (layers, heads, rows, cols) or not finite, or there is no such
             layer.
     """
+    from matplotlib.figure import Figure
+
     values = _array(head_maps, "head_maps", "layers", "heads", "rows", "cols")
     shown = range(values.shape[0]) if layers is None else layers
     if not shown or not all(0 <= layer < values.shape[0] for layer in shown):
         raise ArgumentError(f"`layers` must name layers in [0, {values.shape[0] - 1}]; got {layers}.")
     figure = figure or Figure(figsize=(values.shape[1] + 1, len(shown) + 0.4), layout="constrained")
-    norm, colours = _signed(values)
+    norm, colours = _scale(values)
     grid = figure.subplots(len(shown), values.shape[1], squeeze=False)
     for axes, layer in zip(grid, shown, strict=True):
         for head, ax in enumerate(axes):
-            drawn = ax.imshow(values[layer, head], norm=norm, cmap=colours)
+            picture = ax.imshow(values[layer, head], norm=norm, cmap=colours)
             ax.set(xticks=[], yticks=[])
         axes[0].set_ylabel(f"layer {layer}", fontsize="small")
     for head, ax in enumerate(grid[0]):
         ax.set_title(f"head {head}", fontsize="small")
-    figure.colorbar(drawn, ax=grid, label=_plain(label), aspect=40, fraction=0.03, pad=0.01)
+    figure.colorbar(picture, ax=grid, label=_plain(label), aspect=40, fraction=0.03, pad=0.01)
     figure.suptitle(_plain(title), fontsize="medium")
     return figure
 
@@ -139,6 +145,8 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
     Raises:
         ArgumentError: If there is nothing to draw.
     """
+    from matplotlib.figure import Figure
+
     if not results:
         raise ArgumentError("`results` must hold at least one explained target; got none.")
     figure = figure or Figure(figsize=(10, 2.8 * len(results) + 0.3), layout="constrained")
@@ -161,8 +169,8 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
 
 
 def plot_curves(
-    curves: Any, *, shares: Array | None = None, title: str = "", label: str = "", ax: Axes | None = None
-) -> Axes:
+    curves: Any, *, shares: Array | None = None, title: str = "", label: str = "", ax: "Axes | None" = None
+) -> "Axes":
     """Draw how scores fall or rise, with the area under each curve in the legend, the largest first.
 
     The colour and dashes of a curve are given by its place in `curves`, so that figures of the same names agree.
@@ -181,27 +189,31 @@ def plot_curves(
     Raises:
         ArgumentError: If there is nothing to draw, something is not finite, or shares are missing or do not fit.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     named = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
         raise ArgumentError("`curves` must hold at least one curve; got none.")
-    drawn: list[tuple[float, int, str, np.ndarray, np.ndarray, np.ndarray]] = []
-    for name, curve in named.items():
-        own = getattr(curve, "shares", shares)
-        if own is None:
+    # Every curve becomes its area (which sorts the legend), its number (which colours it), and what is drawn.
+    rows: list[tuple[float, int, str, np.ndarray, np.ndarray, np.ndarray]] = []
+    for number, (name, curve) in enumerate(named.items()):
+        places = getattr(curve, "shares", shares)
+        if places is None:
             raise ArgumentError("`shares` must be given for curves that are plain scores; got None.")
         scores = getattr(curve, "scores", curve)
         axes = ("points",) if np.ndim(scores) == 1 else ("batch", "points")
-        rows, places = np.atleast_2d(_array(scores, "curves", *axes)), _array(own, "shares", "points")
-        if rows.shape[1] != len(places):
-            raise ArgumentError(f"`shares` must be one a point, {rows.shape[1]}; got {len(places)}.")
-        mean = rows.mean(axis=0)
-        error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros_like(mean)
+        scores, places = np.atleast_2d(_array(scores, "curves", *axes)), _array(places, "shares", "points")
+        if scores.shape[1] != len(places):
+            raise ArgumentError(f"`shares` must be one a point, {scores.shape[1]}; got {len(places)}.")
+        mean = scores.mean(axis=0)
+        error = scores.std(axis=0, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.zeros_like(mean)
         area = float(torch.trapezoid(torch.as_tensor(mean), torch.as_tensor(places)))
-        drawn.append((area / ((places[-1] - places[0]) or 1.0), len(drawn), name, places, mean, error))
+        rows.append((area / ((places[-1] - places[0]) or 1.0), number, name, places, mean, error))
     if ax is None:
         ax = Figure(figsize=(7, 4.5), layout="constrained").subplots()
     colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for area, number, name, places, mean, error in sorted(drawn, key=lambda one: (-one[0], one[1])):
+    for area, number, name, places, mean, error in sorted(rows, key=lambda row: (-row[0], row[1])):
         colour, style = colours[number % 10], ("-", "--", ":", "-.")[number // 10 % 4]
         # The area first: matplotlib leaves names out of legends that begin with an underscore.
         ax.plot(places, mean, style, color=colour, label=f"{area:z.2f}  {_plain(name)}".rstrip(), linewidth=1.5)
@@ -228,8 +240,10 @@ def _array(values: Array, name: str, *axes: str) -> np.ndarray:
     return array
 
 
-def _signed(values: np.ndarray) -> tuple[Normalize, str]:
-    """A scale from zero for numbers that are not negative, one around zero for signed numbers."""
+def _scale(values: np.ndarray) -> "tuple[Normalize, str]":
+    """Return a scale and its colours: from zero for numbers that are not negative, around zero for signed ones."""
+    from matplotlib.colors import Normalize, TwoSlopeNorm
+
     limit = float(np.abs(values).max()) or 1.0
     if values.min() >= 0:
         return Normalize(0, limit), "inferno"
@@ -237,11 +251,11 @@ def _signed(values: np.ndarray) -> tuple[Normalize, str]:
 
 
 def _name(result: dict) -> str:
-    """What was explained, short enough to stand over a picture."""
+    """Say what was explained, short enough to stand over a picture."""
     labels = [shorten(result[key], 40, placeholder=" ...") for key in ("label", "versus") if key in result]
     return _plain(", not ".join(labels))
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics, without control characters, which no font has."""
+    """Return text that matplotlib does not take for mathematics, without control characters, which no font has."""
     return printable(text).replace("$", r"\$")
