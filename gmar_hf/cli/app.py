@@ -1,12 +1,19 @@
-"""The command line's frame. Exit codes: 0 done, 1 bad input (one line says what to do), 2 wrong usage."""
+"""The command line's frame. Exit codes: 0 done, 1 bad input (one line says what to do), 2 wrong usage.
 
+Modules of the command line import neither torch nor transformers nor numpy before a command runs, so that help and
+usage errors come at once.
+"""
+
+import functools
+import inspect
 import io
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
 import typer
-from transformers.utils import logging as transformers_logging
 
 from gmar_hf._version import __version__
 from gmar_hf.errors import GMARError
@@ -19,11 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of an image classifier.")]
-RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; a GPU by default, where there is one.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -38,8 +40,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label may hold letters that a terminal lacks
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
         app()
     except (GMARError, OSError) as error:
@@ -49,5 +49,47 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def command(options: type, *, example: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Register a function as the command of its name.
+
+    Args:
+        options (`type`): A dataclass. Each of its fields is an option of the command, and the function is called with
+            an instance that holds what was typed.
+        example (`str`): A line that can be typed; the command's help ends with it.
+    """
+
+    def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            _quiet_transformers()
+            function(options(**values))
+
+        # Typer reads the signature: one parameter for each field of the dataclass.
+        parameters = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=field.type,
+            )
+            for field in fields(options)
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(help=inspect.getdoc(function), epilog=f"Example: {example}")(run)
+        return function
+
+    return register
+
+
 def echo_json(summary: Any) -> None:
+    """Print a summary as JSON on standard output."""
     typer.echo(json.dumps(summary, indent=2))
+
+
+def _quiet_transformers() -> None:
+    """Let transformers, which every command loads, neither warn nor draw progress bars between our own lines."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,49 +1,58 @@
 """`gmar-hf check`: the first thing to run on an own model."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gmar_hf.cli.app import DeviceOption, JsonOption, ModelOption, RevisionOption, app, echo_json
-from gmar_hf.cli.loading import checked_device, load_image_processor, load_model
+from gmar_hf.cli.app import command, echo_json
+from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
 from gmar_hf.errors import GMARError, UnsupportedModelError
-from gmar_hf.explanation.parity import TOLERANCE, check_parity
-from gmar_hf.images.placement import check_placeable
-from gmar_hf.models.patches import pair
 from gmar_hf.utils.text import printable
 
+if TYPE_CHECKING:
+    import torch
 
-def check_model(name: str, revision: str | None, device: str | None, *, show: bool) -> dict[str, Any]:
-    """Compare the engine with explicit attention on two random images at the model's own size.
 
-    Args:
-        name (`str`): Hub id or folder of an image classifier.
-        revision (`str`, *optional*): Of the Hub's repository.
-        device (`str`, *optional*): Where to run; the CPU by default.
-        show (`bool`): Whether to print what was found.
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """The options of `gmar-hf check`."""
 
-    Returns:
-        `dict`: The model's class, grid, readout, processor, errors, and the `verdict`: "ok", "differs" or
-            "unsupported".
-    """
-    place = checked_device(device) or torch.device("cpu")
-    model = load_model(name, revision, torch.float32).to(place).eval()
-    summary: dict[str, Any] = {"model": name, "class": type(model).__name__}
+    model: ModelOption
+    revision: RevisionOption = None
+    device: DeviceOption = None
+    as_json: JsonOption = False
+
+
+@command(CheckOptions, example="gmar-hf check --model google/vit-base-patch16-224")
+def check(options: CheckOptions) -> None:
+    """Can this model be explained? Compare the engine with explicit attention on two images of noise."""
+    import torch
+
+    from gmar_hf.cli.loading import checked_device, load_model
+
+    device = checked_device(options.device) or torch.device("cpu")
+    model = load_model(options.model, options.revision, torch.float32).to(device).eval()
+    summary: dict[str, Any] = {"model": options.model, "class": type(model).__name__}
     try:
-        summary.update(_measure(model, place))
+        summary.update(_measure(model, device))
     except UnsupportedModelError as error:
         summary.update(verdict="unsupported", reason=str(error))
-    summary["image_processor"] = _processor(name, revision)
-    if show:
+    summary["image_processor"] = _describe_processor(options.model, options.revision)
+    if options.as_json:
+        echo_json(summary)
+    else:
         _print(summary)
-    return summary
+    if summary["verdict"] != "ok":
+        raise typer.Exit(1)
 
 
-def _measure(model: Any, device: torch.device) -> dict[str, Any]:
+def _measure(model: Any, device: "torch.device") -> dict[str, Any]:
+    import torch
+
+    from gmar_hf.explanation.parity import check_parity
+    from gmar_hf.models.patches import pair
+
     config = getattr(model.config, "vision_config", None) or model.config
     size = getattr(config, "image_size", None)
     if size is None:
@@ -53,15 +62,15 @@ def _measure(model: Any, device: torch.device) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     pixel_values = torch.randn(2, getattr(config, "num_channels", 3), *pair(size), generator=generator).to(device)
     parity = check_parity(model, pixel_values)
-    found = parity.explanation
-    assert found.readout is not None
-    assert found.head_contribution is not None
-    grid = found.settings["grid"]
-    prefix, patches = found.readout[0, : grid["prefix"]], found.readout[0, grid["prefix"] :]
+    explanation = parity.explanation
+    assert explanation.readout is not None
+    assert explanation.head_contribution is not None
+    grid = explanation.settings["grid"]
+    prefix, patches = explanation.readout[0].tensor_split([grid["prefix"]])
     return {
         "pixels": list(pair(size)),
-        "layers": found.head_contribution.shape[1],
-        "heads": found.head_contribution.shape[2],
+        "layers": explanation.head_contribution.shape[1],
+        "heads": explanation.head_contribution.shape[2],
         "prefix_tokens": grid["prefix"],
         "grid": [grid["rows"], grid["cols"]],
         "readout": {
@@ -73,7 +82,10 @@ def _measure(model: Any, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _processor(name: str, revision: str | None) -> str:
+def _describe_processor(name: str, revision: str | None) -> str:
+    from gmar_hf.cli.loading import load_image_processor
+    from gmar_hf.images.placement import check_placeable
+
     try:
         processor = load_image_processor(name, revision)
     except GMARError:
@@ -86,6 +98,12 @@ def _processor(name: str, revision: str | None) -> str:
 
 
 def _print(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from gmar_hf.explanation.parity import TOLERANCE
+
     table = Table("", "", show_header=False)
 
     def row(label: str, text: object) -> None:
@@ -110,19 +128,3 @@ def _print(summary: dict[str, Any]) -> None:
     Console().print(table)
     if summary["verdict"] == "ok":
         typer.echo(f"Explain an image with: gmar-hf explain IMAGE --model {printable(summary['model'])}")
-
-
-@app.command()
-def check(
-    model: ModelOption,
-    revision: RevisionOption = None,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Can this model be explained? Compares the engine with explicit attention on one small batch."""
-
-    summary = check_model(model, revision, device, show=not as_json)
-    if as_json:
-        echo_json(summary)
-    if summary["verdict"] != "ok":
-        raise typer.Exit(1)

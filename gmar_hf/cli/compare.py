@@ -1,65 +1,77 @@
 """`gmar-hf compare`: two reports side by side."""
 
 import math
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from gmar_hf.cli.app import JsonOption, app, echo_json
-from gmar_hf.models.weight_sample import same_weights
-from gmar_hf.report.report import HeadImportanceReport
+from gmar_hf.cli.app import command, echo_json
+from gmar_hf.cli.options import JsonOption
 from gmar_hf.utils.text import printable
 
+if TYPE_CHECKING:
+    from gmar_hf.report.report import HeadImportanceReport
 
-def compare_reports(first: str, second: str, *, show: bool) -> dict[str, Any]:
-    """Compare two reports, each a folder or a repository on the Hub.
 
-    Args:
-        first, second (`str`): Folders or repo ids.
-        show (`bool`): Whether to print tables.
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The arguments of `gmar-hf compare`."""
 
-    Returns:
-        `dict`: What was compared, rank correlations by score, and the heads that moved; None for what is no number.
-    """
-    before, after = (HeadImportanceReport.from_pretrained(name) for name in (first, second))
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder or Hub id of a report.")]
+    second: Annotated[str, typer.Argument(metavar="B", help="Folder or Hub id of another.")]
+    as_json: JsonOption = False
+
+
+@command(CompareOptions, example="gmar-hf compare before after")
+def compare(options: CompareOptions) -> None:
+    """Compare two reports: do they rank the heads alike, and which heads moved?"""
+    from gmar_hf.models.weight_sample import same_weights
+    from gmar_hf.report.report import HeadImportanceReport
+
+    names = (options.first, options.second)
+    before, after = (HeadImportanceReport.from_pretrained(name) for name in names)
     comparison = asdict(before.compare(after))
     summary = {
-        "reports": [_described(name, report) for name, report in ((first, before), (second, after))],
+        "reports": [_describe(name, report) for name, report in zip(names, (before, after), strict=True)],
         "same_weights": same_weights(before.weight_sample, after.weight_sample),
         "rank_correlation": {key: _finite(value) for key, value in comparison["rank_correlation"].items()},
         "moved": [{name: _finite(value) for name, value in head.items()} for head in comparison["moved"]],
     }
-    if show:
+    if options.as_json:
+        echo_json(summary)
+    else:
         _print(summary)
-    return summary
 
 
-def _described(name: str, report: HeadImportanceReport) -> dict[str, Any]:
+def _describe(name: str, report: "HeadImportanceReport") -> dict[str, Any]:
     settings = report.settings
     return {
         "report": name,
         "model": settings["model"]["id"],
-        "datasets": [one["id"] for one in settings["datasets"]],
+        "datasets": [dataset["id"] for dataset in settings["datasets"]],
         "target": settings["target"],
         "num_images": report.num_images,
     }
 
 
 def _finite(value: Any) -> Any:
-    """The value, or None for a number that JSON lacks."""
+    """Return the value, or None for a number that JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(summary: dict[str, Any]) -> None:
-    for letter, one in zip("AB", summary["reports"], strict=True):
-        data = printable(" and ".join(one["datasets"]))
-        aim = "its labels" if one["target"] == "label" else "the predicted class"
+    from rich.console import Console
+    from rich.table import Table
+
+    for letter, report in zip("AB", summary["reports"], strict=True):
+        data = " and ".join(report["datasets"])
+        aim = "its labels" if report["target"] == "label" else "the predicted class"
         typer.echo(
-            f"{letter}: {printable(one['report'])}, of {printable(one['model'])} over {one['num_images']:,} images of "
-            f"{data}, each explained for {aim}"
+            printable(
+                f"{letter}: {report['report']}, of {report['model']} over {report['num_images']:,} images of {data}, "
+                f"each explained for {aim}"
+            )
         )
     typer.echo("Both are of one model." if summary["same_weights"] else "They are of models with different weights.")
     table = Table("score", "rank correlation of all heads")
@@ -82,16 +94,3 @@ def _print(summary: dict[str, Any]) -> None:
         "These heads changed their rank by contribution_abs most. z is the change in its standard errors, as if the "
         "two sets of images had been drawn apart."
     )
-
-
-@app.command()
-def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Folder or Hub id of a report.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Folder or Hub id of another.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Compare two reports: do they rank the heads alike, and which heads moved?"""
-
-    summary = compare_reports(first, second, show=not as_json)
-    if as_json:
-        echo_json(summary)

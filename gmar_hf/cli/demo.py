@@ -1,26 +1,23 @@
 """`gmar-hf demo`: the bundled ViT on bundled scenes, of which the truth is known."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
 import typer
-from matplotlib.figure import Figure
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from gmar_hf import demo
-from gmar_hf.cli.app import JsonOption, app, echo_json
+from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.inputs import make_folder, safe
-from gmar_hf.demo.scene import LABELS
-from gmar_hf.images.placement import heatmap
-from gmar_hf.pipeline import GMARExplainer
-from gmar_hf.plotting import overlay, plot_head_importance, plot_head_maps
+from gmar_hf.cli.options import JsonOption
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from gmar_hf.pipeline import GMARExplainer
 
 METHODS = ("gmar", "contribution")
 NUM_SCENES = 3
@@ -28,49 +25,59 @@ _MAX_TRIED = 200
 _ENLARGED = 6  # times, so that a 64 pixel scene can be looked at
 
 
-def demonstrate(out: Path, seed: int, *, show: bool) -> list[dict[str, Any]]:
-    """Explain both garments of a few scenes and write overlays, a contact sheet, the head maps and a JSON file.
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """The options of `gmar-hf demo`."""
 
-    Args:
-        out (`Path`): The folder, made where it is missing.
-        seed (`int`): Of the scenes; those on which the model does not rank both garments first are passed over.
-        show (`bool`): Whether to print what was found.
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("gmar-demo")
+    seed: Annotated[int, typer.Option(min=0, help="Which scenes.")] = 0
+    as_json: JsonOption = False
 
-    Returns:
-        `list[dict]`: One dict for each scene, method and target: label, score, energy on the garment and on the other
-            one (share of the map's positive part inside the mask), file.
-    """
+
+@command(DemoOptions, example="gmar-hf demo --out pictures")
+def demo(options: DemoOptions) -> None:
+    """Explain both garments of bundled scenes with the bundled ViT, offline, by two methods side by side."""
+    from gmar_hf import demo
+    from gmar_hf.pipeline import GMARExplainer
+    from gmar_hf.plotting import plot_head_maps
+
+    out = options.out
     make_folder(out)
     model, image_processor = demo.load("vit")
     explainer = GMARExplainer(model=model, image_processor=image_processor, device="cpu")
     summary: list[dict[str, Any]] = []
-    shown = []
-    for number, scene in enumerate(_ranked_right(explainer, seed), start=1):
+    explained = []
+    for number, scene in enumerate(_ranked_right(explainer, options.seed), start=1):
         results = {
             method: explainer(scene["image"], target=scene["labels"], method=method, return_head_maps=True)
             for method in METHODS
         }
-        shown.append((scene, results))
+        explained.append((scene, results))
         for method in METHODS:
             for result in results[method]:
                 entry = _describe(scene, result, number, method)
                 with replacing(out / entry["file"]) as temporary:
                     _picture(scene["image"], result).save(temporary)
                 summary.append(entry)
-    scene, results = shown[0]
-    best = results["contribution"][0]
-    _save_figure(_contact_sheet(shown), out / "contact-sheet.png")
+    # The sheet shows all scenes; the heads' maps are those of the first scene's best label.
+    _save_figure(_contact_sheet(explained), out / "contact-sheet.png")
+    best = explained[0][1]["contribution"][0]
     figure = plot_head_maps(best["head_maps"], title=f"What every head adds to {best['label']!r}", label="logits")
     _save_figure(figure, out / "head-maps.png")
     with replacing(out / "demo.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    if show:
+    if options.as_json:
+        echo_json(summary)
+    else:
         _print(summary, out)
-    return summary
 
 
-def _ranked_right(explainer: GMARExplainer, seed: int) -> list[dict]:
-    """The first scenes on which the model puts both garments first, so that there is something right to explain."""
+def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict]:
+    """Return the first scenes on which the model puts both garments first, so that there is something to explain."""
+    import torch
+
+    from gmar_hf import demo
+
     candidates = demo.scenes(_MAX_TRIED, seed=seed)
     pixel_values = explainer.image_processor([scene["image"] for scene in candidates], return_tensors="pt")[
         "pixel_values"
@@ -81,6 +88,8 @@ def _ranked_right(explainer: GMARExplainer, seed: int) -> list[dict]:
 
 
 def _describe(scene: dict, result: dict, number: int, method: str) -> dict[str, Any]:
+    import numpy as np
+
     (other,) = (label for label in scene["labels"] if label != result["target"])
     heat = np.asarray(result["heatmap"], dtype=float)
     total = heat.sum() or 1.0
@@ -95,18 +104,29 @@ def _describe(scene: dict, result: dict, number: int, method: str) -> dict[str, 
     }
 
 
-def _enlarge(image: Image.Image) -> Image.Image:
+def _enlarge(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
     return image.resize((image.width * _ENLARGED, image.height * _ENLARGED), Image.Resampling.BICUBIC)
 
 
-def _picture(image: Image.Image, result: dict) -> Image.Image:
+def _picture(image: "Image.Image", result: dict) -> "Image.Image":
+    from gmar_hf.images.placement import heatmap
+    from gmar_hf.plotting import overlay
+
     large = _enlarge(image)
     left, top, right, bottom = (edge * _ENLARGED for edge in result["box"])
     return overlay(large, heatmap(result["attribution"], (left, top, right, bottom), large.size))
 
 
-def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> Figure:
-    """One row a target: the scene with the target outlined, the map of each method, the heads' contributions."""
+def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> "Figure":
+    """Draw a row a target: the scene with the target outlined, the map of each method, the heads' contributions."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from gmar_hf.demo.scene import LABELS
+    from gmar_hf.plotting import plot_head_importance
+
     rows = [(scene, results, number) for scene, results in shown for number in range(len(scene["labels"]))]
     figure = Figure(figsize=(11, 2.5 * len(rows)), layout="constrained")
     title = "How much of each map lies on the garment asked for (outlined); area: its share of the picture"
@@ -137,6 +157,9 @@ def _save_figure(figure: Any, path: Path) -> None:
 
 
 def _print(summary: list[dict[str, Any]], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("scene", "label", "score", "method", "on the garment", "on the other")
     for entry in summary:
         table.add_row(
@@ -149,16 +172,3 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
         )
     Console().print(table)
     typer.echo(f"Look at {printable(out / 'contact-sheet.png')} and {printable(out / 'head-maps.png')}")
-
-
-@app.command("demo")
-def run_demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("gmar-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Which scenes.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Explain both garments of bundled scenes with the bundled ViT, offline, by two methods side by side."""
-
-    summary = demonstrate(out, seed, show=not as_json)
-    if as_json:
-        echo_json(summary)

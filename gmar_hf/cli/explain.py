@@ -4,82 +4,120 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from safetensors.torch import save_file
-from tqdm import tqdm
 
-from gmar_hf.cli.app import DeviceOption, JsonOption, ModelOption, RevisionOption, app, echo_json
+from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.inputs import expand, make_folder, safe, stem, unique
-from gmar_hf.cli.loading import load_explainer
+from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
 from gmar_hf.errors import GMARError, UnsupportedModelError
-from gmar_hf.explanation.engine import versions
-from gmar_hf.explanation.methods import METHODS
-from gmar_hf.images.reading import read_image
-from gmar_hf.pipeline import GMARExplainer
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
+
+if TYPE_CHECKING:
+    from gmar_hf.pipeline import GMARExplainer
 
 _FEW = 4  # images up to which no progress bar is worth showing
 _TENSORS = ("attribution", "head_importance", "head_contribution")
 
 
-def explain_images(
-    images: list[str],
-    *,
-    model: str,
-    revision: str | None,
-    device: str | None,
-    batch_size: int,
-    out: Path,
-    parameters: dict[str, Any],
-    show: bool,
-) -> list[dict[str, Any]]:
-    """Explain every image and write its files; an image that cannot be read does not stop the others.
+class Method(StrEnum):
+    """The names in `METHODS` of [`explain`], whose module imports torch."""
 
-    Args:
-        images (`list[str]`): Files, folders, globs, URLs.
-        model, revision, device: What explains.
-        batch_size (`int`): Images at once.
-        out (`Path`): The folder, made where it is missing.
-        parameters (`dict`): Of the pipeline.
-        show (`bool`): Whether to print a table.
+    GMAR = "gmar"
+    CONTRIBUTION = "contribution"
+    ROLLOUT = "rollout"
+    GRADIENT_ROLLOUT = "gradient-rollout"
+    ATTENTION = "attention"
 
-    Returns:
-        `list[dict]`: One dict an image: `image`, and `results` and `files`, or `error`.
-    """
-    sources = expand(images)
+
+class Norm(StrEnum):
+    """Norms of the attention's gradient."""
+
+    L1 = "l1"
+    L2 = "l2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """The options of `gmar-hf explain`."""
+
+    images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE...")]
+    model: ModelOption = "google/vit-base-patch16-224"
+    revision: RevisionOption = None
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
+    ] = None
+    versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None
+    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
+    method: Annotated[Method, typer.Option(help="How the map is made.")] = Method.GMAR
+    norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
+    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8
+    device: DeviceOption = None
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations")
+    as_json: JsonOption = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the pipeline's parameters."""
+        return {
+            "target": [_label(text) for text in self.target] if self.target else None,
+            "versus": None if self.versus is None else _label(self.versus),
+            "top_k": self.top_k,
+            "method": self.method.value,
+            "norm": self.norm.value,
+        }
+
+
+@command(ExplainOptions, example="gmar-hf explain cat.jpg --target 'tabby, tabby cat' --method contribution")
+def explain(options: ExplainOptions) -> None:
+    """Explain images: an overlay for each target, maps and head scores, and a table of the strongest heads."""
+    from tqdm import tqdm
+
+    from gmar_hf.cli.loading import load_explainer
+    from gmar_hf.explanation.engine import versions
+
+    sources, out = expand(options.images), options.out
     make_folder(out)
-    explainer = load_explainer(model, revision, device, {**parameters, "return_overlay": True})
-    settings = {"model": model, "revision": revision, **parameters, "versions": versions()}
+    parameters = options.parameters()
+    explainer = load_explainer(options.model, options.revision, options.device, {**parameters, "return_overlay": True})
+    settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
     pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
     summary = []
+    explained = _explain(explainer, sources, options.batch_size)
     with tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None) as bar:
-        for source, name, found in zip(sources, names, _explained(explainer, sources, batch_size), strict=True):
-            if isinstance(found, Exception):
-                message = printable(" ".join(str(found).split()))
+        for source, name, results in zip(sources, names, explained, strict=True):
+            if isinstance(results, Exception):
+                message = printable(" ".join(str(results).split()))
                 tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
                 summary.append({"image": source, "error": message})
             else:
-                summary.append(_write(out, name, pictures, source, found, settings))
+                summary.append(_write(out, name, pictures, source, results, settings))
             bar.update()
-    if show:
+    if options.as_json:
+        echo_json(summary)
+    else:
         _print_table(summary, out)
-    return summary
+    if any("error" in image for image in summary):
+        raise typer.Exit(1)
 
 
-def _explained(explainer: GMARExplainer, sources: list[str], batch_size: int) -> Iterator[list[dict] | Exception]:
-    """Results in the order of the sources, an exception in the place of each image that has none."""
+def _label(text: str) -> str | int:
+    """Return an index where the text is digits, also where a label is."""
+    return int(text) if re.fullmatch(r"\d{1,9}", text) else text
+
+
+def _explain(explainer: "GMARExplainer", sources: list[str], batch_size: int) -> Iterator[list[dict] | Exception]:
+    """Yield results in the order of the sources, and an exception in the place of each image that has none."""
+    from PIL import Image
+
+    from gmar_hf.images.reading import read_image
+
     for start in range(0, len(sources), batch_size):
         read = [_attempt(read_image, source) for source in sources[start : start + batch_size]]
         good = [image for image in read if isinstance(image, Image.Image)]
@@ -104,6 +142,9 @@ def _write(
     out: Path, name: str, taken: set[str], source: str, results: list[dict], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
+    import torch
+    from safetensors.torch import save_file
+
     pictures = unique([f"{name}-{safe(result['label'])}" for result in results], taken)
     for picture, result in zip(pictures, results, strict=True):
         with replacing(out / f"{picture}.png") as temporary:
@@ -126,7 +167,7 @@ def _write(
 
 
 def _top_heads(result: dict[str, Any], count: int = 3) -> list[dict[str, Any]]:
-    """The heads that contribute most, either way, or where contributions are unknown, weigh most."""
+    """Return the heads that contribute most, either way, or where contributions are unknown, weigh most."""
     key = "head_contribution" if result["head_contribution"] is not None else "head_importance"
     values = result[key]
     if values is None:
@@ -139,6 +180,10 @@ def _top_heads(result: dict[str, Any], count: int = 3) -> list[dict[str, Any]]:
 
 
 def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("image", "label", "score", "strongest heads (layer.head)")
     for entry in summary:
         for result in entry.get("results", []):
@@ -156,60 +201,3 @@ def _head_text(head: dict[str, Any]) -> str:
     if "head_contribution" in head:
         return f"{where}: {head['head_contribution']:+.2f}"
     return f"{where}: {head['head_importance']:.0%}"
-
-
-Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]
-_GMAR = Method("gmar")
-
-
-class Norm(StrEnum):
-    """Norms of the attention's gradient."""
-
-    L1 = "l1"
-    L2 = "l2"
-
-
-@app.command()
-def explain(
-    images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE...")],
-    model: ModelOption = "google/vit-base-patch16-224",
-    revision: RevisionOption = None,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
-    ] = None,
-    versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None,
-    method: Annotated[Method, typer.Option(help="How the map is made.")] = _GMAR,
-    norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8,
-    device: DeviceOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations"),
-    as_json: JsonOption = False,
-) -> None:
-    """Explain images: an overlay for each target, maps and head scores, and a table of what was found."""
-
-    summary = explain_images(
-        images,
-        model=model,
-        revision=revision,
-        device=device,
-        batch_size=batch_size,
-        out=out,
-        parameters={
-            "target": [_label(one) for one in target] if target else None,
-            "versus": None if versus is None else _label(versus),
-            "top_k": top_k,
-            "method": method.value,
-            "norm": norm.value,
-        },
-        show=not as_json,
-    )
-    if as_json:
-        echo_json(summary)
-    if any("error" in image for image in summary):
-        raise typer.Exit(1)
-
-
-def _label(text: str) -> str | int:
-    """An index where the text is digits, also where a label is."""
-    return int(text) if re.fullmatch(r"\d{1,9}", text) else text

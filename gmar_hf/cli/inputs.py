@@ -1,4 +1,4 @@
-"""From what a user typed to images' names."""
+"""From what a user typed to images, and to names for the files about them."""
 
 import glob
 import tempfile
@@ -6,7 +6,6 @@ import unicodedata
 from pathlib import Path
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.reading import image_suffixes
 
 
 def make_folder(folder: Path) -> None:
@@ -25,46 +24,48 @@ def make_folder(folder: Path) -> None:
 
 
 def expand(arguments: list[str]) -> list[str]:
-    """Files and URLs as they are, folders as the images in them, globs as what they match; each once, in order.
+    """Find the images: folders become the images in them and globs what they match; each comes once, in order.
 
     Args:
-        arguments (`list[str]`): What was typed.
+        arguments (`list[str]`): Files, folders, globs and URLs, as they were typed.
 
     Raises:
         ArgumentError: If a folder holds no images, or a glob matches nothing.
     """
-    found: list[str] = []
+    from gmar_hf.images.reading import image_suffixes
+
+    sources: list[str] = []
     suffixes = image_suffixes()
     for argument in arguments:
         path = Path(argument)
         if argument and path.is_dir():  # an empty name, of an unset variable, is not this folder
-            here = sorted(
+            files = sorted(
                 str(file)
                 for file in path.iterdir()
                 if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
             )
-            if not here:
+            if not files:
                 raise ArgumentError(
                     f"`IMAGE` must be an image or a folder with images; got {argument!r}, which has none."
                 )
-            found += here
+            sources += files
         elif not path.exists() and not _is_url(argument) and glob.has_magic(argument):
-            here = sorted(match for match in glob.glob(argument, recursive=True) if Path(match).is_file())
-            if not here:
+            files = sorted(match for match in glob.glob(argument, recursive=True) if Path(match).is_file())
+            if not files:
                 raise ArgumentError(f"`IMAGE` must match at least one file; got {argument!r}, which matches none.")
-            found += here
+            sources += files
         else:
-            found.append(argument)  # what is missing is reported with the other bad images
-    return list(dict.fromkeys(found))
+            sources.append(argument)  # what is missing is reported with the other bad images
+    return list(dict.fromkeys(sources))
 
 
 def stem(source: str) -> str:
-    """A file name's stem, or that of a URL's path."""
+    """Return a file name's stem, or that of a URL's path."""
     return Path(source.split("?")[0].split("#")[0] if _is_url(source) else source).stem or "image"
 
 
 def safe(text: str, num_bytes: int = 60) -> str:
-    """Text as part of a file name on every system, of at most so many bytes in UTF-8.
+    """Make text part of a file name that every system takes, of at most so many bytes in UTF-8.
 
     Example:
         >>> safe("../tabby, tabby cat")
@@ -79,7 +80,7 @@ def safe(text: str, num_bytes: int = 60) -> str:
 
 
 def unique(names: list[str], taken: set[str]) -> list[str]:
-    """The names, those that are taken with a number behind them; case does not tell files apart everywhere.
+    """Put a number behind names that are taken, also in other case, which does not tell files apart everywhere.
 
     Args:
         names (`list[str]`): What files would be called.
@@ -89,15 +90,15 @@ def unique(names: list[str], taken: set[str]) -> list[str]:
         >>> unique(["cat", "dog", "Cat"], set())
         ['cat', 'dog', 'Cat-2']
     """
-    found = []
+    free_names = []
     for name in names:
         number, free = 1, name
         while free.casefold() in taken:
             number += 1
             free = f"{name}-{number}"
         taken.add(free.casefold())
-        found.append(free)
-    return found
+        free_names.append(free)
+    return free_names
 
 
 def _is_url(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Loading what a command was pointed at."""
+"""Loading what a command was pointed at. Commands import this module when they run, as it imports torch."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ from gmar_hf.utils.text import printable
 
 
 def load_explainer(model: str, revision: str | None, device: str | None, parameters: dict[str, Any]) -> GMARExplainer:
-    """The pipeline for a model's name or folder.
+    """Make the pipeline for a model's name or folder.
 
     Args:
-        model (`str`), revision (`str`, *optional*): What to load.
+        model (`str`): Hub id or folder of an image classifier.
+        revision (`str`, *optional*): Branch, tag or commit of the model on the Hub.
         device (`str`, *optional*): Where to run; a GPU where there is one.
-        parameters (`dict[str, Any]`): Of the pipeline; those that are None are left at their defaults.
+        parameters (`dict[str, Any]`): The pipeline's; those that are None are left at their defaults.
 
     Raises:
         ArgumentError: If it cannot be loaded, there is no such device, or a parameter is wrong.
@@ -32,7 +33,7 @@ def load_explainer(model: str, revision: str | None, device: str | None, paramet
 
 
 def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
-    """An image classifier of transformers; says on standard error if a part of it is untrained.
+    """Load an image classifier of transformers; say on standard error if a part of it is untrained.
 
     Raises:
         ArgumentError: If it cannot be loaded; the message holds what transformers says.
@@ -49,7 +50,7 @@ def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
 
 
 def load_image_processor(name: str, revision: str | None) -> Any:
-    """The image processor of a model.
+    """Load the image processor of a model.
 
     Raises:
         ArgumentError: If there is none.
@@ -58,7 +59,7 @@ def load_image_processor(name: str, revision: str | None) -> Any:
 
 
 def checked_device(device: str | None) -> torch.device | None:
-    """The device of that name, or None where none was named.
+    """Return the device of that name, or None where none was named.
 
     Raises:
         ArgumentError: If this machine has no such device.
@@ -66,11 +67,11 @@ def checked_device(device: str | None) -> torch.device | None:
     if device is None:
         return None
     try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
+        place = torch.device(device)
+        torch.empty(1, device=place)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ArgumentError(f"`--device` must be one that this machine has; got {device!r}. Use cpu.") from error
-    return found
+    return place
 
 
 def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gmar_hf.cli import check as checking
 from gmar_hf.explanation import parity
 from tests.helpers import zoo
 from tests.helpers.commands import save_model
@@ -85,7 +84,6 @@ def test_models_that_cannot_be_explained(run, tmp_path, name):
 
 def test_an_engine_that_differs_is_told_of(run, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "TOLERANCE", 0.0)
-    monkeypatch.setattr(checking, "TOLERANCE", 0.0)
     folder = save_model(tmp_path)
     code, summary = check(run, folder)
     assert (code, summary["verdict"]) == (1, "differs")

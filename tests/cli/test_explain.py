@@ -17,7 +17,6 @@ from safetensors import safe_open
 from transformers import pipeline
 
 import gmar_hf
-from gmar_hf.cli import explain as explaining
 from tests.helpers import zoo
 from tests.helpers.commands import LABELS, save_model
 from tests.helpers.explainers import photo, serving
@@ -345,15 +344,6 @@ def test_wrong_usage_exits_with_2(run, here, arguments, words):
     assert "Traceback" not in err
 
 
-def test_version_and_help(run):
-    assert run("--version") == (0, f"{gmar_hf.__version__}\n", "")
-    code, out, _ = run("--help")
-    assert code == 0
-    assert all(name in out for name in ("explain", "demo", "check"))
-    assert "a GPU by default" in run("explain", "--help")[1]  # in brackets it would be taken for markup
-    assert run("nonsense")[0] == 2
-
-
 # Bad models, folders, endings
 
 
@@ -444,7 +434,7 @@ def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
         Path(path).write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(explaining, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     code, out, err = run("explain", "one.png", "-m", model, "-t", "cat", "-o", "out")
     assert written() == ["one-cat.png"]  # complete; the JSON, which stands for all of it, is not there
     Image.open("out/one-cat.png").verify()

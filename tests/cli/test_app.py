@@ -1,0 +1,77 @@
+"""The frame of the command line: help and usage errors come at once, and no command repeats another's options."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gmar_hf
+from gmar_hf.cli.explain import Method
+from gmar_hf.explanation.methods import METHODS
+
+COMMANDS = ("explain", "demo", "check", "report", "evaluate", "compare")
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["--nonsense"],
+    ["nonsense"],
+    [],
+    *([command, "--help"] for command in COMMANDS),
+    *([command, "--nonsense"] for command in COMMANDS),
+    ["explain", "cat.png", "--method", "gma"],
+    ["report", "--out", "out", "--target", "best"],
+]
+PROGRAM = """
+import contextlib, io, json, sys
+from gmar_hf.cli import main
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["gmar-hf", *arguments]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    heavy = [name for name in ("accelerate", "datasets", "numpy", "torch", "transformers") if name in sys.modules]
+    print(json.dumps([code, heavy, output.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Exit code, heavy modules and output of every command line in `LIGHT`, one after the other in a new process."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(LIGHT)],
+        capture_output=True, text=True, check=True, cwd=Path(gmar_hf.__file__).parents[1],
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    return {" ".join(line): json.loads(text) for line, text in zip(LIGHT, done.stdout.splitlines(), strict=True)}
+
+
+@pytest.mark.parametrize("line", LIGHT, ids=" ".join)
+def test_help_and_usage_errors_load_neither_torch_nor_transformers(outcomes, line):
+    code, heavy, _ = outcomes[" ".join(line)]
+    assert heavy == []
+    assert code == (0 if line and line[-1] in ("--help", "--version") else 2)
+
+
+def test_version_and_help(outcomes):
+    assert outcomes["--version"][2] == f"{gmar_hf.__version__}\n"
+    assert all(command in outcomes["--help"][2] for command in COMMANDS)
+    assert "a GPU by default" in outcomes["explain --help"][2]  # in brackets it would be taken for markup
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_commands_help_ends_with_an_example(outcomes, command):
+    assert f"Example: gmar-hf {command} " in outcomes[f"{command} --help"][2]
+
+
+def test_an_unknown_method_is_told_with_those_there_are(outcomes):
+    output = outcomes["explain cat.png --method gma"][2]
+    assert all(name in output for name in ("gma", *METHODS))
+    assert list(Method) == list(METHODS)
