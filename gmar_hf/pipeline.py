@@ -1,9 +1,7 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -11,102 +9,22 @@ from transformers import AutoModelForImageClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
 
+from gmar_hf._pipeline_parameters import sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
-from gmar_hf.explanation.head_weights import open_report
 from gmar_hf.explanation.request import Request
+from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import heatmap, image_box
 from gmar_hf.images.reading import read_image
-from gmar_hf.models.labels import find_label
+from gmar_hf.models.introspection import config_of, is_multi_label
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.plotting import overlay
 
-_REQUEST = [one.name for one in fields(Request) if one.name != "return_maps"]  # a pipeline always makes the map
-_KNOWN = [
-    "top_k", "target", "versus", *_REQUEST, "interpolate_pos_encoding", "function_to_apply", "return_overlay",
-    "timeout", "batch_size", "num_workers",
-]  # fmt: skip
-
-
-def sort_parameters(
-    parameters: dict[str, Any], before: Mapping[str, Any], id2label: Mapping[int, str]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Check the parameters that were given, and sort them by the step that takes them.
-
-    Args:
-        parameters (`dict[str, Any]`): Those of the constructor, or of a call.
-        before (`Mapping[str, Any]`): The forward's parameters that hold already, which the given ones replace.
-        id2label (`Mapping[int, str]`): The model's labels.
-
-    Returns:
-        Three dicts, of the parameters given only: for `preprocess`, `_forward` and `postprocess`.
-
-    Raises:
-        ArgumentError: If a value cannot be used, alone or beside the others.
-        ArgumentTypeError: If there is no such parameter.
-    """
-    unknown = sorted(set(parameters) - set(_KNOWN))
-    if unknown:
-        raise ArgumentTypeError(f"`{unknown[0]}` is not a parameter of this pipeline. There are: {', '.join(_KNOWN)}.")
-    given = dict(parameters)
-    preprocess = {"timeout": given.pop("timeout")} if "timeout" in given else {}
-    postprocess = {"return_overlay": given.pop("return_overlay")} if "return_overlay" in given else {}
-    if "function_to_apply" in given:
-        postprocess["function_to_apply"] = _function(given.pop("function_to_apply"))
-    if given.get("head_weights") is not None:
-        given["head_weights"] = open_report(given["head_weights"])  # once, and not for every batch
-    forward = _choice(given, before, id2label)
-    forward.update((name, given[name]) for name in ("interpolate_pos_encoding", *_REQUEST) if name in given)
-    Request(**{name: given[name] for name in _REQUEST if name in given})  # which checks them
-    return preprocess, forward, postprocess
-
-
-def _choice(given: dict[str, Any], before: Mapping[str, Any], labels: Mapping[int, str]) -> dict[str, Any]:
-    """`top_k`, `target` and `versus` as class indices; None takes back what the constructor was given."""
-    top_k, target, versus = (given.get(name) for name in ("top_k", "target", "versus"))
-    if top_k is not None and target is not None:
-        raise ArgumentError("`top_k` must not be given together with `target` (which says what to explain). Drop one.")
-    found: dict[str, Any] = {name: None for name in ("top_k", "target", "versus") if name in given}
-    if top_k is not None:
-        found.update(top_k=_top_k(top_k, len(labels)), target=None, versus=None)
-    if target is not None:
-        found.update(top_k=None, target=_indices(target, labels))
-    if versus is not None:
-        found["versus"] = find_label(versus, labels, "versus")
-    holding: dict[str, Any] = {**before, **found}
-    against = holding.get("versus")
-    if against is not None and holding.get("target") is None:
-        raise ArgumentError("`versus` must come with `target`: why that label and not this one. Pass `target` too.")
-    if against is not None and against in holding["target"]:
-        raise ArgumentError(f"`versus` must be another class than `target`; got {labels[against]!r} for both.")
-    return found
-
-
-def _top_k(top_k: Any, num_labels: int) -> int:
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise ArgumentError(f"`top_k` must be an int of 1 or more; got {top_k!r}.")
-    return min(top_k, num_labels)
-
-
-def _indices(target: Any, labels: Mapping[int, str]) -> list[int]:
-    wanted = target if isinstance(target, list | tuple) else [target]
-    if not wanted:
-        raise ArgumentError("`target` must name at least one label or index; got an empty list.")
-    return [find_label(one, labels) for one in wanted]
-
-
-def _function(name: Any) -> ClassificationFunction | None:
-    if name is None or name == "default":
-        return None
-    names = [function.value for function in ClassificationFunction]
-    if not isinstance(name, str) or name.lower() not in names:
-        listed = ", ".join(f'"{known}"' for known in names)
-        raise ArgumentError(f"`function_to_apply` must be one of {listed} or None; got {name!r}.")
-    return ClassificationFunction(name.lower())
-
+if TYPE_CHECKING:
+    from gmar_hf.report.report import HeadImportanceReport
 
 TASK = "gmar-explanation"
-_BATCHED = ("attribution", "head_importance", "head_contribution", "head_maps")  # fields that go on to the result
+_SHOWN = ("attribution", "head_importance", "head_contribution", "head_maps")  # an explanation's fields in a result
 
 
 class GMARExplainer(Pipeline):
@@ -129,13 +47,18 @@ class GMARExplainer(Pipeline):
 
     Args (of the constructor or of a call):
         top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
-        target (`str`, `int` or a list of them): Labels or indices to explain instead.
+        target (`str`, `int` or a list of them): The labels or indices to explain, in place of the best.
         versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
-        method, norm, residual_weight, start_layer, head_weights, num_masks, mask_baseline, mask_pattern, seed,
-            interpolate_pos_encoding: As in [`explain`].
+        method, norm, residual_weight, start_layer, num_masks, mask_baseline, mask_pattern, seed: How the map is made;
+            [`explain`] says what each means.
+        head_weights ([`HeadImportanceReport`], its repo id or folder): Weigh heads as this report does, in place of by
+            the gradient.
+        interpolate_pos_encoding (`bool`): Handed to models that know it, which then take images of any size.
         return_overlay (`bool`): Adds `overlay`, the heatmap on the image (PIL RGB).
         return_head_maps (`bool`): Adds `head_maps` (layers, heads, rows, cols), each head's contributions in logits.
-        function_to_apply (`str`): "sigmoid", "softmax" or "none", for the scores.
+        return_explanation (`bool`): Adds `explanation`, an [`Explanation`] of the image with all its targets, which
+            can be saved.
+        function_to_apply (`str`): "sigmoid", "softmax" or "none", which makes scores of logits.
         timeout (`float`): Seconds that a URL may take; None for no limit.
 
     Example:
@@ -198,6 +121,7 @@ class GMARExplainer(Pipeline):
         top_k: int | None = None,
         target: list[int] | None = None,
         versus: int | None = None,
+        head_weights: "HeadImportanceReport | None" = None,
         interpolate_pos_encoding: bool | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
@@ -211,75 +135,73 @@ class GMARExplainer(Pipeline):
 
             def score(logits: torch.Tensor) -> list[torch.Tensor]:
                 against = 0 if versus is None else logits[:, versus]
-                return [found - against for found in class_scores(logits, indices)]
+                return [class_score - against for class_score in class_scores(logits, indices)]
 
             return Choice(score(logits), indices, score)
 
+        request = Request(has_head_weights=head_weights is not None, **settings)
         kwargs = {} if interpolate_pos_encoding is None else {"interpolate_pos_encoding": interpolate_pos_encoding}
-        out = explain_scores(self.model, pixel_values, choose, Request(**settings), kwargs)
-        batch = pixel_values.shape[0]
-        found = {name: getattr(out, name) for name in ("logits", "target", *_BATCHED)}
-        # transformers cuts batches apart along dimension 0: what is the same for every image is repeated.
-        found["pixel_size"] = torch.tensor(pixel_values.shape[-2:]).repeat(batch, 1)
-        found["patch_size"] = torch.tensor(out.settings["patch_size"]).repeat(batch, 1)
-        if (weights := out.settings["head_weights"]) is not None:
-            found["weights_from_all"] = torch.isin(
-                found["target"], torch.tensor(weights["all_images_for"]).to(found["target"])
-            )
-        if versus is not None:
-            found["versus"] = torch.full((batch,), versus)
-        found["image"] = model_inputs["image"]
-        return {name: value for name, value in found.items() if value is not None}
+        explanation = explain_scores(self.model, pixel_values, choose, request, kwargs, head_weights)
+        # transformers cuts batches apart along dimension 0, and lists by their entries: what is the same for every
+        # image of a batch is repeated. A single image comes without a list.
+        shared = {**explanation.settings, "pixel_size": list(pixel_values.shape[-2:]), "versus": versus}
+        image = model_inputs["image"]
+        is_batch = isinstance(image, list)
+        return {**explanation.tensors(), "settings": [shared] * len(image) if is_batch else shared, "image": image}
 
     def postprocess(
         self,
         model_outputs: dict[str, Any],
         function_to_apply: ClassificationFunction | None = None,
         return_overlay: bool = False,
+        return_explanation: bool = False,
     ) -> list[dict[str, Any]]:
         image: Image.Image = model_outputs["image"]
-        scores = self._scores(model_outputs["logits"][0], function_to_apply)
+        settings: dict[str, Any] = model_outputs["settings"]
+        tensors = {name: value for name, value in model_outputs.items() if isinstance(value, torch.Tensor)}
+        scores = self._scores(tensors["logits"][0], function_to_apply)
         labels = self.model.config.id2label
+        box = self._box(image, settings)
         results = []
-        for number, target in enumerate(model_outputs["target"][0].tolist()):
-            tensors = {name: model_outputs[name][0, number].clone() for name in _BATCHED if name in model_outputs}
-            box = self._box(image, tensors["attribution"].shape, model_outputs)
+        for number, target in enumerate(tensors["target"][0].tolist()):
+            fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
             result = {
                 "label": labels[target],
                 "score": scores[target].item(),
                 "target": target,
-                "attribution": tensors["attribution"],
+                "attribution": fields["attribution"],
                 "box": box,
-                "heatmap": heatmap(tensors["attribution"], box, image.size),
-                "head_importance": tensors.get("head_importance"),
-                "head_contribution": tensors.get("head_contribution"),
+                "heatmap": heatmap(fields["attribution"], box, image.size),
+                "head_importance": fields.get("head_importance"),
+                "head_contribution": fields.get("head_contribution"),
             }
-            if "weights_from_all" in model_outputs:
-                from_all = model_outputs["weights_from_all"][0, number]
-                result["head_weights_from"] = "all images" if from_all else "class"
-            if "versus" in model_outputs:
-                result["versus"] = labels[model_outputs["versus"].item()]
+            if settings["head_weights"] is not None:
+                is_fallback = target in settings["head_weights"]["all_images_for"]
+                result["head_weights_from"] = "all images" if is_fallback else "class"
+            if settings["versus"] is not None:
+                result["versus"] = labels[settings["versus"]]
             if return_overlay:
                 result["overlay"] = overlay(image, result["heatmap"])
-            if "head_maps" in tensors:
-                result["head_maps"] = tensors["head_maps"]
+            if "head_maps" in fields:
+                result["head_maps"] = fields["head_maps"]
+            if return_explanation:
+                own = {name: tensor.clone() for name, tensor in tensors.items()}
+                result["explanation"] = Explanation(**own, settings={**settings, "box": list(box)})
             results.append(result)
         return results
 
-    def _box(self, image: Image.Image, grid: torch.Size, outputs: dict[str, Any]) -> tuple[float, float, float, float]:
-        patch_height, patch_width = outputs["patch_size"][0].tolist()
-        height, width = outputs["pixel_size"][0].tolist()
-        return image_box(
-            image.size, self.image_processor, (height, width), (grid[0] * patch_height, grid[1] * patch_width)
-        )
+    def _box(self, image: Image.Image, settings: dict[str, Any]) -> tuple[float, float, float, float]:
+        grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
+        covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
+        return image_box(image.size, self.image_processor, tuple(settings["pixel_size"]), covered)
 
     def _scores(self, logits: torch.Tensor, function: ClassificationFunction | None) -> torch.Tensor:
-        """Scores as `ImageClassificationPipeline` makes them."""
-        config = self.model.config
+        """Make scores of logits (classes,) as `ImageClassificationPipeline` does."""
         if function is None:
+            config = config_of(self.model)
             if config.problem_type == "regression":
                 function = ClassificationFunction.NONE
-            elif config.problem_type == "multi_label_classification" or config.num_labels == 1:
+            elif is_multi_label(self.model) or config.num_labels == 1:
                 function = ClassificationFunction.SIGMOID
             else:
                 function = ClassificationFunction.SOFTMAX
@@ -289,8 +211,8 @@ class GMARExplainer(Pipeline):
 
 
 def _stack(images: list[torch.Tensor] | list[list[torch.Tensor]]) -> torch.Tensor:
-    """The lists of one (1, channels, height, width) that `preprocess` made, or a single one of them, as a batch."""
-    flat = [one[0] if isinstance(one, list) else one for one in images]
+    """Make a batch of what `preprocess` made: lists of one (1, channels, height, width), or a single such list."""
+    flat = [image[0] if isinstance(image, list) else image for image in images]
     sizes = list(dict.fromkeys(f"{image.shape[-2]} x {image.shape[-1]}" for image in flat))
     if len(sizes) > 1:
         raise ArgumentError(

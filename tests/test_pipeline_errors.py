@@ -143,7 +143,7 @@ def test_top_k_with_target(explainer):
 
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, "2", True])
 def test_top_k(explainer, top_k):
-    message = f"`top_k` must be an int of 1 or more; got {top_k!r}."
+    message = f"`top_k` must be a whole number of 1 or more; got {top_k!r}."
     refused(ArgumentError, message, explainer, photo(), top_k=top_k)
 
 
@@ -164,26 +164,27 @@ def test_versus_itself(explainer):
 
 def test_unknown_method_and_norm(explainer):
     methods = '"gmar", "contribution", "rollout", "gradient-rollout", "attention"'
-    for method in ("gmar-l1", "GMAR", None, 1):
-        message = f"`method` must be one of {methods}; got {method!r}."
+    for method, hint in (("gmar-l1", " Did you mean 'gmar'?"), ("GMAR", ""), (None, ""), (1, "")):
+        message = f"`method` must be one of {methods}; got {method!r}.{hint}"
         refused(ArgumentError, message, explainer, photo(), method=method)
         refused(ArgumentError, message, make_explainer, explainer.model, method=method)
     for norm in ("l3", "L1", 2):
-        message = f'`norm` must be "l1" or "l2"; got {norm!r}.'
+        message = f'`norm` must be one of "l1", "l2"; got {norm!r}.'
         refused(ArgumentError, message, explainer, photo(), norm=norm)
 
 
 @pytest.mark.parametrize("function", ["tanh", 1, ["sigmoid"]])
 def test_unknown_function(explainer, function):
-    message = f'`function_to_apply` must be one of "sigmoid", "softmax", "none" or None; got {function!r}.'
+    message = f'`function_to_apply` must be one of "sigmoid", "softmax", "none", or None; got {function!r}.'
     refused(ArgumentError, message, explainer, photo(), function_to_apply=function)
 
 
 def test_unknown_parameters(explainer):
     message = (
         "`topk` is not a parameter of this pipeline. There are: top_k, target, versus, method, norm, "
-        "residual_weight, start_layer, return_head_maps, head_weights, num_masks, mask_baseline, mask_pattern, seed, "
-        "interpolate_pos_encoding, function_to_apply, return_overlay, timeout, batch_size, num_workers."
+        "residual_weight, start_layer, return_head_maps, num_masks, mask_baseline, mask_pattern, seed, head_weights, "
+        "interpolate_pos_encoding, function_to_apply, return_overlay, return_explanation, timeout, batch_size, "
+        "num_workers. Did you mean 'top_k'?"
     )
     refused(ArgumentTypeError, message, explainer, photo(), topk=2)
     refused(ArgumentTypeError, message, make_explainer, explainer.model, topk=2)

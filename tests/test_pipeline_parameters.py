@@ -1,7 +1,7 @@
 import pytest
 
+from gmar_hf._pipeline_parameters import sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.pipeline import sort_parameters
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
 
@@ -58,8 +58,8 @@ def test_a_call_replaces_what_held_before(before, given, expected):
             "`versus` must be another class than `target`; got 'cat' for both",
         ),
         ({}, dict(method="none"), "`method` must be one of"),
-        ({}, dict(residual_weight=-1), "`residual_weight` must be a number of 0 or more"),
-        ({}, dict(start_layer=-1), "`start_layer` must be a layer's index"),
+        ({}, dict(residual_weight=-1), "`residual_weight` must be a number that is 0 or more"),
+        ({}, dict(start_layer=-1), "`start_layer` must be a whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused(before, given, message):

@@ -16,7 +16,7 @@ from gmar_hf.evaluation.results import Metric, Row
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.inputs import checked_pixels
-from gmar_hf.models.introspection import unwrapped
+from gmar_hf.models.introspection import label_names
 from gmar_hf.runs.batches import Batch
 
 
@@ -81,7 +81,7 @@ def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: 
         ranking = logits[place].argsort(descending=True, stable=True).tolist()
         first = set(ranking[: len(known)]) == set(known) if known else None
         for target in known if questions.explains_labels else ranking[:1]:
-            label = unwrapped(model).config.id2label[target]
+            label = label_names(model)[target]
             row = Row(batch.names[place], target, label, scores[place, target].item(), first, batch.places[place])
             found.rows.append(row)
             places.append(place)

@@ -21,7 +21,7 @@ from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.maps.registry import DEFAULT_METHODS, find_map_methods
 from gmar_hf.evaluation.results import Evaluation
 from gmar_hf.evaluation.run import Run
-from gmar_hf.models.introspection import check_model, unwrapped
+from gmar_hf.models.introspection import check_model, is_multi_label
 from gmar_hf.models.patches import known_patch_size
 from gmar_hf.runs.identity import describe_model
 from gmar_hf.runs.plan import Plan
@@ -176,8 +176,7 @@ def evaluate(
 def _function(model: nn.Module, wanted: str | None) -> str:
     """What makes scores of the model's logits."""
     if wanted is None:
-        multi_label = unwrapped(model).config.problem_type == "multi_label_classification"
-        return "sigmoid" if multi_label else "softmax"
+        return "sigmoid" if is_multi_label(model) else "softmax"
     if wanted not in ("sigmoid", "softmax"):
         raise ArgumentError(f'`function_to_apply` must be "sigmoid" or "softmax"; got {wanted!r}.')
     return wanted

@@ -1,8 +1,8 @@
-"""The way a batch goes: one SDPA forward, one backward a target, a map and head scores."""
+"""The way a batch goes: one SDPA forward, one backward for each target, a map and head scores."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import transformers
@@ -11,17 +11,21 @@ from torch import nn
 from gmar_hf._version import __version__
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.backward import Walk
-from gmar_hf.explanation.head_weights import HeadWeights, check_same_model, check_weights, open_report
+from gmar_hf.explanation.head_weights import GivenWeights, check_head_weights, open_report, weights_of_targets
 from gmar_hf.explanation.masking import masked_images
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
-from gmar_hf.explanation.trace import Start, Trace, traced
+from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.inputs import checked_pixels
-from gmar_hf.models.introspection import check_model, class_name, known_kwargs, setting, unsupported, unwrapped
+from gmar_hf.models.freezing import full_precision, gradients_on
+from gmar_hf.models.inputs import checked_pixels, usable_kwargs
+from gmar_hf.models.introspection import check_model, class_name, known_kwargs, setting, unsupported
 from gmar_hf.models.patches import Grid, by_size, find_grid, pair
 from gmar_hf.models.targets import Choice, Target, choose_target
+
+if TYPE_CHECKING:
+    from gmar_hf.explanation.head_weights import HeadWeights
+    from gmar_hf.report.report import HeadImportanceReport
 
 
 def explain(
@@ -35,55 +39,58 @@ def explain(
     start_layer: int = 0,
     return_maps: bool = True,
     return_head_maps: bool = False,
-    head_weights: HeadWeights | None = None,
+    head_weights: "HeadWeights | None" = None,
     num_masks: int = 0,
     mask_baseline: Baseline = "blur",
     mask_pattern: str = "pairs",
     seed: int = 0,
     **model_kwargs: Any,
 ) -> Explanation:
-    """Explain a batch of images: one forward, and one backward for each target an image has.
+    """Explain a batch of images by one forward, and one backward for each target that an image has.
 
     The model is as it was afterwards: attention implementation, train/eval flags, `requires_grad`, `.grad`, hooks.
 
     Args:
         model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
-        target: Which logit to explain: None (the predicted class; of a regression head, its output), an int, (batch,)
-            ints, (batch, targets) ints (one forward for all; results get a targets axis after the batch), or a
-            callable from float32 logits (batch, classes) to one scalar an image that depends on that image's only.
-        method (`str`, defaults to "gmar"): "gmar", "contribution", "rollout", "gradient-rollout" or "attention".
-        norm (`str`, defaults to "l1"): "l1" or "l2", the norm of each head's attention gradient that "gmar" weighs by.
-        residual_weight (`float`, defaults to 1.0): Weight of the skip connection in the rollouts, beside the
+        target: Which logit to explain. None means the predicted class (of a regression head, its output). An int
+            names one class for all images, (batch,) ints one an image. With (batch, targets) ints one forward serves
+            all, and results get a targets axis after the batch. A callable turns float32 logits (batch, classes) into
+            one scalar an image, which must depend on that image's logits only.
+        method (`str`, defaults to "gmar"): How the map is made: "gmar", "contribution", "rollout", "gradient-rollout"
+            or "attention"; `gmar_hf.explanation.methods` says what each is.
+        norm (`str`, defaults to "l1"): The norm of each head's attention gradient that "gmar" weighs by, "l1" or "l2".
+        residual_weight (`float`, defaults to 1.0): The weight of the skip connection in the rollouts, beside the
             attention's 1.
-        start_layer (`int`, defaults to 0): Layers before it are left out of the map.
+        start_layer (`int`, defaults to 0): The first layer that counts; layers before it are left out of the map.
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
         return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
             backward with every method.
-        head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): Of "gmar": weigh
-            heads as this report does for the explained class, or for all images where it saw too few of the class or
-            `target` is a callable (`settings["head_weights"]` of the result says for which classes), in place of by
-            the gradient. Then one forward is enough. Weights of your own may be given as a tensor (layers, heads) or
-            (batch, layers, heads), not negative; they are divided by their sum in each layer.
-        num_masks (`int`, defaults to 0): Of "contribution": average maps and head contributions over so many images
-            of which some patches are hidden, by masks that are drawn once for the batch. Each takes a forward and a
-            backward for each target; logits and predicted class are the whole image's. It estimates what a patch adds
-            in the company of random others (Okhrati and Lipani 2021).
+        head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): For "gmar":
+            weigh heads as this report does for the explained class, in place of by the gradient; then one forward is
+            enough. Where the report saw too few images of the class, or `target` is a callable, the weights of all
+            images are used (`settings["head_weights"]` of the result says for which classes). A tensor (layers, heads)
+            or (batch, layers, heads), not negative, holds weights of your own, which are divided by their sum in each
+            layer.
+        num_masks (`int`, defaults to 0): For "contribution": average maps and head contributions over this many images
+            of which some patches are hidden, by masks that are drawn once for the batch. Each takes a forward, and a
+            backward for each target; logits and predicted class are the whole image's. The average estimates what a
+            patch adds in the company of random others (Okhrati and Lipani 2021).
         mask_baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: "blur" (the image under
             a Gaussian as wide as a patch), "zero", "mean" (of each channel of the image), or pixel values that
             broadcast to the images. A map that used a baseline shines where it is measured with the same one.
         mask_pattern (`str`, defaults to "pairs"): "pairs" of opposite halves, an even number of masks, each patch
             averaged over all of them; or a "partition" of the patches, of which each mask hides another part, each
             patch averaged over the masks that show it. A partition of 4 hides less, and is nearer to the image.
-        seed (`int`, defaults to 0): Of the masks.
+        seed (`int`, defaults to 0): The seed that the masks are drawn from.
         **model_kwargs: Handed to the model, which must know them, such as `interpolate_pos_encoding=True`.
 
     Returns:
         [`Explanation`]: float32, detached, on the device of `pixel_values`.
 
     Raises:
-        ArgumentError: For a value that cannot be used; the message says what can.
-        ArgumentTypeError: For an argument of the wrong kind.
+        ArgumentError: If a value cannot be used; the message says which can.
+        ArgumentTypeError: If an argument is of the wrong kind.
         NonFiniteError: If logits or gradients are NaN or infinite.
         UnsupportedModelError: If the model's attention, tokens or head are of a kind that cannot be explained.
 
@@ -99,19 +106,21 @@ def explain(
     if head_weights is not None and not isinstance(head_weights, torch.Tensor):
         head_weights = open_report(head_weights)
     request = Request(
-        method,
-        norm,
-        residual_weight,
-        start_layer,
-        return_maps,
-        return_head_maps,
-        head_weights,
-        num_masks,
-        mask_baseline,
-        mask_pattern,
-        seed,
+        method=method,
+        norm=norm,
+        residual_weight=residual_weight,
+        start_layer=start_layer,
+        return_maps=return_maps,
+        return_head_maps=return_head_maps,
+        has_head_weights=head_weights is not None,
+        num_masks=num_masks,
+        mask_baseline=mask_baseline,
+        mask_pattern=mask_pattern,
+        seed=seed,
     )
-    return explain_scores(model, pixel_values, lambda logits: choose_target(target, logits), request, model_kwargs)
+    return explain_scores(
+        model, pixel_values, lambda logits: choose_target(target, logits), request, model_kwargs, head_weights
+    )
 
 
 def explain_scores(
@@ -120,55 +129,45 @@ def explain_scores(
     choose: Callable[[torch.Tensor], Choice],
     request: Request,
     model_kwargs: dict[str, Any],
+    head_weights: "HeadImportanceReport | torch.Tensor | None" = None,
 ) -> Explanation:
-    """[`explain`] for whoever chooses from the logits in another way, such as the pipeline.
+    """Explain what `choose` takes from the logits: [`explain`] for callers that choose in a way of their own.
 
     Args:
-        model, pixel_values, model_kwargs: As in [`explain`].
+        model (`nn.Module`): The classifier.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor made.
         choose (`Callable`): From logits (batch, classes), with their graph, to the scores to explain.
         request ([`Request`]): What is asked for.
+        model_kwargs (`dict[str, Any]`): Handed to the model, which must know them.
+        head_weights ([`HeadImportanceReport`] or `torch.Tensor`, *optional*): Weights in place of the gradient's; a
+            report must be opened already.
     """
+    # The door: what the user gave is checked and copied here, once.
     check_model(model)
     _check_kwargs(model, model_kwargs)
-    if isinstance(request.head_weights, torch.Tensor):
-        check_weights(request.head_weights, model, len(checked_pixels(model, pixel_values)))
-    elif request.head_weights is not None:
-        check_same_model(request.head_weights, model)
+    pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
+    if head_weights is not None:
+        check_head_weights(head_weights, model, len(pixels))
     # Of masked images the whole image gives the logits and the classes, and nothing else.
-    start: Start = "head" if request.num_masks else request.start
-    with traced(model, pixel_values, start, model_kwargs) as trace:
-        if request.start_layer >= len(trace.layers):
-            raise ArgumentError(f"`start_layer` must be in [0, {len(trace.layers) - 1}]; got {request.start_layer}.")
-        patch_size = pair(_vision_setting(trace, "patch_size"))
-        grid = find_grid(pair(pixel_values.shape[-2:]), patch_size, trace.hidden.shape[1])
-        choice = choose(trace.logits.clone())  # the chooser may write into its own
-        results: dict[str, torch.Tensor] = {}
+    with traced(model, pixels, "head" if request.num_masks else request.start, kwargs) as trace:
+        patches = _find_patches(trace, request, pixels)
+        choice = choose(trace.logits.clone())  # the chooser may write into its argument
+        weights = None
+        if head_weights is not None:
+            weights = weights_of_targets(head_weights, request.norm, choice.classes, len(pixels))
         if not request.num_masks:
-            results = _walk_back(trace, request, choice, choice.scores, grid)
+            results = _walk_back(trace, request, choice, choice.scores, patches, weights)
     if request.num_masks:
-        images = masked_images(
-            checked_pixels(model, pixel_values),
-            request.num_masks,
-            request.mask_baseline,
-            request.mask_pattern,
-            request.seed,
-            grid,
-            patch_size,
-        )
-        for masked, token_weights in images:
-            with traced(model, masked, request.start, model_kwargs) as part:
-                found = _walk_back(part, request, choice, choice.again(part.logits.clone()), grid, token_weights)
-            found["readout"] = found["readout"] / request.num_masks
-            results = found if not results else {name: tensor + found[name] for name, tensor in results.items()}
+        results = _average_over_masks(model, pixels, kwargs, request, choice, patches)
     results = {name: tensor.to(pixel_values.device, torch.float32) for name, tensor in results.items()}
     return Explanation(
         logits=trace.logits.detach().to(pixel_values.device, torch.float32),
         target=None if choice.target is None else choice.target.to(pixel_values.device),
         settings={
             **request.settings(),
-            "head_weights": _origin(request, choice),
-            "grid": grid._asdict(),
-            "patch_size": list(patch_size),
+            "head_weights": None if weights is None else weights.origin,
+            "grid": patches.grid._asdict(),
+            "patch_size": list(patches.size),
             "model_class": class_name(model),
             "model_dtype": str(trace.hidden.dtype).removeprefix("torch."),
             "versions": versions(),
@@ -177,35 +176,76 @@ def explain_scores(
     )
 
 
+class _Patches(NamedTuple):
+    """Where the patches stand among the tokens, and their height and width in pixels."""
+
+    grid: Grid
+    size: tuple[int, int]
+
+
+def _find_patches(trace: Trace, request: Request, pixels: torch.Tensor) -> _Patches:
+    num_layers = len(trace.layers)
+    if request.start_layer >= num_layers:
+        raise ArgumentError(f"`start_layer` must be in [0, {num_layers - 1}]; got {request.start_layer}.")
+    size = setting(trace.layers[0].module, "patch_size")
+    if size is None:
+        raise unsupported(trace.model, "its config has no `patch_size`")
+    return _Patches(find_grid(pair(pixels.shape[-2:]), pair(size), trace.hidden.shape[1]), pair(size))
+
+
+def _average_over_masks(
+    model: nn.Module,
+    pixels: torch.Tensor,
+    kwargs: dict[str, Any],
+    request: Request,
+    choice: Choice,
+    patches: _Patches,
+) -> dict[str, torch.Tensor]:
+    """Explain the batch under one mask after the other, and sum what each adds to the average."""
+    results: dict[str, torch.Tensor] = {}
+    with gradients_on():  # for the masked images too, which a backward keeps
+        for masked, token_weights in masked_images(pixels, request, patches.grid, patches.size):
+            with traced(model, masked, request.start, kwargs) as trace:
+                scores = choice.again(trace.logits.clone())
+                part = _walk_back(trace, request, choice, scores, patches, token_weights=token_weights)
+            part["readout"] = part["readout"] / request.num_masks
+            results = part if not results else {name: total + part[name] for name, total in results.items()}
+    return results
+
+
 def _walk_back(
     trace: Trace,
     request: Request,
     choice: Choice,
     scores: list[torch.Tensor],
-    grid: Grid,
+    patches: _Patches,
+    weights: GivenWeights | None = None,
     token_weights: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """What the request asks for, for every score: the tensors of an [`Explanation`] that there are, by field name.
-
-    Args:
-        token_weights (`torch.Tensor` of shape (tokens,), *optional*): As of [`Walk`].
-    """
-    found = []
+    """Walk back once for every score, and return the tensors of an [`Explanation`] that there are, by field name."""
+    by_score = []
     with full_precision(trace.hidden.device):
-        for number, (score, classes) in enumerate(zip(scores, choice.classes, strict=True), start=1):
-            walk = Walk(trace, request, trace.head_gradient(score), classes, token_weights)
-            walk.go(retain_graph=number < len(scores))
-            found.append(walk.results(grid))
+        for number, score in enumerate(scores):
+            walk = Walk(
+                trace,
+                request,
+                trace.head_gradient(score),
+                given_weights=None if weights is None else weights.by_target[number],
+                token_weights=token_weights,
+            )
+            walk.go(retain_graph=number + 1 < len(scores))
+            by_score.append(walk.results(patches.grid))
+    # Every walk has the same fields; those that nobody asked for are None.
     results = {}
-    for name in found[0]:
-        tensors = [tensor for one in found if (tensor := one[name]) is not None]
+    for name in by_score[0]:
+        tensors = [tensor for fields in by_score if (tensor := fields[name]) is not None]
         if tensors:
             results[name] = (torch.stack(tensors, dim=1) if choice.has_axis else tensors[0]).detach()
     return results
 
 
 def versions() -> dict[str, str]:
-    """What an explanation was made with, by package."""
+    """Return what an explanation was made with: versions by package."""
     return {"gmar_hf": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
 
 
@@ -213,38 +253,14 @@ def _check_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
     """Refuse keyword arguments that transformers would silently swallow."""
     if "labels" in model_kwargs:
         raise ArgumentError("`labels` must not be given (there is no loss here). Say what to explain by `target`.")
-    known = known_kwargs(model)
-    for name in model_kwargs:
-        if name not in known:
-            size = setting(getattr(unwrapped(model), "config", None), "image_size")
-            own = [one for one in inspect.signature(explain).parameters.values() if one.kind is one.KEYWORD_ONLY]
-            advice = f" `explain` itself has target, method, {', '.join(one.name for one in own)}."
-            if "interpolate" in name and size:
-                advice = (
-                    f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."
-                )
-            raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{advice}")
-
-
-def _vision_setting(trace: Trace, name: str) -> Any:
-    """A setting of the vision encoder, from the config that its attention modules hold."""
-    found = setting(getattr(trace.layers[0].module, "config", None), name)
-    if found is None:
-        raise unsupported(trace.model, f"its config has no `{name}`")
-    return found
-
-
-def _origin(request: Request, choice: Choice) -> dict[str, Any] | None:
-    """Which report the head weights came from, and for which classes they are its all-images weights."""
-    report = request.head_weights
-    if report is None:
-        return None
-    if isinstance(report, torch.Tensor):
-        return {"tensor": list(report.shape)}
-    classes = [] if choice.target is None else sorted(set(choice.target.flatten().tolist()))
-    few = [index for index in classes if not report.class_weights(torch.tensor(index))[1]]
-    return {
-        "model": report.settings["model"]["id"],
-        "num_images": report.num_images,
-        "all_images_for": None if choice.target is None else few,
-    }
+    unknown = sorted(set(model_kwargs) - known_kwargs(model))
+    if not unknown:
+        return
+    size = setting(model, "image_size")
+    if "interpolate" in unknown[0] and size:
+        advice = f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."
+    else:
+        parameters = inspect.signature(explain).parameters.values()
+        keywords = ", ".join(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+        advice = f" `explain` itself has target, method, {keywords}."
+    raise ArgumentError(f"`{unknown[0]}` must be an argument that {class_name(model)} knows; it does not.{advice}")

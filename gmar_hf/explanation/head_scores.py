@@ -2,8 +2,7 @@
 
 Notation of Jo, Jang, Park, "GMAR: Gradient-Driven Multi-Head Attention Rollout", ICIP 2025 (arXiv 2504.19414): with
 attention `A`, values `V` and head output `O = A V`, the gradient of the explained logit `y` with respect to the
-attention
-is `G = dO V^T`, where `dO = dy/dO`.
+attention is `G = dO V^T`, where `dO = dy/dO`.
 """
 
 import torch
@@ -13,11 +12,11 @@ from gmar_hf.utils.tensors import at_least_float32
 
 
 def l1_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Sum of |G| over all query-key pairs of every head, piece by piece of `dO V^T`.
+    """Sum |G| over all query-key pairs of every head, piece by piece of `dO V^T`.
 
     Args:
-        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `dO`, in logits per unit of `O`.
-        value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `V`.
+        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The gradient `dO` of the outputs.
+        value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The values `V`.
 
     Returns:
         `torch.Tensor` of shape (batch, heads): Not negative, at least float32, on the inputs' device.
@@ -30,11 +29,11 @@ def l1_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 def l2_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Square root of the sum of G^2 of every head, exactly, as `<dO^T dO, V^T V>`: two head_dim x head_dim matrices.
+    """Take the root of the sum of G^2 of every head, exactly, as `<dO^T dO, V^T V>`: two head_dim x head_dim matrices.
 
     Args:
-        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `dO`.
-        value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `V`.
+        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The gradient `dO` of the outputs.
+        value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The values `V`.
 
     Returns:
         `torch.Tensor` of shape (batch, heads): Not negative, at least float32.
@@ -45,11 +44,11 @@ def l2_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 def head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.Tensor:
-    """`<O, dO>`: what removing each head takes from the logit, to first order (Michel et al. 2019).
+    """Return `<O, dO>`: what removing each head takes from the logit, to first order (Michel et al. 2019).
 
     Args:
-        output (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `O`.
-        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `dO`.
+        output (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The heads' outputs `O`.
+        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The gradient `dO` of the outputs.
 
     Returns:
         `torch.Tensor` of shape (batch, heads): Signed, in logits.
@@ -58,11 +57,11 @@ def head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.
 
 
 def token_contribution(value: torch.Tensor, value_grad: torch.Tensor) -> torch.Tensor:
-    """`<V_j, dV_j>`: the part of a head's contribution that comes through each token it looks at.
+    """Return `<V_j, dV_j>`: the part of a head's contribution that comes through each token it looks at.
 
     Args:
-        value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `V`.
-        value_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): `dV = A^T dO`.
+        value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The values `V`.
+        value_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): Their gradient `dV = A^T dO`.
 
     Returns:
         `torch.Tensor` of shape (batch, heads, tokens): Signed, in logits; over the tokens it sums to the head's
@@ -72,7 +71,7 @@ def token_contribution(value: torch.Tensor, value_grad: torch.Tensor) -> torch.T
 
 
 def head_weights(scores: torch.Tensor) -> torch.Tensor:
-    """Scores as shares of their layer; a layer without any score is shared equally.
+    """Divide scores by their layer's sum; a layer without any score is shared equally.
 
     Args:
         scores (`torch.Tensor` of shape (..., heads)): Not negative.

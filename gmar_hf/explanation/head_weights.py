@@ -1,21 +1,39 @@
 """Head weights that are given, by a shared report or by the user, instead of found by a backward."""
 
 import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.explanation.head_scores import head_weights as normalised
-from gmar_hf.models.introspection import class_name, setting, unwrapped
+from gmar_hf.explanation.head_scores import head_weights as shares_of_layer
+from gmar_hf.models.introspection import class_name, config_of, encoder_shape
 from gmar_hf.models.weight_sample import same_weights, weight_sample
-from gmar_hf.report.report import HeadImportanceReport
 
-HeadWeights = HeadImportanceReport | str | os.PathLike[str] | torch.Tensor
+if TYPE_CHECKING:
+    from gmar_hf.report.report import HeadImportanceReport
+
+    HeadWeights = HeadImportanceReport | str | os.PathLike[str] | torch.Tensor
 
 
-def open_report(head_weights: HeadWeights) -> HeadImportanceReport:
-    """The report itself.
+@dataclass(frozen=True)
+class GivenWeights:
+    """Head weights for the classes of a batch that are explained.
+
+    Args:
+        by_target (`torch.Tensor` of shape (targets, batch, layers, heads)): float32, on the CPU; rows sum to one.
+        origin (`dict[str, Any]`): Where they come from, as plain JSON values: the entry `head_weights` of an
+            explanation's settings.
+    """
+
+    by_target: torch.Tensor
+    origin: dict[str, Any]
+
+
+def open_report(head_weights: "HeadImportanceReport | str | os.PathLike[str]") -> "HeadImportanceReport":
+    """Return a report, which may be given by its repo id or its folder.
 
     Args:
         head_weights ([`HeadImportanceReport`], `str` or `os.PathLike`): A report, its repo id or its folder.
@@ -24,6 +42,8 @@ def open_report(head_weights: HeadWeights) -> HeadImportanceReport:
         ArgumentTypeError: If it is something else.
         ArtifactError, HubError: If the report cannot be loaded.
     """
+    from gmar_hf.report.report import HeadImportanceReport
+
     if isinstance(head_weights, HeadImportanceReport):
         return head_weights
     if not isinstance(head_weights, str | os.PathLike):
@@ -34,50 +54,79 @@ def open_report(head_weights: HeadWeights) -> HeadImportanceReport:
     return HeadImportanceReport.from_pretrained(os.fspath(head_weights))
 
 
-def check_same_model(report: HeadImportanceReport, model: nn.Module) -> None:
-    """Raise if the report is not of this model.
+def check_head_weights(source: "HeadImportanceReport | torch.Tensor", model: nn.Module, batch: int) -> None:
+    """Refuse head weights that are not of this model.
 
     Args:
-        report ([`HeadImportanceReport`]): Whose head weights are wanted.
+        source ([`HeadImportanceReport`] or `torch.Tensor`): What was given, a report opened.
         model (`nn.Module`): What is explained.
+        batch (`int`): Number of images.
 
     Raises:
-        ArgumentError: If architecture, number of layers, heads or classes, or weights differ.
+        ArgumentError: If a report's architecture, number of layers, heads or classes, or weights differ from the
+            model's; if a tensor's shape does not fit, or its numbers are negative, not finite or all zero in a layer.
     """
+    if isinstance(source, torch.Tensor):
+        _check_tensor(source, model, batch)
+    else:
+        _check_report(source, model)
+
+
+def weights_of_targets(
+    source: "HeadImportanceReport | torch.Tensor", norm: str, targets: list[torch.Tensor] | list[None], batch: int
+) -> GivenWeights:
+    """Look up the head weights for the classes that are explained.
+
+    Args:
+        source ([`HeadImportanceReport`] or `torch.Tensor`): A report, or weights (layers, heads) or (batch, layers,
+            heads).
+        norm (`str`): "l1" or "l2", the norm whose weights a report is asked for.
+        targets (`list`): The classes (batch,) of each target; None for one that is no class, which gets the weights
+            of all images.
+        batch (`int`): Number of images.
+    """
+    if isinstance(source, torch.Tensor):
+        shares = shares_of_layer(source.detach().float().cpu()).expand(batch, *source.shape[-2:])
+        return GivenWeights(torch.stack([shares] * len(targets)), {"tensor": list(source.shape)})
+    weights_of_all = source.mean[f"{norm}_weight"].float()
+    by_target, fallback = [], set()
+    for classes in targets:
+        if classes is None:
+            by_target.append(weights_of_all.expand(batch, *weights_of_all.shape))
+            continue
+        weights, is_own = source.class_weights(classes.cpu(), norm)
+        by_target.append(weights)
+        fallback.update(classes.cpu()[~is_own].tolist())
+    origin = {
+        "model": source.settings["model"]["id"],
+        "num_images": source.num_images,
+        "all_images_for": None if targets[0] is None else sorted(fallback),
+    }
+    return GivenWeights(torch.stack(by_target), origin)
+
+
+def _check_report(report: "HeadImportanceReport", model: nn.Module) -> None:
     surveyed = report.settings["model"]
     known_as = f"{surveyed['class']} {surveyed['id']!r}"
     advice = "Survey this model with `gmar_hf.survey`, or leave `head_weights` out."
     if surveyed["class"] != class_name(model):
         raise ArgumentError(f"`head_weights` must be of a {class_name(model)}; got those of {known_as}. {advice}")
-    config = getattr(unwrapped(model), "config", None)
-    own_shape = tuple(setting(config, name) for name in ("num_hidden_layers", "num_attention_heads"))
-    shape = tuple(report.mean["l1"].shape)
-    if shape != own_shape:
+    expected, shape = encoder_shape(model), tuple(report.mean["l1"].shape)
+    if shape != expected:
         raise ArgumentError(
-            f"`head_weights` must be of {own_shape[0]} layers of {own_shape[1]} heads; got those of {known_as}, "
+            f"`head_weights` must be of {expected[0]} layers of {expected[1]} heads; got those of {known_as}, "
             f"{shape[0]} of {shape[1]}. {advice}"
         )
     if not same_weights(report.weight_sample, weight_sample(model)):
-        own_name = getattr(config, "_name_or_path", "") or "this one"
+        name = getattr(config_of(model), "_name_or_path", "") or "this one"
         raise ArgumentError(
-            f"`head_weights` must be of the model that is explained, {own_name!r}; got those of {known_as}, "
+            f"`head_weights` must be of the model that is explained, {name!r}; got those of {known_as}, "
             f"whose weights are others. {advice}"
         )
 
 
-def check_weights(weights: torch.Tensor, model: nn.Module, batch: int) -> None:
-    """Raise if these are no head weights for a batch of this model.
-
-    Args:
-        weights (`torch.Tensor`): As the user gave them.
-        model (`nn.Module`): What is explained.
-        batch (`int`): Number of images.
-
-    Raises:
-        ArgumentError: If the shape does not fit, or they are negative, not finite or all zero in a layer.
-    """
-    config = getattr(unwrapped(model), "config", None)
-    layers, heads = (setting(config, name) for name in ("num_hidden_layers", "num_attention_heads"))
+def _check_tensor(weights: torch.Tensor, model: nn.Module, batch: int) -> None:
+    layers, heads = encoder_shape(model)
     if tuple(weights.shape) not in ((layers, heads), (batch, layers, heads)):
         raise ArgumentError(
             f"`head_weights` must be of shape ({layers}, {heads}), or ({batch}, {layers}, {heads}) for the images one "
@@ -89,26 +138,3 @@ def check_weights(weights: torch.Tensor, model: nn.Module, batch: int) -> None:
             "`head_weights` must be finite and not negative, with some head above 0 in every layer; got others. "
             "They are divided by their sum in each layer."
         )
-
-
-def shared_weights(
-    report: HeadImportanceReport | torch.Tensor, norm: str, classes: torch.Tensor | None, batch: int
-) -> torch.Tensor:
-    """Head weights (batch, layers, heads) for the explained classes.
-
-    Args:
-        report ([`HeadImportanceReport`] or `torch.Tensor`): Where they come from, or the weights (layers, heads) or
-            (batch, layers, heads) themselves.
-        norm (`str`): "l1" or "l2".
-        classes (`torch.Tensor` of shape (batch,), *optional*): None for the weights of all images.
-        batch (`int`): Number of images.
-
-    Returns:
-        `torch.Tensor`: float32, on the CPU; rows sum to one.
-    """
-    if isinstance(report, torch.Tensor):
-        return normalised(report.detach().float().cpu()).expand(batch, *report.shape[-2:])
-    if classes is None:
-        weights = report.mean[f"{norm}_weight"].float()
-        return weights.expand(batch, *weights.shape)
-    return report.class_weights(classes.cpu(), norm)[0]

@@ -1,7 +1,7 @@
 """Images of which some of the patches are hidden, for contributions that are averaged over such images."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -12,13 +12,26 @@ from gmar_hf.models.patches import Grid
 PATTERNS = ("pairs", "partition")
 
 
+class Masking(Protocol):
+    """How images are masked: the part of a request that this module reads."""
+
+    @property
+    def num_masks(self) -> int: ...
+    @property
+    def mask_baseline(self) -> Baseline: ...
+    @property
+    def mask_pattern(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+
+
 class MaskedImages(NamedTuple):
     """A batch under one of several masks.
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What is left of the images.
-        token_weights (`torch.Tensor` of shape (tokens,)): The share that what is found here has in each token's
-            average over all masks; over the masks it sums to one.
+        token_weights (`torch.Tensor` of shape (tokens,)): The share of this mask in each token's average over all
+            masks; over the masks it sums to one.
     """
 
     pixel_values: torch.Tensor
@@ -26,11 +39,11 @@ class MaskedImages(NamedTuple):
 
 
 def antithetic_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
-    """Pairs of masks, each with a random half of the patches and the other half.
+    """Draw pairs of masks: one hides a random half of the patches, its partner the other half.
 
     Args:
-        num_masks (`int`): Even.
-        grid ([`Grid`]): Of the patches.
+        num_masks (`int`): The number of masks, even.
+        grid ([`Grid`]): Where the patches are.
         seed (`int`): The same seed gives the same masks, and more masks begin with the fewer ones.
 
     Returns:
@@ -46,11 +59,11 @@ def antithetic_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
 
 
 def partition_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
-    """Masks that each hide another part of the patches, drawn at random and as equal in size as can be.
+    """Draw masks that each hide another part of the patches, at random and as equal in size as can be.
 
     Args:
-        num_masks (`int`): How many parts.
-        grid ([`Grid`]): Of the patches.
+        num_masks (`int`): The number of parts.
+        grid ([`Grid`]): Where the patches are.
         seed (`int`): The same seed gives the same masks.
 
     Returns:
@@ -72,35 +85,29 @@ def partition_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
 
 
 def masked_images(
-    pixel_values: torch.Tensor,
-    num_masks: int,
-    baseline: Baseline,
-    pattern: str,
-    seed: int,
-    grid: Grid,
-    patch_size: tuple[int, int],
+    pixel_values: torch.Tensor, masking: Masking, grid: Grid, patch_size: tuple[int, int]
 ) -> Iterator[MaskedImages]:
-    """The batch under one mask after the other; all its images under the same one.
+    """Yield the batch under one mask after the other; all its images are under the same one.
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
-        num_masks (`int`): How many.
-        baseline (`str` or `torch.Tensor`): What hidden patches show, as in [`baseline_pixels`]; "blur" is by a
-            Gaussian as wide as a patch is high.
-        pattern (`str`): "pairs" of opposite halves, each patch averaged over all masks; or a "partition", each patch
-            averaged over the masks that show it.
-        seed (`int`): Of the masks.
-        grid ([`Grid`]), patch_size (`tuple[int, int]`): Where the patches are. Pixels beyond the grid stay.
-
-    Yields:
-        [`MaskedImages`]
+        masking ([`Masking`]): How many masks there are, of which pattern, and what hidden patches show; "blur" is by
+            a Gaussian as wide as a patch is high.
+        grid ([`Grid`]): Where the patches are; pixels beyond it stay as they are.
+        patch_size (`tuple[int, int]`): Height and width of a patch in pixels.
     """
-    filling = baseline_pixels(pixel_values, baseline, blur_sigma=float(patch_size[0]), argument="mask_baseline")
-    masks = (antithetic_masks if pattern == "pairs" else partition_masks)(num_masks, grid, seed)
+    num_masks, pattern = masking.num_masks, masking.mask_pattern
+    filling = baseline_pixels(
+        pixel_values, masking.mask_baseline, blur_sigma=float(patch_size[0]), argument="mask_baseline"
+    )
+    draw_masks = antithetic_masks if pattern == "pairs" else partition_masks
+    masks = draw_masks(num_masks, grid, masking.seed)
     for mask in masks.to(pixel_values.device):
+        # `hidden` is the mask in pixels; what lies beyond the last whole patch is never hidden.
         covered = mask.repeat_interleave(patch_size[0], dim=0).repeat_interleave(patch_size[1], dim=1)
         hidden = covered.new_zeros(pixel_values.shape[-2:])
         hidden[: covered.shape[0], : covered.shape[1]] = covered
+        # Prefix tokens are in every image and count alike; in a partition a patch counts where it is shown.
         weights = torch.full((grid.prefix + mask.numel(),), 1 / num_masks, device=mask.device)
         if pattern == "partition":
             weights[grid.prefix :] = torch.where(mask.flatten(), 0, 1 / (num_masks - 1))

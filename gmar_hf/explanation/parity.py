@@ -1,4 +1,4 @@
-"""Does the engine agree with explicit attention on a user's own model?"""
+"""A check on a user's own model: does the engine agree with explicit attention?"""
 
 from dataclasses import dataclass
 
@@ -47,16 +47,16 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     Returns:
         [`Parity`]: Errors of logits, both norms, contributions and the GMAR map.
     """
-    found = explain(model, pixel_values, norm="l1", return_head_maps=True)
-    other = explain(model, pixel_values, norm="l2", return_maps=False)
-    assert found.target is not None
-    assert found.readout is not None
+    explanation = explain(model, pixel_values, norm="l1", return_head_maps=True)
+    by_l2 = explain(model, pixel_values, norm="l2", return_maps=False)
+    assert explanation.target is not None
+    # The explicit side: every attention matrix, its gradient by autograd, and the formulas as they stand.
     explicit = model if reference is None else reference
     with gradients_on(), frozen(explicit):
         pixels = checked_pixels(explicit, pixel_values)
         with retain_attention(explicit) as attentions:
             logits = explicit(pixel_values=pixels).logits
-        score = logits.gather(1, found.target[:, None]).sum()
+        score = logits.gather(1, explanation.target[:, None]).sum()
         gradients = torch.autograd.grad(score, list(attentions))
     attention = at_least_float32(torch.stack(list(attentions), dim=1).detach())
     gradient = at_least_float32(torch.stack(gradients, dim=1))
@@ -64,35 +64,35 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     l1 = gradient.abs().sum(dim=(-2, -1))
     weights = l1 / l1.sum(dim=-1, keepdim=True)
     expected = {
-        "logits": (found.logits, logits.detach()),
-        "head_score (L1)": (found.head_score, l1),
-        "head_score (L2)": (other.head_score, gradient.square().sum(dim=(-2, -1)).sqrt()),
-        "head_contribution": (found.head_contribution, edges.sum(dim=(-2, -1))),
-        "head_maps": (_by_token(found), edges.sum(dim=-2)),
-        "attribution": (found.attribution, _rollout(attention, weights, found)),
+        "logits": (explanation.logits, logits.detach()),
+        "head_score (L1)": (explanation.head_score, l1),
+        "head_score (L2)": (by_l2.head_score, gradient.square().sum(dim=(-2, -1)).sqrt()),
+        "head_contribution": (explanation.head_contribution, edges.sum(dim=(-2, -1))),
+        "head_maps": (_by_token(explanation), edges.sum(dim=-2)),
+        "attribution": (explanation.attribution, _rollout(attention, weights, explanation)),
     }
     errors = {name: _error(ours, theirs) for name, (ours, theirs) in expected.items()}
-    return Parity(found, errors)
+    return Parity(explanation, errors)
 
 
-def _rollout(attention: torch.Tensor, weights: torch.Tensor, found: Explanation) -> torch.Tensor:
-    """The map by full matrices, as the formula stands, read by the readout that the engine found."""
+def _rollout(attention: torch.Tensor, weights: torch.Tensor, explanation: Explanation) -> torch.Tensor:
+    """Make the map by full matrices, as the formula stands, read by the engine's readout."""
     identity = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
     product = identity.expand(attention.shape[0], -1, -1)
     for layer in range(attention.shape[1]):
         fused = (attention[:, layer] * weights[:, layer, :, None, None]).sum(dim=1)
         product = (fused + identity) / (1 + Request().residual_weight) @ product
-    assert found.readout is not None
-    assert found.attribution is not None
-    row = (found.readout.to(product)[:, None] @ product)[:, 0]
-    rows, cols = found.attribution.shape[-2:]
+    assert explanation.readout is not None
+    assert explanation.attribution is not None
+    row = (explanation.readout.to(product)[:, None] @ product)[:, 0]
+    rows, cols = explanation.attribution.shape[-2:]
     return row[:, row.shape[1] - rows * cols :].unflatten(-1, (rows, cols))
 
 
-def _by_token(found: Explanation) -> torch.Tensor:
-    assert found.head_maps is not None
-    assert found.prefix_contribution is not None
-    return torch.cat([found.prefix_contribution, found.head_maps.flatten(-2)], dim=-1)
+def _by_token(explanation: Explanation) -> torch.Tensor:
+    assert explanation.head_maps is not None
+    assert explanation.prefix_contribution is not None
+    return torch.cat([explanation.prefix_contribution, explanation.head_maps.flatten(-2)], dim=-1)
 
 
 def _error(ours: torch.Tensor | None, theirs: torch.Tensor) -> float:

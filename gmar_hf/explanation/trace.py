@@ -7,22 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
+from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
 from gmar_hf.models.attention import AttentionCall, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
-from gmar_hf.models.inputs import _usable, checked_pixels
-from gmar_hf.models.introspection import (
-    OFF_THE_INTERFACE,
-    check_model,
-    class_name,
-    known_kwargs,
-    setting,
-    unsupported,
-    unwrapped,
-)
+from gmar_hf.models.introspection import OFF_THE_INTERFACE, class_name, known_kwargs, setting, unsupported
 from gmar_hf.models.patches import by_size, pair
 from gmar_hf.utils.tensors import at_least_float32
 
@@ -95,6 +86,7 @@ class Trace:
                 are no logits.
         """
         self._batch = pixel_values.shape[0]
+        # Every attention call comes to `attend`, every backbone's last hidden state to `_keep_hidden`.
         with ExitStack() as stack:
             stack.enter_context(recording(self.model, self))
             for module in self.model.modules():
@@ -130,8 +122,7 @@ class Trace:
         first = not self.layers
         if self._start == "value" and first:
             call.value = call.value.detach().requires_grad_()
-        bias = None if call.bias is None else call.bias.to(call.query.dtype)
-        output = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=bias, scale=call.scaling)
+        output = call.compute_output()
         last = len(self.layers) + 1 == _num_layers(call)
         if (self._start == "output" and first) or (self._start == "head" and last):
             output = output.detach().requires_grad_()
@@ -159,6 +150,7 @@ class Trace:
         if not self._own_logits.requires_grad:
             raise unsupported(self.model, NO_BACKBONE)
         slope, size = self._slope(score)
+        # Half precision tries one scale after the other; wider dtypes need none.
         for scale in _HALF_HEAD_SCALES if hidden.dtype == torch.float16 else (1.0,):
             upstream = (slope * scale).to(self._own_logits.dtype)
             (gradient,) = torch.autograd.grad(self._own_logits, hidden, upstream, retain_graph=True, allow_unused=True)
@@ -167,7 +159,7 @@ class Trace:
             if gradient.isfinite().all():
                 break
         else:
-            raise _not_finite("Check the model's weights, or load it in bfloat16 or float32: float16 can overflow.")
+            raise gradients_not_finite(FLOAT16_ADVICE)
         gradient = at_least_float32(gradient)
         _check_each_depends(gradient)
         lift = _power_of_two(gradient) / _PEAK
@@ -180,7 +172,7 @@ class Trace:
         )
         slope = torch.zeros_like(self.logits) if slope is None else slope
         if not slope.isfinite().all():
-            raise _not_finite("Check that `target` has a finite slope everywhere.")
+            raise gradients_not_finite("Check that `target` has a finite slope everywhere.")
         _check_each_depends(slope)
         size = _power_of_two(slope)
         return slope / size, size
@@ -214,6 +206,7 @@ class Trace:
             visited.append(index)
             visit(index, output_grad, value_grad)
 
+        # Autograd runs from the last layer to the first; hooks hand each layer's gradients on as they come.
         with ExitStack() as stack:
             for index, (layer, output) in enumerate(zip(self.layers, self.outputs, strict=True)):
                 stack.callback(output.register_hook(partial(on_output, index)).remove)
@@ -261,38 +254,32 @@ def _check_each_depends(gradient: torch.Tensor) -> None:
         )
 
 
-def _not_finite(advice: str) -> NonFiniteError:
-    return NonFiniteError(f"The gradients must be finite; got NaN or infinity. {advice}")
-
-
 @contextmanager
-def traced(
-    model: nn.Module, pixel_values: torch.Tensor, start: Start, model_kwargs: dict[str, Any]
-) -> Iterator[Trace]:
+def traced(model: nn.Module, pixels: torch.Tensor, start: Start, model_kwargs: dict[str, Any]) -> Iterator[Trace]:
     """Make a forward, and keep the model frozen and gradients on inside the block, for the backwards that follow.
 
     Args:
-        model (`nn.Module`): The classifier.
-        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
-        start: Where the graph begins, as in [`Trace`].
-        model_kwargs (`dict[str, Any]`): Handed to the model, which must know them.
+        model (`nn.Module`): The classifier, checked by `check_model`.
+        pixels (`torch.Tensor` of shape (batch, channels, height, width)): The images, from `checked_pixels`.
+        start: Where the graph begins: "value", "output" or "head" of [`Trace`].
+        model_kwargs (`dict[str, Any]`): Handed to the model, which must know them; tensors from `usable_kwargs`.
 
     Raises:
-        ArgumentError, ArgumentTypeError: If model or pixels cannot be used.
-        NonFiniteError, UnsupportedModelError: As [`Trace.run`].
+        ArgumentError: If the model refuses images of this size; the message says which it takes.
+        NonFiniteError: If a logit is NaN or infinite.
+        UnsupportedModelError: If the model cannot be traced; the message says why.
     """
-    check_model(model)
     with gradients_on(), frozen(model):
         trace = Trace(model, start)
-        _forward(trace, checked_pixels(model, pixel_values), model_kwargs)
+        _forward(trace, pixels, model_kwargs)
         yield trace
 
 
 def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
     """Run the model; where it refuses a size that is not its own, say which it takes."""
-    size = setting(getattr(unwrapped(trace.model), "config", None), "image_size")
+    size = setting(trace.model, "image_size")
     try:
-        trace.run(pixels, **{name: _usable(value) for name, value in model_kwargs.items()})
+        trace.run(pixels, **model_kwargs)
     except (ValueError, RuntimeError) as error:
         own_size = size is None or pair(size) == tuple(pixels.shape[-2:])
         if own_size or trace.layers or isinstance(error, GMARError | torch.OutOfMemoryError):

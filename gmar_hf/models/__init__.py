@@ -1,1 +1,1 @@
-"""What can be known of a user's model, and done to it for a while."""
+"""What a user's model says of itself, and what is done to it for a while and taken back."""

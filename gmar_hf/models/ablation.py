@@ -1,4 +1,4 @@
-"""ablation."""
+"""A batch whose logits can be had without some heads, for measurements of many choices of heads."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.models.attention import AttentionCall, is_recording, recording
@@ -20,6 +19,7 @@ from gmar_hf.models.introspection import (
     known_kwargs,
     unsupported,
 )
+from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
 
 ABLATIONS = ("zero", "mean")
@@ -29,7 +29,15 @@ UNEVEN = "its attention is not over one grid of the same tokens and heads in eve
 class AblatedModel:
     """A batch whose logits can be had without some heads. Made by [`ablated`]; lives as long as its block.
 
-    Layers below the first that has a silent head see the batch once, the others once for each choice of heads.
+    One forward with every head comes first. A forward without heads takes many choices of heads at once: a row is an
+    image under one choice. Layers below the first that has a silent head see each image once; at that layer, the
+    entrance, the batch is repeated into rows.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images, ready for the model.
+        ablation (`str`): "zero" or "mean", what stands for a silent head's output.
+        kwargs (`dict[str, Any]`): Handed to the model.
 
     Attributes:
         logits (`torch.Tensor` of shape (batch, classes)): With every head; at least float32.
@@ -60,7 +68,7 @@ class AblatedModel:
         return self._seen[0][1]
 
     def run(self) -> None:
-        """The forward with every head, which comes first.
+        """Make the forward with every head, which comes first.
 
         Raises:
             NonFiniteError: If a logit is NaN or infinite.
@@ -74,7 +82,7 @@ class AblatedModel:
             raise unsupported(self._model, UNEVEN)
 
     def without(self, silent: torch.Tensor) -> torch.Tensor:
-        """The logits without some heads.
+        """Return the logits without some heads.
 
         Args:
             silent (`torch.Tensor` of shape (choices, batch, layers, heads), bool): True for the heads left out.
@@ -94,25 +102,26 @@ class AblatedModel:
         """Part of the recorder's protocol: layers are told apart by their modules."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
-        bias = None if call.bias is None else call.bias.to(call.query.dtype)
-        output = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=bias, scale=call.scaling)
+        output = call.compute_output()
         layer = self._layer_of.get(id(call.module))
-        if layer is None:
+        if layer is None or (self._silent is None and layer in self._seen):
             raise unsupported(self._model, UNEVEN)
         if self._silent is None:
-            if layer in self._seen:
-                raise unsupported(self._model, UNEVEN)
-            self._seen[layer] = call.query.shape
-            if self._keep_means:
-                self._means[layer] = at_least_float32(output).mean(dim=0).to(output.dtype)
+            self._note(layer, call.query.shape, output)
         elif layer in self._touched:
             silent = self._silent[:, layer, :, None, None].to(output.device)
             filling = self._means[layer] if self._keep_means else torch.zeros_like(output[0])
             output = torch.where(silent, filling, output)
         return output, None
 
+    def _note(self, layer: int, query_shape: torch.Size, output: torch.Tensor) -> None:
+        """Keep what a layer looks like with every head."""
+        self._seen[layer] = query_shape
+        if self._keep_means:
+            self._means[layer] = at_least_float32(output).mean(dim=0).to(output.dtype)
+
     def enter(self, layer: nn.Module, inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """A layer's hook: at the entrance, the batch becomes a row for each choice."""
+        """Repeat the batch into rows at the entrance: a hook before every layer, which elsewhere changes nothing."""
         if self._silent is None or layer is not self.layers[self._entrance] or not is_recording(layer, self):
             return None
         repeats = len(self._silent) // len(self._pixel_values)
@@ -144,16 +153,16 @@ def ablated(
 
     Args:
         model (`nn.Module`): An image classifier of transformers.
-        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the user gave.
         ablation (`str`): What stands for a silent head's output: "zero", or "mean", the batch's mean, token by token.
         model_kwargs (`dict[str, Any]`): Handed to the model.
 
     Raises:
         ArgumentError, ArgumentTypeError: If model, pixels or ablation cannot be used.
-        NonFiniteError, UnsupportedModelError: As [`AblatedModel.run`].
+        NonFiniteError: If a logit is NaN or infinite.
+        UnsupportedModelError: If heads of this model cannot be silenced.
     """
-    if ablation not in ABLATIONS:
-        raise ArgumentError(f"`ablation` must be one of {', '.join(ABLATIONS)}; got {ablation!r}.")
+    check_choice("ablation", ablation, ABLATIONS)
     check_model(model)
     for name in sorted(set(model_kwargs) - known_kwargs(model)):  # transformers would silently swallow it
         raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.")
@@ -166,9 +175,9 @@ def ablated(
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(frozen(model))
-        found = AblatedModel(model, pixels, ablation, model_kwargs)
-        stack.enter_context(recording(model, found))
-        for layer in found.layers:
-            stack.callback(layer.register_forward_pre_hook(found.enter, with_kwargs=True).remove)
-        found.run()
-        yield found
+        ablated_model = AblatedModel(model, pixels, ablation, model_kwargs)
+        stack.enter_context(recording(model, ablated_model))
+        for layer in ablated_model.layers:
+            stack.callback(layer.register_forward_pre_hook(ablated_model.enter, with_kwargs=True).remove)
+        ablated_model.run()
+        yield ablated_model

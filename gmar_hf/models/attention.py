@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -45,6 +46,13 @@ class AttentionCall:
     bias: torch.Tensor | None
     scaling: float
     dropout: float
+
+    def compute_output(self) -> torch.Tensor:
+        """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""
+        bias = None if self.bias is None else self.bias.to(self.query.dtype)
+        return scaled_dot_product_attention(
+            self.query, self.key, self.value, attn_mask=bias, dropout_p=self.dropout, scale=self.scaling
+        )
 
 
 class Recorder(Protocol):

@@ -31,6 +31,7 @@ class Borrowed:
         """Keep `things` changed inside the block; they are put back after success and after any exception."""
         taken: list[int] = []
         try:
+            # Each thing is held by its id, with the number of its holders and the way back.
             with self._lock:
                 for thing in things:
                     holders, undo = self._held.get(id(thing)) or (0, self._change(thing))

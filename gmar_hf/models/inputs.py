@@ -1,4 +1,4 @@
-"""inputs."""
+"""What a user hands to a model, checked and made ready for a backward."""
 
 from typing import Any
 
@@ -6,15 +6,18 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.models.introspection import class_name, setting, unwrapped
+from gmar_hf.models.introspection import class_name, setting
 
 
 def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """`pixel_values` ready for the model: detached, in its dtype.
+    """Return a copy of `pixel_values` that is ready for the model: without a graph, in the model's dtype.
 
     Args:
         model (`nn.Module`): The classifier.
-        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): As the user gave them.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the user gave.
+
+    Returns:
+        `torch.Tensor` of shape (batch, channels, height, width): On the device of `pixel_values`.
 
     Raises:
         ArgumentError: If the shape, the channels or the dtype do not fit.
@@ -32,7 +35,7 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
             "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
             "patches, are not supported."
         )
-    channels = setting(getattr(unwrapped(model), "config", None), "num_channels")
+    channels = setting(model, "num_channels")
     if channels is not None and pixel_values.shape[1] != channels:
         raise ArgumentError(
             f"`pixel_values` must have {channels} channel{'s' * (channels > 1)} for {class_name(model)}; "
@@ -42,6 +45,14 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
     return _usable(pixel_values).to(dtype)
 
 
+def usable_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's keyword arguments with tensors that a backward can keep."""
+    return {name: _usable(value) for name, value in model_kwargs.items()}
+
+
 def _usable(value: Any) -> Any:
-    """A tensor without a graph, which a backward can keep even if it was made in inference mode."""
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    """Copy a tensor without its graph, so that a backward can keep it even if it was made in inference mode."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    with torch.inference_mode(False):
+        return value.detach().clone()

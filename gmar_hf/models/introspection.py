@@ -1,4 +1,4 @@
-"""Where a model keeps its encoder's layers, whatever it calls them."""
+"""What a user's model says of itself: its class, its config's facts, its layers. Read here, and nowhere else."""
 
 import inspect
 from typing import Any
@@ -13,25 +13,25 @@ OFF_THE_INTERFACE = "its attention does not go through transformers' attention i
 
 
 def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
-    """The error for a model that cannot be explained, with its class and the reason."""
+    """Return the error for a model that cannot be explained, with its class and the reason."""
     return UnsupportedModelError(f"{class_name(model)} cannot be explained: {reason}. Use a model like {SERVED}.")
 
 
 def class_name(model: nn.Module) -> str:
-    """The class the user knows: of the wrapped model under PEFT."""
+    """Return the name of the class that the user knows: under PEFT, that of the wrapped model."""
     return type(unwrapped(model)).__name__
 
 
 def unwrapped(model: Any) -> Any:
-    """The transformers model itself, also of a model that `torch.compile` or PEFT has wrapped."""
+    """Return the transformers model itself, also from inside the wrappers of `torch.compile` and PEFT."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of the encoder's layers and its name in the transformers model itself.
+    """Find the list of the encoder's layers, and its name in the transformers model.
 
-    It is the largest list of modules that has as many as the config says there are layers.
+    It is the largest list of modules that has as many members as the config says there are layers.
 
     Args:
         model (`nn.Module`): A transformers model, or a wrapper of one.
@@ -39,20 +39,20 @@ def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Raises:
         UnsupportedModelError: If there is no such list.
     """
-    num_layers = setting(getattr(unwrapped(model), "config", None), "num_hidden_layers")
-    found = [
+    num_layers = setting(model, "num_hidden_layers")
+    lists = [
         (name, module)
         for name, module in unwrapped(model).named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers
     ]
-    if not found:
+    if not lists:
         expected = "layers" if num_layers is None else f"the {num_layers} layers in its config"
         raise unsupported(model, f"it has no list of {expected}")
-    return max(found, key=lambda one: sum(parameter.numel() for parameter in one[1].parameters()))
+    return max(lists, key=lambda named: sum(parameter.numel() for parameter in named[1].parameters()))
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise if `model` is no model that gradients can pass.
+    """Refuse what is no model, or a model that no gradient can pass.
 
     Raises:
         ArgumentError: If its weights are inference tensors.
@@ -71,7 +71,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def known_kwargs(model: nn.Module) -> set[str]:
-    """Arguments that the classifier, or the backbone it hands the rest to, has by name."""
+    """Return the arguments that the classifier, or the backbone it hands the rest to, has by name."""
     classifier = unwrapped(model)
     known = dict(inspect.signature(classifier.forward).parameters)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
@@ -81,6 +81,27 @@ def known_kwargs(model: nn.Module) -> set[str]:
     return set(known) - {"pixel_values", "labels", "kwargs"}
 
 
-def setting(config: Any, name: str) -> Any:
-    """`config.name`, or that of its vision part (CLIP, SigLIP)."""
+def config_of(model: nn.Module) -> Any:
+    """Return the config of a model, or of a module inside one; None where it has none."""
+    return getattr(unwrapped(model), "config", None)
+
+
+def setting(model: nn.Module, name: str) -> Any:
+    """Return an entry of a model's config, or of the config's vision part (CLIP, SigLIP); None where there is none."""
+    config = config_of(model)
     return getattr(config, name, None) or getattr(getattr(config, "vision_config", None), name, None)
+
+
+def encoder_shape(model: nn.Module) -> tuple[int, int]:
+    """Return the number of layers and of heads a layer that the config tells of; 0 for one that it does not."""
+    return setting(model, "num_hidden_layers") or 0, setting(model, "num_attention_heads") or 0
+
+
+def is_multi_label(model: nn.Module) -> bool:
+    """Tell whether the config says that several labels can hold at once."""
+    return bool(getattr(config_of(model), "problem_type", None) == "multi_label_classification")
+
+
+def label_names(model: nn.Module) -> dict[int, str]:
+    """Return the config's labels by class index; none where the config has none."""
+    return dict(getattr(config_of(model), "id2label", None) or {})

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, UnsupportedModelError
-from gmar_hf.models.introspection import setting, unwrapped
+from gmar_hf.models.introspection import setting
 
 
 class Grid(NamedTuple):
@@ -18,7 +18,7 @@ class Grid(NamedTuple):
 
 
 def pair(size: Any) -> tuple[int, int]:
-    """A size of a config, which is an int or (height, width), as (height, width)."""
+    """Return a config's size, which is an int or (height, width), as (height, width)."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
@@ -54,20 +54,17 @@ def find_grid(pixel_size: tuple[int, int], patch_size: int | tuple[int, int], nu
 
 
 def to_grid(per_token: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Patch tokens as a map.
+    """Lay the patch tokens out as a map (..., rows, cols).
 
     Args:
         per_token (`torch.Tensor` of shape (..., tokens)): One number a token.
         grid ([`Grid`]): Where the patches stand.
-
-    Returns:
-        `torch.Tensor` of shape (..., rows, cols).
     """
     return per_token[..., grid.prefix :].unflatten(-1, (grid.rows, grid.cols))
 
 
 def patch_grid(model: nn.Module, pixel_values: torch.Tensor) -> Grid:
-    """Where the patches are, without a forward.
+    """Tell where the patches are, without a forward.
 
     Raises:
         ArgumentError: If the model's config does not say how large a patch is.
@@ -77,25 +74,25 @@ def patch_grid(model: nn.Module, pixel_values: torch.Tensor) -> Grid:
 
 
 def patch_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width of a patch, in pixels.
+    """Return height and width of a patch, in pixels.
 
     Raises:
         ArgumentError: If the model's config does not say.
     """
-    found = known_patch_size(model)
-    if found is None:
+    size = known_patch_size(model)
+    if size is None:
         raise ArgumentError("`model` must have a `patch_size` in its config; it has none.")
-    return found
+    return size
 
 
 def known_patch_size(model: nn.Module) -> tuple[int, int] | None:
-    """The same; None if the model's config does not say."""
-    found = setting(unwrapped(model).config, "patch_size")
-    return None if found is None else pair(found)
+    """Return height and width of a patch, in pixels; None if the model's config does not say."""
+    size = setting(model, "patch_size")
+    return None if size is None else pair(size)
 
 
 def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
-    """Pixels' values (rows, channels, height, width) summed over channels and patches: (rows, rows, cols).
+    """Sum values of pixels (images, channels, height, width) over channels and patches, to (images, rows, cols).
 
     Pixels beyond the last whole patch are left out.
     """
@@ -106,4 +103,5 @@ def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
 
 
 def by_size(size: Any) -> str:
+    """Spell a size out, such as "224 x 224"."""
     return " x ".join(map(str, pair(size)))

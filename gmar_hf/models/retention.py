@@ -50,6 +50,7 @@ class RetainedAttentions(Sequence[torch.Tensor]):
             probabilities.retain_grad() if probabilities.requires_grad else probabilities.requires_grad_()
         if module in self._retained:
             num_begun, before = self._retained[module]
+            # The module calls a second time: in another forward, or because checkpointing computes it once more.
             if num_begun != self._num_begun:
                 self._retained.clear()  # another forward has begun
             elif before.requires_grad:

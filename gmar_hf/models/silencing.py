@@ -6,11 +6,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.attention import AttentionCall, recording
-from gmar_hf.models.introspection import setting, unwrapped
+from gmar_hf.models.introspection import encoder_shape
 
 
 class _Silencer:
@@ -24,10 +23,7 @@ class _Silencer:
         """Part of the recorder's protocol: layers are told apart by their modules."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
-        bias = None if call.bias is None else call.bias.to(call.query.dtype)
-        output = scaled_dot_product_attention(
-            call.query, call.key, call.value, attn_mask=bias, dropout_p=call.dropout, scale=call.scaling
-        )
+        output = call.compute_output()
         layer = self._layers.setdefault(id(call.module), len(self._layers))
         silent = [head for head in range(output.shape[1]) if (layer, head) in self._heads]
         if silent:
@@ -60,8 +56,7 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
         True
     """
     wanted = _pairs(heads)
-    config = getattr(unwrapped(model), "config", None)
-    num_layers, num_heads = (setting(config, name) or 0 for name in ("num_hidden_layers", "num_attention_heads"))
+    num_layers, num_heads = encoder_shape(model)
     for layer, head in sorted(wanted):
         if not (0 <= layer < num_layers and 0 <= head < num_heads):
             raise ArgumentError(
@@ -73,19 +68,19 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
 
 
 def _pairs(heads: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Layers and heads, each pair once.
+    """Return layers and heads, each pair once.
 
     Raises:
         ArgumentTypeError: If they are something else.
     """
-    found = set()
+    pairs = set()
     for pair in heads if isinstance(heads, Iterable) else [heads]:
         try:
             layer, head = pair
-            found.add((operator.index(layer), operator.index(head)))
+            pairs.add((operator.index(layer), operator.index(head)))
         except (TypeError, ValueError) as error:
             raise ArgumentTypeError(
                 f"`heads` must be pairs of a layer and a head; got {pair!r:.80}. Of what `top_heads` returns take "
                 "`[(layer, head) for layer, head, _ in report.top_heads(3)]`."
             ) from error
-    return found
+    return pairs

@@ -42,7 +42,7 @@ def choose_target(target: Target, logits: torch.Tensor) -> Choice:
     Args:
         target: None (the predicted class; of a model with one output, that output), an int, (batch,) or (batch,
             targets) ints, or a callable from logits to one scalar an image.
-        logits (`torch.Tensor` of shape (batch, classes)): What the model said, with its graph.
+        logits (`torch.Tensor` of shape (batch, classes)): The model's output, with its graph.
 
     Raises:
         ArgumentError: If an index is out of range, the shape does not fit the batch, or a callable does not return one
@@ -56,7 +56,7 @@ def choose_target(target: Target, logits: torch.Tensor) -> Choice:
 
 
 def class_scores(logits: torch.Tensor, indices: torch.Tensor) -> list[torch.Tensor]:
-    """The logits (batch,) of each column of `indices`, which are (batch,) or (batch, targets)."""
+    """Take the logits (batch,) of each column of `indices`, which are (batch,) or (batch, targets)."""
     columns = indices.reshape(logits.shape[0], -1).unbind(dim=1)
     return [logits.gather(1, column[:, None])[:, 0] for column in columns]
 
@@ -102,7 +102,8 @@ def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torc
 
 
 def _check_separate(scores: torch.Tensor, logits: torch.Tensor) -> None:
-    """Raise if some image's score depends on another image's logits: their gradients could not be told apart."""
+    """Refuse scores that mix images: if one depends on another image's logits, gradients cannot be told apart."""
+    # Upstream gradients that differ from image to image scale each image's gradient by its own, if nothing mixes.
     weights = torch.exp2(torch.arange(len(scores), device=scores.device) % 16).to(scores.dtype)
     plain, weighted = (
         torch.autograd.grad(scores, logits, upstream, retain_graph=True, allow_unused=True)[0]

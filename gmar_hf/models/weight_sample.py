@@ -11,7 +11,7 @@ _ABSOLUTE = 1e-6  # float16 has no smaller steps near zero
 
 
 def weight_sample(model: nn.Module) -> torch.Tensor:
-    """Values from evenly spaced places of every floating-point parameter, parameters in the order of their names.
+    """Take values from evenly spaced places of every floating-point parameter, in the order of the parameters' names.
 
     Args:
         model (`nn.Module`): The classifier.
@@ -19,18 +19,18 @@ def weight_sample(model: nn.Module) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape (values,): float32, on the CPU. Parameters that are offloaded to disk are left out.
     """
-    found = []
+    samples = []
     for _, parameter in sorted(unwrapped(model).named_parameters()):
         if parameter.is_floating_point() and not parameter.is_meta and parameter.numel():
             places = torch.linspace(0, parameter.numel() - 1, _PER_PARAMETER, dtype=torch.float64).long()
-            found.append(parameter.detach().flatten()[places.to(parameter.device)].float().cpu())
-    return torch.cat(found) if found else torch.zeros(0)
+            samples.append(parameter.detach().flatten()[places.to(parameter.device)].float().cpu())
+    return torch.cat(samples) if samples else torch.zeros(0)
 
 
-def same_weights(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two samples are of one model, maybe in two dtypes.
+def same_weights(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Tell whether two samples are of one model, maybe in two dtypes.
 
     Args:
-        one, other (`torch.Tensor` of shape (values,)): Of [`weight_sample`].
+        first, second (`torch.Tensor` of shape (values,)): Two results of [`weight_sample`].
     """
-    return one.shape == other.shape and torch.allclose(one, other, rtol=_RELATIVE, atol=_ABSOLUTE)
+    return first.shape == second.shape and torch.allclose(first, second, rtol=_RELATIVE, atol=_ABSOLUTE)

@@ -15,7 +15,7 @@ from torch import nn
 
 from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
-from gmar_hf.models.introspection import class_name, setting, unsupported, unwrapped
+from gmar_hf.models.introspection import class_name, config_of, encoder_shape, label_names, unsupported, unwrapped
 from gmar_hf.runs.plan import Plan
 from gmar_hf.utils.text import quantity
 
@@ -32,9 +32,9 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
         ArgumentTypeError: If it is no transformers classifier.
         UnsupportedModelError: If its layers differ in their number of heads.
     """
-    config = getattr(unwrapped(model), "config", None)
-    num_layers, num_heads = (setting(config, name) for name in ("num_hidden_layers", "num_attention_heads"))
-    labels = getattr(config, "id2label", None)
+    config = config_of(model)
+    num_layers, num_heads = encoder_shape(model)
+    labels = label_names(model)
     if not num_layers or not num_heads or not labels:
         raise ArgumentTypeError(
             f"`model` must be an image classifier of transformers; got {type(model).__name__}. "

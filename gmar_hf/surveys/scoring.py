@@ -1,14 +1,16 @@
-"""All scores of all heads of a batch, from one forward and one backward, and nothing else."""
+"""All scores of all heads of a batch, by one forward and one backward for each target."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from gmar_hf.errors import NonFiniteError
+from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_scores import head_contribution, head_weights, l1_norm, l2_norm
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
+from gmar_hf.models.inputs import checked_pixels
+from gmar_hf.models.introspection import check_model
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.report.statistics import KEYS
 
@@ -18,7 +20,7 @@ class HeadScores:
     """What a survey keeps of a batch.
 
     Args:
-        logits (`torch.Tensor` of shape (batch, classes)): What the model said.
+        logits (`torch.Tensor` of shape (batch, classes)): The model's output.
         target (`torch.LongTensor` of shape (batch,) or (batch, targets)): The classes explained.
         values (`torch.Tensor` of shape (batch, [targets,] 6, layers, heads)): float32, in the order of `KEYS`.
     """
@@ -32,13 +34,17 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
     """Score every head for every target: norms of the attention's gradient, shares of their layer, contributions.
 
     Args:
-        model, pixel_values: As in [`explain`].
-        target: Classes, as in [`explain`]; None for the predicted ones.
+        model (`nn.Module`): An image classifier of transformers.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor made.
+        target: The classes, (batch,) or (batch, targets) ints; None for the predicted ones.
 
     Raises:
-        As [`explain`].
+        ArgumentError, ArgumentTypeError: If an argument cannot be used.
+        NonFiniteError: If logits or gradients are NaN or infinite.
+        UnsupportedModelError: If the model cannot be explained.
     """
-    with traced(model, pixel_values, "output", {}) as trace:
+    check_model(model)
+    with traced(model, checked_pixels(model, pixel_values), "output", {}) as trace:
         choice = choose_target(target, trace.logits.clone())
         assert choice.target is not None
         with full_precision(trace.hidden.device):
@@ -47,11 +53,7 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
                 for number, score in enumerate(choice.scores, start=1)
             ]
     stacked = torch.stack(values, dim=1) if choice.has_axis else values[0]
-    if not stacked.isfinite().all():
-        raise NonFiniteError(
-            "The gradients must be finite; got NaN or infinity inside the encoder. Check the model's weights, "
-            "or load it in bfloat16 or float32: float16 can overflow."
-        )
+    check_encoder_gradients(stacked)
     return HeadScores(trace.logits.detach(), choice.target, stacked)
 
 

@@ -254,9 +254,9 @@ class TestBadInput:
         ("kwargs", "words"),
         [
             ({"method": "lime"}, '`method` must be one of "gmar", "contribution", "rollout", "gradient-rollout"'),
-            ({"norm": "l3"}, '`norm` must be "l1" or "l2"; got \'l3\''),
-            ({"residual_weight": -1}, "`residual_weight` must be a number of 0 or more; got -1"),
-            ({"start_layer": -1}, "`start_layer` must be a layer's index, 0 or more; got -1"),
+            ({"norm": "l3"}, '`norm` must be one of "l1", "l2"; got \'l3\''),
+            ({"residual_weight": -1}, "`residual_weight` must be a number that is 0 or more; got -1"),
+            ({"start_layer": -1}, "`start_layer` must be a whole number of 0 or more; got -1"),
             ({"start_layer": 3}, r"`start_layer` must be in \[0, 2\]; got 3"),
             ({"target": 5}, r"`target` must be in \[0, 4\] \(the model has 5 classes\); got 5"),
             ({"target": "tabby"}, "`target` must be None, an int"),

@@ -6,6 +6,7 @@ import torch
 import gmar_hf
 from gmar_hf import ArgumentError
 from gmar_hf.explanation.masking import antithetic_masks, masked_images, partition_masks
+from gmar_hf.explanation.request import Request
 from gmar_hf.models.patches import Grid
 from tests.helpers import zoo
 from tests.helpers.explainers import make_explainer, photo
@@ -37,11 +38,10 @@ def test_a_partition_hides_every_patch_once():
 
 def test_the_shares_of_all_masks_sum_to_one():
     images = torch.ones(1, 1, 6, 8)
-    weights = [part.token_weights for part in masked_images(images, 3, "zero", "partition", 0, Grid(2, 2, 2), (3, 4))]
-    for shown, masked in zip(
-        (part > 0 for part in weights), masked_images(images, 3, "zero", "partition", 0, Grid(2, 2, 2), (3, 4)),
-        strict=True,
-    ):  # fmt: skip
+    masking = Request(method="contribution", num_masks=3, mask_baseline="zero", mask_pattern="partition")
+    parts = list(masked_images(images, masking, Grid(2, 2, 2), (3, 4)))
+    weights = [part.token_weights for part in parts]
+    for shown, masked in zip((part > 0 for part in weights), parts, strict=True):
         seen = masked.pixel_values[0, 0, ::3, ::4].flatten() > 0
         assert torch.equal(shown[2:], seen)
         assert shown[:2].all()
@@ -51,7 +51,8 @@ def test_the_shares_of_all_masks_sum_to_one():
 
 def test_every_patch_is_hidden_once_a_pair():
     images = torch.arange(2 * 1 * 6 * 9, dtype=torch.float32).reshape(2, 1, 6, 9) + 1
-    (one, weights), (other, others) = masked_images(images, 2, "zero", "pairs", 0, Grid(1, 2, 2), (3, 4))
+    masking = Request(method="contribution", num_masks=2, mask_baseline="zero")
+    (one, weights), (other, others) = masked_images(images, masking, Grid(1, 2, 2), (3, 4))
     assert weights.tolist() == others.tolist() == [0.5] * 5
     assert torch.equal(one[..., :8] + other[..., :8], images[..., :8])
     assert torch.equal(one[..., 8], images[..., 8])  # the column of pixels beyond the grid of patches stays
@@ -179,7 +180,10 @@ def test_the_model_is_as_it_was():
     ("kwargs", "message"),
     [
         (dict(num_masks=3), "`num_masks` must be even (masks come in pairs of opposites); got 3. Pass 4."),
-        (dict(num_masks=4, mask_pattern="thirds"), '`mask_pattern` must be "pairs" or "partition"; got \'thirds\'.'),
+        (
+            dict(num_masks=4, mask_pattern="thirds"),
+            '`mask_pattern` must be one of "pairs", "partition"; got \'thirds\'.',
+        ),
         (
             dict(num_masks=1, mask_pattern="partition"),
             "`num_masks` must be 2 or more for a partition (each mask hides another part); got 1. Pass 4.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -67,18 +69,20 @@ class TestAMistakeIsFound:
         assert self.differing() == ["head_maps"]
 
     def test_a_bias_that_is_dropped(self, monkeypatch):
-        from gmar_hf.explanation import methods
+        from gmar_hf.explanation import steps
 
-        fuse = methods.fuse
-        monkeypatch.setattr(methods, "fuse", lambda row, w, q, k, bias, scaling: fuse(row, w, q, k, None, scaling))
+        fuse = steps.fuse
+        monkeypatch.setattr(
+            steps, "fuse", lambda row, weights, call: fuse(row, weights, dataclasses.replace(call, bias=None))
+        )
         assert self.differing("beit_relative") == ["attribution"]
 
     def test_attention_itself(self, monkeypatch):
-        from gmar_hf.explanation import trace
+        from gmar_hf.models import attention
 
-        sdpa = trace.scaled_dot_product_attention
+        sdpa = attention.scaled_dot_product_attention
         monkeypatch.setattr(
-            trace,
+            attention,
             "scaled_dot_product_attention",
             lambda *args, scale, **kwargs: sdpa(*args, scale=scale * 1.1, **kwargs),
         )

@@ -9,6 +9,7 @@ import torch
 
 from gmar_hf.explanation import blocks
 from gmar_hf.explanation.rollout import attention_blocks, fuse
+from gmar_hf.models.attention import AttentionCall
 
 LOG_2, LOG_3 = math.log(2.0), math.log(3.0)
 
@@ -16,6 +17,11 @@ LOG_2, LOG_3 = math.log(2.0), math.log(3.0)
 QUERY = torch.tensor([[[[LOG_2], [0.0]]]])
 KEY = torch.tensor([[[[1.0], [0.0]]]])
 ATTENTION = torch.tensor([[[[2 / 3, 1 / 3], [1 / 2, 1 / 2]]]])
+
+
+def layer_of(query, key, bias, scaling) -> AttentionCall:
+    """Return the call of a layer whose values do not matter."""
+    return AttentionCall(torch.nn.Identity(), query, key, torch.zeros_like(query), bias, scaling, dropout=0.0)
 
 
 def random_layer(batch: int = 2, heads: int = 3, tokens: int = 13, channels: int = 4, seed: int = 0):
@@ -44,7 +50,7 @@ def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[list[tuple[i
     batch, heads, tokens, _ = query.shape
     whole = torch.full((batch, heads, tokens, tokens), math.nan)
     parts = []
-    for images, rows, block in attention_blocks(query, key, bias, scaling):
+    for images, rows, block in attention_blocks(layer_of(query, key, bias, scaling)):
         image_numbers, row_numbers = range(*images.indices(batch)), range(*rows.indices(tokens))
         assert block.shape == (len(image_numbers), heads, len(row_numbers), tokens)
         assert block.dtype == torch.float32
@@ -134,33 +140,35 @@ class TestFuse:
         query = torch.cat([QUERY, torch.zeros_like(QUERY)], dim=1)
         key = torch.cat([KEY, torch.zeros_like(KEY)], dim=1)
         weights = torch.tensor([[0.25, 0.75]])
-        first = fuse(torch.tensor([[1.0, 0.0]]), weights, query, key, None, 1.0)
+        first = fuse(torch.tensor([[1.0, 0.0]]), weights, layer_of(query, key, None, 1.0))
         torch.testing.assert_close(first, torch.tensor([[13 / 24, 11 / 24]]))
-        mixed = fuse(torch.tensor([[0.25, 0.75]]), weights, query, key, None, 1.0)
+        mixed = fuse(torch.tensor([[0.25, 0.75]]), weights, layer_of(query, key, None, 1.0))
         torch.testing.assert_close(mixed, torch.tensor([[49 / 96, 47 / 96]]))
 
     def test_row_stands_on_the_left(self):
         # A = [[2/3, 1/3], [1/2, 1/2]]: (0, 1) A is its second row; A (0, 1) would be (1/3, 1/2).
-        fused = fuse(torch.tensor([[0.0, 1.0]]), torch.ones(1, 1), QUERY, KEY, None, 1.0)
+        fused = fuse(torch.tensor([[0.0, 1.0]]), torch.ones(1, 1), layer_of(QUERY, KEY, None, 1.0))
         torch.testing.assert_close(fused, torch.tensor([[0.5, 0.5]]))
 
     def test_one_head_of_weight_one_is_the_attention_itself(self):
         for token in range(2):
             row = torch.eye(2)[token : token + 1]
-            torch.testing.assert_close(fuse(row, torch.ones(1, 1), QUERY, KEY, None, 1.0), ATTENTION[:, 0, token])
+            torch.testing.assert_close(
+                fuse(row, torch.ones(1, 1), layer_of(QUERY, KEY, None, 1.0)), ATTENTION[:, 0, token]
+            )
 
     def test_images_have_their_own_row_and_weights(self):
         # Image 0 listens to head 0 alone and reads token 0, image 1 to head 1 alone and reads token 1.
         zeros = torch.zeros(2, 2, 2, 1)
         bias = torch.tensor([[[[LOG_2, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, LOG_3]]]])
-        fused = fuse(torch.eye(2), torch.eye(2), zeros, zeros, bias, 1.0)
+        fused = fuse(torch.eye(2), torch.eye(2), layer_of(zeros, zeros, bias, 1.0))
         torch.testing.assert_close(fused, torch.tensor([[2 / 3, 1 / 3], [1 / 4, 3 / 4]]))
 
     def test_weights_that_sum_to_one_keep_the_mass(self):
         query, key = random_layer()
         row = torch.rand(2, 13, generator=torch.Generator().manual_seed(2)).softmax(dim=-1)
         weights = torch.rand(2, 3, generator=torch.Generator().manual_seed(3)).softmax(dim=-1)
-        fused = fuse(row, weights, query, key, None, 0.5)
+        fused = fuse(row, weights, layer_of(query, key, None, 0.5))
         assert fused.shape == (2, 13)
         torch.testing.assert_close(fused.sum(dim=-1), torch.ones(2))
 
@@ -175,12 +183,12 @@ class TestFuse:
         weights = torch.rand(2, 3, generator=torch.Generator().manual_seed(3))
         attention = whole_attention(query, key, bias, 0.7)
         expected = torch.einsum("bi,bh,bhij->bj", row.double(), weights.double(), attention).float()
-        torch.testing.assert_close(fuse(row, weights, query, key, bias, 0.7), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fuse(row, weights, layer_of(query, key, bias, 0.7)), expected, rtol=1e-5, atol=1e-6)
 
     def test_inputs_are_left_alone(self):
         row, weights = torch.tensor([[0.25, 0.75]]), torch.ones(1, 1)
         query, key = QUERY.clone(), KEY.clone()
-        fuse(row, weights, query, key, None, 1.0)
+        fuse(row, weights, layer_of(query, key, None, 1.0))
         assert torch.equal(row, torch.tensor([[0.25, 0.75]]))
         assert torch.equal(query, QUERY)
         assert torch.equal(key, KEY)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import conv2d, pad
 
 from gmar_hf.explanation.engine import explain
-from gmar_hf.models.introspection import setting, unwrapped
+from gmar_hf.models.introspection import encoder_shape
 from gmar_hf.models.patches import patch_grid, sum_over_patches
 
 _BLOB_SIGMA = 0.25  # of each side
@@ -52,8 +52,7 @@ def shuffled_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch
 
 def uniform_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """GMAR with equal head weights, which is attention rollout."""
-    config = unwrapped(model).config
-    shape = (setting(config, "num_hidden_layers"), setting(config, "num_attention_heads"))
+    shape = encoder_shape(model)
     return _fused(model, pixel_values, target, torch.ones(shape))
 
 

@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from gmar_hf.errors import NonFiniteError
 from gmar_hf.explanation.blocks import pieces
 from gmar_hf.models.attention import AttentionCall, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.inputs import checked_pixels
-from gmar_hf.models.introspection import check_model, encoder_layers, setting, unsupported, unwrapped
-from gmar_hf.models.patches import find_grid, pair, to_grid
+from gmar_hf.models.introspection import check_model, encoder_layers, unsupported, unwrapped
+from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
 from gmar_hf.models.targets import choose_target, class_scores
 from gmar_hf.utils.tensors import at_least_float32
 
@@ -65,8 +64,7 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
         score = class_scores(logits.float(), chosen.repeat(layers))[0]
         scale = _HALF_SCALE if pixels.dtype == torch.float16 else 1.0
         gradients = torch.autograd.grad(score.sum() * scale, recorder.outputs, allow_unused=True)
-    patch_size = pair(setting(getattr(unwrapped(model), "config", None), "patch_size"))
-    grid = find_grid(pair(pixels.shape[-2:]), patch_size, recorder.values[0].shape[2])
+    grid = find_grid(pair(pixels.shape[-2:]), patch_size(model), recorder.values[0].shape[2])
     total = torch.zeros(batch, recorder.values[0].shape[2], device=pixels.device)
     for gradient, value in zip(gradients, recorder.values, strict=True):
         if gradient is None:
@@ -88,8 +86,7 @@ class _Layers:
         """Part of the recorder's protocol."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
-        bias = None if call.bias is None else call.bias.to(call.query.dtype)
-        output = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=bias, scale=call.scaling)
+        output = call.compute_output()
         output = output.detach().requires_grad_()
         self.values.append(call.value.detach())
         self.outputs.append(output)

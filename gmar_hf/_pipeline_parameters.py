@@ -1,0 +1,100 @@
+"""What the pipeline can be told: parameters of the constructor and of a call, checked and sorted."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from transformers.pipelines.image_classification import ClassificationFunction
+
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.explanation.head_weights import open_report
+from gmar_hf.explanation.request import Request
+from gmar_hf.models.labels import find_label
+from gmar_hf.utils.checks import check_choice, check_whole
+from gmar_hf.utils.text import did_you_mean
+
+# A pipeline always makes the map, and its head weights are a report.
+_OF_REQUEST = [field.name for field in fields(Request) if field.name not in ("return_maps", "has_head_weights")]
+_OF_FORWARD = [*_OF_REQUEST, "head_weights", "interpolate_pos_encoding"]
+_OF_POSTPROCESS = ["return_overlay", "return_explanation"]
+_KNOWN = [
+    "top_k", "target", "versus", *_OF_FORWARD, "function_to_apply", *_OF_POSTPROCESS, "timeout", "batch_size",
+    "num_workers",
+]  # fmt: skip
+
+
+def sort_parameters(
+    parameters: dict[str, Any], before: Mapping[str, Any], id2label: Mapping[int, str]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Check the parameters that were given, and sort them by the step that takes them.
+
+    Args:
+        parameters (`dict[str, Any]`): Those of the constructor, or of a call.
+        before (`Mapping[str, Any]`): The forward's parameters that hold already, which the given ones replace.
+        id2label (`Mapping[int, str]`): The model's labels.
+
+    Returns:
+        Three dicts, of the parameters given only: for `preprocess`, `_forward` and `postprocess`.
+
+    Raises:
+        ArgumentError: If a value cannot be used, alone or beside the others.
+        ArgumentTypeError: If there is no such parameter.
+    """
+    unknown = sorted(set(parameters) - set(_KNOWN))
+    if unknown:
+        hint = did_you_mean(unknown[0], _KNOWN)
+        raise ArgumentTypeError(
+            f"`{unknown[0]}` is not a parameter of this pipeline. There are: {', '.join(_KNOWN)}.{hint}"
+        )
+    given = dict(parameters)
+    if given.get("head_weights") is not None:
+        given["head_weights"] = open_report(given["head_weights"])  # once, and not for every batch
+    # Making a request checks what belongs to it.
+    has_head_weights = given.get("head_weights") is not None
+    Request(has_head_weights=has_head_weights, **{name: given[name] for name in _OF_REQUEST if name in given})
+    preprocess = {"timeout": given["timeout"]} if "timeout" in given else {}
+    forward = _choice(given, before, id2label)
+    forward.update((name, given[name]) for name in _OF_FORWARD if name in given)
+    postprocess = {name: given[name] for name in _OF_POSTPROCESS if name in given}
+    if "function_to_apply" in given:
+        postprocess["function_to_apply"] = _function(given["function_to_apply"])
+    return preprocess, forward, postprocess
+
+
+def _choice(given: dict[str, Any], before: Mapping[str, Any], labels: Mapping[int, str]) -> dict[str, Any]:
+    """Turn `top_k`, `target` and `versus` into class indices; None takes back what the constructor was given."""
+    top_k, target, versus = (given.get(name) for name in ("top_k", "target", "versus"))
+    if top_k is not None and target is not None:
+        raise ArgumentError("`top_k` must not be given together with `target` (which says what to explain). Drop one.")
+    choice: dict[str, Any] = {name: None for name in ("top_k", "target", "versus") if name in given}
+    if top_k is not None:
+        choice.update(top_k=min(check_whole("top_k", top_k, minimum=1), len(labels)), target=None, versus=None)
+    if target is not None:
+        choice.update(top_k=None, target=_indices(target, labels))
+    if versus is not None:
+        choice["versus"] = find_label(versus, labels, "versus")
+    # `versus` may stand beside a target that the constructor was given, and the other way round.
+    merged = {**before, **choice}
+    against = merged.get("versus")
+    if against is not None and merged.get("target") is None:
+        raise ArgumentError("`versus` must come with `target`: why that label and not this one. Pass `target` too.")
+    if against is not None and against in merged["target"]:
+        raise ArgumentError(f"`versus` must be another class than `target`; got {labels[against]!r} for both.")
+    return choice
+
+
+def _indices(target: Any, labels: Mapping[int, str]) -> list[int]:
+    targets = target if isinstance(target, list | tuple) else [target]
+    if not targets:
+        raise ArgumentError("`target` must name at least one label or index; got an empty list.")
+    return [find_label(name, labels) for name in targets]
+
+
+def _function(name: Any) -> ClassificationFunction | None:
+    if name is None or name == "default":
+        return None
+    name = name.lower() if isinstance(name, str) else name
+    check_choice(
+        "function_to_apply", name, [function.value for function in ClassificationFunction], otherwise="or None"
+    )
+    return ClassificationFunction(name)
