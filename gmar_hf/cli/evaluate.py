@@ -11,6 +11,7 @@ import typer
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.data_run import run_over_data
 from gmar_hf.cli.options import DataOptions
+from gmar_hf.metrics.registry import METRICS
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gmar_hf.evaluation.columns import NEED_MASKS
-
     summary = evaluation.summary()
     columns = sorted(evaluation.metrics, key=lambda column: column.function not in _SHORT)[:_MOST_COLUMNS]
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # 80 columns must do
@@ -131,7 +130,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
         typer.echo('-: no figure; masks are missing, or for "other" a second image in the batch.')
     if marked:
         typer.echo("* made with this very baseline, under which it shines. Baselines disagree: believe none alone.")
-    placed = [column.key for column in evaluation.metrics if column.function in NEED_MASKS]
+    placed = [column.key for column in evaluation.metrics if METRICS[column.function].needs_masks]
     if placed:
         known = max(by_metric[key]["num_rows"] for by_metric in summary.values() for key in placed)
         if known < len(evaluation.rows):

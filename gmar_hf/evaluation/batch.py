@@ -10,10 +10,12 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.checkpoint import Measured
-from gmar_hf.evaluation.columns import Subject, measure
+from gmar_hf.evaluation.columns import measure
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.results import Metric, Row
 from gmar_hf.images.baselines import baseline_pixels
+from gmar_hf.metrics.registry import METRICS
+from gmar_hf.metrics.subject import Subject
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.inputs import checked_pixels
 from gmar_hf.models.introspection import label_names
@@ -104,7 +106,7 @@ def _measure_rows(
     targets = [row.target for row in found.rows]
     own = list(zip(places, targets, strict=True))
     against = list(zip(places, others, strict=True))
-    needs_others = any(column.function == "class_sensitivity" for column in questions.columns)
+    needs_others = any(METRICS[column.function].needs == "other_maps" for column in questions.columns)
     pairs = list(dict.fromkeys([*own, *against] if needs_others else own))  # each is drawn once
     drawn_pixels = pixels[[place for place, _ in pairs]]
     drawn_targets = torch.tensor([target for _, target in pairs], device=pixels.device)

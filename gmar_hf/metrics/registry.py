@@ -1,22 +1,202 @@
-"""What is known of every metric."""
+"""The registry of metrics: all that is known of each one, in one row.
+
+A new metric is a new row here. Nothing of torch is loaded before a row measures, since the command line lists the
+rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gmar_hf import metrics
+
+if TYPE_CHECKING:
+    import torch
+
+    from gmar_hf.metrics.subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricEntry:
+    """What is known of a metric that gives one number a map.
+
+    Args:
+        name (`str`): The name in tables and options.
+        about (`str`): What the metric tells, in a few words for whoever reads a table.
+        higher_is_better (`bool`, *optional*): The direction; None where neither end is better.
+        needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (what hidden patches show),
+            "curves" (insertion and deletion under one filling), "masks" (where the class's object is), "class_masks"
+            (where the other class's object is) or "other_maps" (the maps for the other class). None gets None.
+        is_default (`bool`, defaults to `False`): Whether `evaluate` measures it unless told otherwise.
+        makes_curve (`bool`, defaults to `False`): Whether it is the area under one of the two curves.
+        measure (`Callable`): Takes a [`Subject`], its maps of shape (rows, grid rows, grid columns) and what the
+            metric needs, and returns one number a row, of shape (rows,).
+    """
+
+    name: str
+    about: str
+    higher_is_better: bool | None
+    needs: Literal["filling", "curves", "masks", "class_masks", "other_maps"] | None = None
+    is_default: bool = False
+    makes_curve: bool = False
+    measure: Callable[["Subject", "torch.Tensor", Any], "torch.Tensor"]
+
+    @property
+    def hides_patches(self) -> bool:
+        """Whether the metric is measured once for each baseline."""
+        return self.needs in ("filling", "curves")
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the metric has no value where no object is known."""
+        return self.needs in ("masks", "class_masks")
+
+
+# Functions are looked up in the lazy face when a row measures: torch is loaded no sooner.
+_ENTRIES = (
+    MetricEntry(
+        name="insertion",
+        about=(
+            "area under the class's score while patches appear on a filled image, the most important first; it "
+            "also tells how sure the model is"
+        ),
+        higher_is_better=True,
+        needs="curves",
+        is_default=True,
+        makes_curve=True,
+        measure=lambda on, maps, curves: curves[0].auc,
+    ),
+    MetricEntry(
+        name="deletion",
+        about="area under the class's score while patches are hidden, the most important first; it tells that, too",
+        higher_is_better=False,
+        needs="curves",
+        is_default=True,
+        makes_curve=True,
+        measure=lambda on, maps, curves: curves[1].auc,
+    ),
+    MetricEntry(
+        name="insertion_minus_deletion",
+        about="the one area minus the other; about 0 for a map that says nothing",
+        higher_is_better=True,
+        needs="curves",
+        is_default=True,
+        measure=lambda on, maps, curves: curves[0].auc - curves[1].auc,
+    ),
+    MetricEntry(
+        name="positive_perturbation",
+        about=(
+            "how often the predicted class stands while 10 to 90 % of the patches are hidden, the most important first"
+        ),
+        higher_is_better=False,
+        needs="filling",
+        measure=lambda on, maps, filling: (
+            metrics.positive_perturbation(on.predict, on.pixel_values, maps, baseline=filling, **on.ways).auc
+        ),
+    ),
+    MetricEntry(
+        name="negative_perturbation",
+        about=(
+            "how often the predicted class stands while 10 to 90 % of the patches are hidden, the least important "
+            "first"
+        ),
+        higher_is_better=True,
+        needs="filling",
+        measure=lambda on, maps, filling: (
+            metrics.negative_perturbation(on.predict, on.pixel_values, maps, baseline=filling, **on.ways).auc
+        ),
+    ),
+    MetricEntry(
+        name="saco",
+        about="whether patches with more of the map, hidden by themselves, take more of the score, in [-1, 1]",
+        higher_is_better=True,
+        needs="filling",
+        measure=lambda on, maps, filling: metrics.saco(on.score, on.pixel_values, maps, baseline=filling, **on.ways),
+    ),
+    MetricEntry(
+        name="pointing_game",
+        about="how often the map's maximum is on the object",
+        higher_is_better=True,
+        needs="masks",
+        is_default=True,
+        measure=lambda on, maps, masks: metrics.pointing_game(maps, masks),
+    ),
+    MetricEntry(
+        name="energy_pointing_game",
+        about="share of the map's positive mass that is on the object",
+        higher_is_better=True,
+        needs="masks",
+        is_default=True,
+        measure=lambda on, maps, masks: metrics.energy_pointing_game(maps, masks),
+    ),
+    MetricEntry(
+        name="pixel_average_precision",
+        about="average precision of the map as a detector of the object's pixels",
+        higher_is_better=True,
+        needs="masks",
+        is_default=True,
+        measure=lambda on, maps, masks: metrics.pixel_average_precision(maps, masks),
+    ),
+    MetricEntry(
+        name="iou",
+        about="overlap of the object with the patches above the map's mean: intersection over union",
+        higher_is_better=True,
+        needs="masks",
+        is_default=True,
+        measure=lambda on, maps, masks: metrics.iou(maps, masks),
+    ),
+    MetricEntry(
+        name="energy_on_other",
+        about="share of the map's positive mass that is on the other class's object",
+        higher_is_better=False,
+        needs="class_masks",
+        is_default=True,
+        measure=lambda on, maps, masks: metrics.energy_pointing_game(maps, masks),
+    ),
+    MetricEntry(
+        name="average_drop",
+        about="share of the score that is lost when only what the map marks is left",
+        higher_is_better=False,
+        measure=lambda on, maps, _: metrics.average_drop(on.score, on.pixel_values, maps, **on.ways),
+    ),
+    MetricEntry(
+        name="average_increase",
+        about="how often the score is higher when only what the map marks is left",
+        higher_is_better=True,
+        measure=lambda on, maps, _: metrics.average_increase(on.score, on.pixel_values, maps, **on.ways),
+    ),
+    MetricEntry(
+        name="average_gain",
+        about="share of what the score lacked that is won when only what the map marks is left",
+        higher_is_better=True,
+        measure=lambda on, maps, _: metrics.average_gain(on.score, on.pixel_values, maps, **on.ways),
+    ),
+    MetricEntry(
+        name="class_sensitivity",
+        about=(
+            "Pearson's correlation of the map with that for the image's best other label, or without labels the "
+            "best other class. Near 1 the map is the same whatever is asked; a random map has about 0, so a low "
+            "figure alone is no merit"
+        ),
+        higher_is_better=False,
+        needs="other_maps",
+        is_default=True,
+        measure=lambda on, maps, other_maps: metrics.class_sensitivity(maps, other_maps).correlation,
+    ),
+    MetricEntry(
+        name="sparseness",
+        about="Gini index: 0 where all patches are alike, near 1 where few have all; neither end is better",
+        higher_is_better=None,
+        is_default=True,
+        measure=lambda on, maps, _: metrics.sparseness(maps),
+    ),
+)
+
+METRICS: dict[str, MetricEntry] = {entry.name: entry for entry in _ENTRIES}
+"""By name, in the order of the tables."""
 
 HIGHER_IS_BETTER: dict[str, bool | None] = {
-    "insertion": True,
-    "deletion": False,
-    "insertion_minus_deletion": True,
-    "positive_perturbation": False,
-    "negative_perturbation": True,
-    "average_drop": False,
-    "average_increase": True,
-    "average_gain": True,
-    "saco": True,
-    "pointing_game": True,
-    "energy_pointing_game": True,
-    "pixel_average_precision": True,
-    "iou": True,
-    "sparseness": None,
-    "class_sensitivity": False,
-    "energy_on_other": False,
+    **{name: entry.higher_is_better for name, entry in METRICS.items()},
     "head_ablation": True,
     "randomization_check": False,
 }

@@ -18,7 +18,7 @@ from PIL import Image
 import gmar_hf
 from gmar_hf import ArgumentError, demo, metrics
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, MapMethod, evaluate
-from gmar_hf.evaluation.columns import FUNCTIONS
+from gmar_hf.metrics.registry import METRICS
 from tests.helpers import zoo
 from tests.helpers.state import snapshot
 
@@ -424,7 +424,7 @@ def test_pixels_beyond_the_last_whole_patch(tmp_path):
     masks = np.zeros(pixels.shape[-2:], dtype=bool)
     masks[: 2 * height] = True
     items = [{"pixel_values": one, "mask": masks} for one in pixels]
-    names = [name for name in FUNCTIONS if name != "energy_on_other"]
+    names = [name for name in METRICS if name != "energy_on_other"]
     found = evaluate(model, items, methods=["contribution", "random"], metrics=names, num_steps=4)
     assert np.isfinite(found.values).all()
     target = torch.tensor([row.target for row in found.rows])
@@ -530,4 +530,4 @@ def test_help_names_every_map_and_metric(run):
     code, out, _ = run("evaluate", "--help")
     assert code == 0
     words = set(re.findall(r"[\w-]+", out))
-    assert {*MAP_METHODS, *FUNCTIONS} <= words
+    assert {*MAP_METHODS, *METRICS} <= words

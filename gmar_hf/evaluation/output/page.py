@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gmar_hf.evaluation.columns import CURVES
-from gmar_hf.evaluation.output.legend import FIGURES
 from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row
+from gmar_hf.metrics.registry import METRICS
 from gmar_hf.plotting import plot_curves
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
@@ -85,7 +85,7 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
         table=table,
         differences=_differences(evaluation, summary),
         maps=_legend((method["name"], method["about"]) for method in evaluation.methods),
-        figures=_legend((_name(metric), FIGURES.get(metric.function, "")) for metric in evaluation.metrics),
+        figures=_legend((_name(metric), _about(metric)) for metric in evaluation.metrics),
         curves=_curves(evaluation),
         figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
         pictures=[_picture(picture) for picture in pictures],
@@ -100,6 +100,11 @@ def _name(metric: Metric) -> str:
 
 def _title(metric: Metric) -> str:
     return f"{_name(metric)} ({metric.baseline})" if metric.baseline else _name(metric)
+
+
+def _about(metric: Metric) -> str:
+    entry = METRICS.get(metric.function)
+    return entry.about if entry else ""
 
 
 def _legend(entries: Iterable[tuple[str, str]]) -> dict[str, str]:

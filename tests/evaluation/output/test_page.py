@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, Metric, Row
-from gmar_hf.evaluation.columns import FUNCTIONS
-from gmar_hf.evaluation.output.legend import FIGURES
 from gmar_hf.evaluation.output.page import write_page
+from gmar_hf.metrics import registry
 from tests.helpers.evaluations import CURVES, METHODS, METRICS, NASTY, made, pictures_of
 
 VOID = {"meta", "img", "br", "link"}
@@ -125,7 +124,7 @@ def test_maps_and_figures_are_explained(tmp_path):
     assert page.texts("dd")[4:] == [f"it is {name}" for name in METHODS]
     unknown = made(methods=[{**method, "about": ""} for method in made().methods])
     assert "The maps" not in page_of(unknown, [], tmp_path).texts("h2")
-    assert set(FIGURES) == set(FUNCTIONS)
+    assert all(entry.about for entry in registry.METRICS.values())
     assert all(method.about for method in MAP_METHODS.values())
 
 
