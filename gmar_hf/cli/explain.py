@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gmar_hf.pipeline import GMARExplainer
 
 _FEW = 4  # images up to which no progress bar is worth showing
-_TENSORS = ("attribution", "head_importance", "head_contribution")
 
 
 class Method(StrEnum):
@@ -83,7 +82,8 @@ def explain(options: ExplainOptions) -> None:
     sources, out = expand(options.images), options.out
     make_folder(out)
     parameters = options.parameters()
-    explainer = load_explainer(options.model, options.revision, options.device, {**parameters, "return_overlay": True})
+    returned = {"return_overlay": True, "return_explanation": True}
+    explainer = load_explainer(options.model, options.revision, options.device, {**parameters, **returned})
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
@@ -142,18 +142,16 @@ def _write(
     out: Path, name: str, taken: set[str], source: str, results: list[dict], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
-    import torch
-    from safetensors.torch import save_file
-
     pictures = unique([f"{name}-{safe(result['label'])}" for result in results], taken)
     for picture, result in zip(pictures, results, strict=True):
         with replacing(out / f"{picture}.png") as temporary:
             result["overlay"].save(temporary)
-    stacked = {key: [result[key] for result in results] for key in _TENSORS}
-    tensors = {key: torch.stack(values) for key, values in stacked.items() if values[0] is not None}
-    labels = [result["label"] for result in results]
-    with replacing(out / f"{name}.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"labels": json.dumps(labels), "settings": json.dumps(settings)})
+    explanation = results[0]["explanation"]  # of all targets; the batch axis is of this one image
+    if len(results) == 1:  # as `explain` has it: a targets axis only where there are several
+        tensors = {name: tensor for name, tensor in explanation.tensors().items() if name != "logits"}
+        explanation = replace(explanation, **{name: tensor.squeeze(1) for name, tensor in tensors.items()})
+    about = {"image": source, "labels": [result["label"] for result in results], "command": settings}
+    replace(explanation, settings={**explanation.settings, **about}).save(out / f"{name}.safetensors")
     files = {"tensors": f"{name}.safetensors", "overlays": [f"{picture}.png" for picture in pictures]}
     kept = ("label", "score", "target", "versus", "box")
     shown = [

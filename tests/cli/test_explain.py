@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from transformers import pipeline
 
 import gmar_hf
+from gmar_hf.cli import loading
+from gmar_hf.images.reading import read_image
 from tests.helpers import zoo
 from tests.helpers.commands import LABELS, save_model
 from tests.helpers.explainers import photo, serving
@@ -72,13 +73,16 @@ def test_files_of_every_image(run, here, model):
         for end in (".json", ".safetensors", "-cat.png", "-tabby_tabby_cat.png")
     )
     expected = pipeline("gmar-explanation", model=model)("two.jpg", target=["cat", "tabby, tabby cat"])
-    with safe_open("out/two.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["labels"]) == ["cat", "tabby, tabby cat"]
-        assert json.loads(file.metadata()["settings"])["method"] == "gmar"
-        for name in ("attribution", "head_importance", "head_contribution"):
-            stacked = torch.stack([result[name] for result in expected])
-            torch.testing.assert_close(file.get_tensor(name), stacked)
-        assert set(file.keys()) == {"attribution", "head_importance", "head_contribution"}
+    explanation = gmar_hf.Explanation.load("out/two.safetensors")
+    for name in ("attribution", "head_importance", "head_contribution"):
+        stacked = torch.stack([result[name] for result in expected])
+        torch.testing.assert_close(getattr(explanation, name), stacked[None])
+    assert explanation.target.tolist() == [[0, 1]]
+    assert explanation.logits.shape == (1, len(LABELS))
+    settings = explanation.settings
+    assert (settings["image"], settings["labels"]) == ("two.jpg", ["cat", "tabby, tabby cat"])
+    assert (settings["method"], settings["command"]["model"]) == ("gmar", model)
+    assert settings["box"] == pytest.approx(expected[0]["box"])
     with Image.open("out/two-cat.png") as overlay:
         assert (overlay.mode, overlay.size) == ("RGB", (45, 70))
     for text in ("one.png", "two.jpg", "cat", "tabby, tabby cat", f"{expected[0]['score']:.3f}"):
@@ -115,6 +119,17 @@ def test_the_json_of_an_image(run, here, model):
     assert set(settings["versions"]) == {"gmar_hf", "torch", "transformers"}
 
 
+def test_one_target_has_no_axis_of_targets(run, here, model):
+    """The file holds what `gmar_hf.explain` gives for the image."""
+    assert run("explain", "one.png", "-m", model, "-t", "cat", "-o", "out")[0] == 0
+    written_explanation = gmar_hf.Explanation.load("out/one.safetensors")
+    classifier, processor = loading.load_model(model, None), loading.load_image_processor(model, None)
+    pixel_values = processor(read_image("one.png"), return_tensors="pt")["pixel_values"]
+    expected = gmar_hf.explain(classifier, pixel_values, target=0).tensors()
+    for name, tensor in written_explanation.tensors().items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
 @pytest.mark.parametrize(
     ("method", "tensors"),
     [
@@ -126,9 +141,11 @@ def test_the_json_of_an_image(run, here, model):
 )
 def test_every_method(run, here, model, method, tensors):
     assert run("explain", "one.png", "-m", model, "--method", method, "--top-k", 2, "-o", "out")[0] == 0
-    with safe_open("out/one.safetensors", framework="pt") as file:
-        assert set(file.keys()) == tensors
-        assert file.get_tensor("attribution").shape == (2, 4, 4)
+    explanation = gmar_hf.Explanation.load("out/one.safetensors")
+    assert explanation.attribution.shape == (1, 2, 4, 4)
+    assert {
+        name for name in ("attribution", "head_importance", "head_contribution") if name in explanation.tensors()
+    } == tensors
     assert method in Path("out/one.json").read_text()
 
 
@@ -430,11 +447,12 @@ def test_nothing_to_explain(run, here, model, sources):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
-    def fail(tensors, path, metadata):
-        Path(path).write_bytes(b"half")
+    def fail(path, content):
+        with open(path, "wb") as file:
+            file.write(content[: len(content) // 2])
         raise error
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     code, out, err = run("explain", "one.png", "-m", model, "-t", "cat", "-o", "out")
     assert written() == ["one-cat.png"]  # complete; the JSON, which stands for all of it, is not there
     Image.open("out/one-cat.png").verify()
