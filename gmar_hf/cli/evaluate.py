@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,8 @@ import typer
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.data_run import run_over_data
 from gmar_hf.cli.options import DataOptions
-from gmar_hf.metrics.registry import METRICS
+from gmar_hf.evaluation.maps.registry import BUILT_IN, DEFAULT_METHODS
+from gmar_hf.metrics.registry import DEFAULT_BASELINES, KNOWN_BASELINES, METRICS
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
@@ -27,35 +29,39 @@ _SHORT = {
 _MOST_COLUMNS = 6
 
 
+def _listed(defaults: Sequence[str], names: Iterable[str]) -> str:
+    """List names for a help text: those that are taken by default first."""
+    more = [name for name in names if name not in defaults]
+    return ", ".join([*defaults[:-1], f"{defaults[-1]} (these by default)", *more])
+
+
+def _maps_help() -> str:
+    light = _listed(DEFAULT_METHODS, [method.name for method in BUILT_IN if not method.needs])
+    extra = ", ".join(method.name for method in BUILT_IN if method.needs)
+    return (
+        f"Maps, between commas or repeated: {light}; with pip install 'gmar-hf\\[compare]' {extra}; "
+        "or module:function of your own."
+    )
+
+
+def _metrics_help() -> str:
+    placed = ", ".join(entry.name for entry in METRICS.values() if entry.needs_masks)
+    free = [entry for entry in METRICS.values() if not entry.needs_masks]
+    listed = _listed([entry.name for entry in free if entry.is_default], [entry.name for entry in free])
+    return f"Figures, between commas or repeated: {listed}; with masks by default also {placed}."
+
+
+def _baselines_help() -> str:
+    return f"What hidden patches show, between commas or repeated: {_listed(DEFAULT_BASELINES, KNOWN_BASELINES)}."
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(DataOptions):
     """The options of `gmar-hf evaluate`."""
 
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Maps, between commas or repeated: contribution, masked-contribution, partition-contribution, "
-            "gradient-rollout, gmar-l1, gmar-l2, rollout, attention, legrad, gmar-shuffled, edges, centre-blob, "
-            "random (these by default), gmar-uniform; with pip install 'gmar-hf[compare]' integrated-gradients, "
-            "occlusion, input-x-gradient, grad-cam; or module:function of your own.",
-        ),
-    ] = None
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Functions of gmar_hf.metrics, between commas or repeated: insertion, deletion, "
-            "insertion_minus_deletion, pointing_game, energy_pointing_game, pixel_average_precision, iou, "
-            "energy_on_other (these five with masks), class_sensitivity, sparseness (these by default), "
-            "positive_perturbation, negative_perturbation, saco, average_drop, average_increase, average_gain.",
-        ),
-    ] = None
-    baselines: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What hidden patches show: blur, zero, other (these by default), mean, black; between commas or "
-            "repeated.",
-        ),
-    ] = None
+    methods: Annotated[list[str] | None, typer.Option(help=_maps_help())] = None
+    metrics: Annotated[list[str] | None, typer.Option(help=_metrics_help())] = None
+    baselines: Annotated[list[str] | None, typer.Option(help=_baselines_help())] = None
     masks: Annotated[
         Path | None, typer.Option(help="Folder with a mask for each image, of the same relative path.")
     ] = None

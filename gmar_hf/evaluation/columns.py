@@ -8,12 +8,10 @@ import gmar_hf.metrics
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.results import Metric
 from gmar_hf.metrics.perturbation import Curve, insertion_and_deletion
-from gmar_hf.metrics.registry import METRICS, MetricEntry
+from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS, MetricEntry
 from gmar_hf.metrics.subject import Subject
 from gmar_hf.utils.text import did_you_mean
 
-BASELINES = ("blur", "zero", "other")  # by default: they disagree
-KNOWN_BASELINES = (*BASELINES, "mean", "black")
 CURVES = tuple(name for name, entry in METRICS.items() if entry.makes_curve)
 
 

@@ -15,12 +15,13 @@ from torch import nn
 from gmar_hf.data import MapData, open_data
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions
-from gmar_hf.evaluation.columns import BASELINES, choose_metrics
+from gmar_hf.evaluation.columns import choose_metrics
 from gmar_hf.evaluation.folder import CHECKPOINTS, open_folder
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.maps.registry import DEFAULT_METHODS, find_map_methods
 from gmar_hf.evaluation.results import Evaluation
 from gmar_hf.evaluation.run import Run
+from gmar_hf.metrics.registry import DEFAULT_BASELINES
 from gmar_hf.models.introspection import check_model, is_multi_label
 from gmar_hf.models.patches import known_patch_size
 from gmar_hf.runs.identity import describe_model
@@ -35,7 +36,7 @@ def evaluate(
     *,
     methods: Sequence[str | MapMethod] | None = None,
     metrics: Sequence[str] | None = None,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] = DEFAULT_BASELINES,
     target: Literal["predicted", "label"] = "predicted",
     num_steps: int = 16,
     blur_sigma: float | None = None,

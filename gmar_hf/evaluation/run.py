@@ -16,8 +16,8 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions, measure_batch
 from gmar_hf.evaluation.checkpoint import TALLIES, Measured, joined_curves
 from gmar_hf.evaluation.folder import batch_file
-from gmar_hf.evaluation.maps.built_in import BUILT_IN
 from gmar_hf.evaluation.maps.method import MapMethod
+from gmar_hf.evaluation.maps.registry import BUILT_IN
 from gmar_hf.evaluation.output.page import write_page
 from gmar_hf.evaluation.output.pictures import draw_pictures
 from gmar_hf.evaluation.output.tables import write_results

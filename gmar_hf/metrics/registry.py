@@ -195,6 +195,12 @@ _ENTRIES = (
 METRICS: dict[str, MetricEntry] = {entry.name: entry for entry in _ENTRIES}
 """By name, in the order of the tables."""
 
+DEFAULT_BASELINES = ("blur", "zero", "other")
+"""What hidden patches show in an evaluation, one after the other, unless told otherwise: these three disagree."""
+
+KNOWN_BASELINES = (*DEFAULT_BASELINES, "mean", "black")
+"""All that hidden patches can show in an evaluation."""
+
 HIGHER_IS_BETTER: dict[str, bool | None] = {
     **{name: entry.higher_is_better for name, entry in METRICS.items()},
     "head_ablation": True,

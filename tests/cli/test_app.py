@@ -10,7 +10,9 @@ import pytest
 
 import gmar_hf
 from gmar_hf.cli.explain import Method
+from gmar_hf.evaluation.maps.registry import MAP_METHODS
 from gmar_hf.explanation.methods import METHODS
+from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS
 
 COMMANDS = ("explain", "demo", "check", "report", "evaluate", "compare")
 LIGHT = [
@@ -64,6 +66,12 @@ def test_version_and_help(outcomes):
     assert outcomes["--version"][2] == f"{gmar_hf.__version__}\n"
     assert all(command in outcomes["--help"][2] for command in COMMANDS)
     assert "a GPU by default" in outcomes["explain --help"][2]  # in brackets it would be taken for markup
+
+
+def test_the_help_of_evaluate_lists_all_maps_metrics_and_baselines(outcomes):
+    output = outcomes["evaluate --help"][2]
+    assert all(name in output for name in (*MAP_METHODS, *METRICS, *KNOWN_BASELINES))
+    assert "gmar-hf[compare]" in output  # which would be taken for markup, too
 
 
 @pytest.mark.parametrize("command", COMMANDS)

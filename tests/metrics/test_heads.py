@@ -378,7 +378,7 @@ class TestErrors:
     def test_arguments(self, call):
         model = zoo.vit()
         images = zoo.pixel_values(model)
-        with pytest.raises(ArgumentError, match="`ablation` must be one of zero, mean; got 'median'"):
+        with pytest.raises(ArgumentError, match='`ablation` must be one of "zero", "mean"; got \'median\''):
             call(model, images, ablation="median")
         with pytest.raises(ArgumentError, match='`ablation` must not be "mean" for a batch of one image'):
             call(model, images[:1], ablation="mean")

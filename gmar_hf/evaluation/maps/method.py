@@ -1,33 +1,34 @@
-"""A way to a map: a name, a function, and what tables say of it."""
+"""A way to draw a map: a name, a function, and what tables say of it. Nothing here needs torch."""
 
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-from gmar_hf.explanation.engine import explain
-
-MapFunction = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+MapFunction = Callable[["nn.Module", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """From a model, pixel values (rows, channels, height, width) and classes (rows,) to maps (rows, grid rows, grid
 columns)."""
 
 
 @dataclass(frozen=True)
 class MapMethod:
-    """A way to a map.
+    """A way to draw a map.
 
     Args:
-        name (`str`): As in tables and on the command line: lower case letters, digits and hyphens.
+        name (`str`): The name in tables and on the command line: lower case letters, digits and hyphens.
         draw (`Callable`): From a model, pixel values (rows, channels, height, width) and classes (rows,) to maps
             (rows, grid rows, grid columns), finite, on any device.
         cost (`float` or `Callable[[int], float]`, *optional*): For one class of one image, in forwards, a backward
-            counting as one; or from the number of patches. None if it is not known.
+            counting as one; or a function from the number of patches to it. None if it is not known.
         baseline (`str`, *optional*): What it fills hidden pixels with, if it does: tables mark its figures under the
             same baseline.
         needs (`tuple[str, ...]`): Packages of the optional extra `compare` that it imports.
         about (`str`): In a few words, what it shows.
+        is_default (`bool`, defaults to `False`): Whether `evaluate` draws it unless told otherwise.
     """
 
     name: str
@@ -36,18 +37,31 @@ class MapMethod:
     baseline: str | None = None
     needs: tuple[str, ...] = ()
     about: str = ""
+    is_default: bool = False
 
     def forwards(self, num_patches: int) -> float | None:
-        """The cost on images of so many patches."""
+        """Return the cost on images of so many patches."""
         return float(self.cost(num_patches)) if callable(self.cost) else self.cost
 
 
 def explained(**options: Any) -> MapFunction:
-    """A map of [`explain`] with these options."""
+    """Return a function that draws what [`explain`] draws with these options."""
 
-    def draw(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def draw(model: "nn.Module", pixel_values: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
+        from gmar_hf.explanation.engine import explain
+
         attribution = explain(model, pixel_values, target, **options).attribution
         assert attribution is not None
         return attribution
+
+    return draw
+
+
+def drawn_by(place: str) -> MapFunction:
+    """Return a function that draws by one of this package, "module:function", which is imported when it draws."""
+
+    def draw(model: "nn.Module", pixel_values: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
+        maps: torch.Tensor = pkgutil.resolve_name(f"gmar_hf.evaluation.maps.{place}")(model, pixel_values, target)
+        return maps
 
     return draw

@@ -1,4 +1,8 @@
-"""The registry of the maps that can be measured side by side, to which everybody can add."""
+"""The registry of the maps that can be measured side by side: all that is known of each one, in one row.
+
+A new map is a new row here; users add theirs by [`register_map_method`]. Nothing of torch is loaded before a row
+draws, since the command line lists the rows.
+"""
 
 import importlib
 import importlib.util
@@ -7,15 +11,148 @@ import re
 from collections.abc import Callable, Sequence
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.evaluation.maps.built_in import BUILT_IN
-from gmar_hf.evaluation.maps.method import MapFunction, MapMethod
+from gmar_hf.evaluation.maps.method import MapFunction, MapMethod, drawn_by, explained
 from gmar_hf.utils.text import did_you_mean
 
-MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
-"""By name, in the order of the tables."""
+BUILT_IN = (
+    MapMethod(
+        name="contribution",
+        draw=explained(method="contribution"),
+        cost=2,
+        about="what attention to a patch adds to the class's logit or takes from it, to first order; signed",
+        is_default=True,
+    ),
+    MapMethod(
+        name="masked-contribution",
+        draw=explained(method="contribution", num_masks=4, mask_baseline="blur"),
+        cost=9,  # four passes, and the whole image's logits
+        baseline="blur",
+        about="contributions averaged over four images of which a random half is blurred, in opposite pairs; signed",
+        is_default=True,
+    ),
+    MapMethod(
+        name="partition-contribution",
+        draw=explained(method="contribution", num_masks=4, mask_baseline="blur", mask_pattern="partition"),
+        cost=9,
+        baseline="blur",
+        about="contributions averaged over four images, another quarter of the patches blurred in each; signed",
+        is_default=True,
+    ),
+    MapMethod(
+        name="gradient-rollout",
+        draw=explained(method="gradient-rollout"),
+        cost=2,
+        about="attention times its gradient, positive parts, rolled out through the layers (Chefer et al. 2021)",
+        is_default=True,
+    ),
+    MapMethod(
+        name="gmar-l1",
+        draw=explained(method="gmar", norm="l1"),
+        cost=2,
+        about="rollout of heads weighted by the L1 norm of their attention's gradient (Jo et al. 2025)",
+        is_default=True,
+    ),
+    MapMethod(
+        name="gmar-l2",
+        draw=explained(method="gmar", norm="l2"),
+        cost=2,
+        about="the same with the L2 norm",
+        is_default=True,
+    ),
+    MapMethod(
+        name="rollout",
+        draw=explained(method="rollout"),
+        cost=1,
+        about="attention, heads averaged, rolled out through the layers (Abnar and Zuidema 2020); no class in it",
+        is_default=True,
+    ),
+    MapMethod(
+        name="attention",
+        draw=explained(method="attention"),
+        cost=1,
+        about="the last layer's attention, heads averaged; no class in it",
+        is_default=True,
+    ),
+    MapMethod(
+        name="legrad",
+        draw=drawn_by("legrad:legrad"),
+        cost=2,
+        about="positive gradients of every layer's attention (Bousselham et al. 2024)",
+        is_default=True,
+    ),
+    MapMethod(
+        name="integrated-gradients",
+        draw=drawn_by("libraries:integrated_gradients"),
+        cost=64,
+        baseline="blur",
+        needs=("captum",),
+        about="pixels' gradients along 32 images from the blurred one to the image (captum); signed",
+    ),
+    MapMethod(
+        name="occlusion",
+        draw=drawn_by("libraries:occlusion"),
+        cost=lambda num_patches: num_patches + 1,
+        baseline="blur",
+        needs=("captum",),
+        about="what the logit loses when one patch is blurred (captum); signed",
+    ),
+    MapMethod(
+        name="input-x-gradient",
+        draw=drawn_by("libraries:input_x_gradient"),
+        cost=2,
+        baseline="zero",
+        needs=("captum",),
+        about="pixel values times the logit's gradient (captum); signed",
+    ),
+    MapMethod(
+        name="grad-cam",
+        draw=drawn_by("libraries:grad_cam"),
+        cost=2,
+        needs=("torchcam",),
+        about="the last layer's features weighted by their mean gradient, positive part (torch-cam)",
+    ),
+    MapMethod(
+        name="gmar-shuffled",
+        draw=drawn_by("controls:shuffled_weights"),
+        cost=3,
+        about="control: GMAR with each layer's weights dealt out to other heads",
+        is_default=True,
+    ),
+    MapMethod(
+        name="gmar-uniform",
+        draw=drawn_by("controls:uniform_weights"),
+        cost=1,
+        about="control: GMAR with equal weights, which is rollout",
+    ),
+    MapMethod(
+        name="edges",
+        draw=drawn_by("controls:edges"),
+        cost=0,
+        about="control: where the image has edges; knows no model",
+        is_default=True,
+    ),
+    MapMethod(
+        name="centre-blob",
+        draw=drawn_by("controls:centre_blob"),
+        cost=0,
+        about="control: a blob in the middle; knows no image",
+        is_default=True,
+    ),
+    MapMethod(
+        name="random",
+        draw=drawn_by("controls:random"),
+        cost=0,
+        about="control: noise",
+        is_default=True,
+    ),
+)
+"""The maps that come along, in the order of the tables."""
 
-DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if not method.needs and method.name != "gmar-uniform")
-"""Those that need no other package; "gmar-uniform" is rollout."""
+MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
+"""All maps by name: those that come along, then those that users registered."""
+
+DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if method.is_default)
+"""The maps that are drawn by default: they need no other package, and no two are the same."""
 
 
 def register_map_method(
@@ -26,27 +163,36 @@ def register_map_method(
     baseline: str | None = None,
     about: str | None = None,
 ) -> MapMethod:
-    """Add a method of your own to the registry, under which [`evaluate`] finds it.
+    """Add a map of your own to the registry, where [`evaluate`] looks its `methods` up.
 
     Args:
-        name, draw, cost, baseline: As of [`MapMethod`].
+        name (`str`): The name in tables and options: lower case letters, digits and hyphens.
+        draw (`Callable`): From a model, pixel values (rows, channels, height, width) and classes (rows,) to maps
+            (rows, grid rows, grid columns), finite, on any device.
+        cost (`float` or `Callable[[int], float]`, *optional*): For one class of one image, in forwards, a backward
+            counting as one; or a function from the number of patches to it.
+        baseline (`str`, *optional*): What it fills hidden pixels with, if it does.
         about (`str`, *optional*): In a few words, what it shows; by default the first line of the function's
             docstring.
 
+    Returns:
+        [`MapMethod`]: The new row.
+
     Raises:
-        ArgumentError: If the name is taken, or not made of lower case letters, digits and hyphens.
+        ArgumentError: If the name is taken, or not made of lower case letters, digits and hyphens, or if `draw` is no
+            function.
 
     Example:
         >>> import gmar_hf, gmar_hf.demo
         >>> from gmar_hf.evaluation import register_map_method
         >>> def magnitudes(model, pixel_values, target):
         ...     return gmar_hf.explain(model, pixel_values, target, method="contribution").attribution.abs()
-        >>> own = register_map_method("magnitudes", magnitudes, cost=2, about="contributions without their sign")
+        >>> method = register_map_method("magnitudes", magnitudes, cost=2, about="contributions without their sign")
         >>> model, image_processor = gmar_hf.demo.load("vit")
-        >>> found = gmar_hf.evaluate(
+        >>> evaluation = gmar_hf.evaluate(
         ...     model, gmar_hf.demo.scenes(2), image_processor, methods=["magnitudes"], metrics=["sparseness"]
         ... )
-        >>> found.methods[0]["name"]
+        >>> evaluation.methods[0]["name"]
         'magnitudes'
         >>> _ = MAP_METHODS.pop("magnitudes")  # nothing else needs it
     """
@@ -61,21 +207,24 @@ def register_map_method(
 
 
 def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
-    """Look methods up.
+    """Look maps up.
 
     Args:
         names (`Sequence`): Names of the registry, "module:function" of a function of your own (which is imported; in
-            tables it has the function's name, with hyphens), or methods themselves.
+            tables it has the function's name, with hyphens), or rows themselves.
+
+    Returns:
+        `list` of [`MapMethod`]: In the order of the names.
 
     Raises:
-        ArgumentError: If there is no such method, one is named twice, or a package that it needs is missing.
+        ArgumentError: If there is no such map, one is named twice, or a package that it needs is missing.
     """
     if isinstance(names, str) or not names:
         raise ArgumentError(f"`methods` must be a list of names; got {names!r}. There are: {', '.join(MAP_METHODS)}.")
-    found: list[MapMethod] = []
-    for one in names:
-        method = one if isinstance(one, MapMethod) else _find(one)
-        if method.name in (other.name for other in found):
+    methods: dict[str, MapMethod] = {}
+    for name in names:
+        method = name if isinstance(name, MapMethod) else _find_map_method(name)
+        if method.name in methods:
             raise ArgumentError(f"`methods` must name each one once; got {method.name!r} twice. Drop one.")
         missing = [package for package in method.needs if importlib.util.find_spec(package) is None]
         if missing:
@@ -83,11 +232,11 @@ def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
                 f"`methods` must be ones whose packages are installed; {method.name!r} needs {', '.join(missing)}. "
                 'Install with `pip install "gmar-hf[compare]"`, or leave the method out.'
             )
-        found.append(method)
-    return found
+        methods[method.name] = method
+    return list(methods.values())
 
 
-def _find(name: str) -> MapMethod:
+def _find_map_method(name: str) -> MapMethod:
     if name in MAP_METHODS:
         return MAP_METHODS[name]
     module, colon, function = str(name).partition(":")
@@ -112,4 +261,5 @@ def _find(name: str) -> MapMethod:
 
 
 def _first_line(draw: MapFunction) -> str:
+    """Return the first line of a function's docstring; of what is no function, none, as it would be its class's."""
     return (inspect.getdoc(draw) or "").partition("\n")[0] if inspect.isroutine(draw) else ""
