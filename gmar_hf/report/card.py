@@ -1,13 +1,14 @@
-"""The page that strangers see: a report's model card."""
+"""The page that strangers see: a report's model card, which card.md.jinja words."""
 
 import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
-from gmar_hf.report.card_tables import classes_section, heads_section, outcomes_section, unreadable_section
+from gmar_hf.report.card_tables import class_tables, outcome_table, strongest_rows, unreadable_rows
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.settings import SURVEY_SETTINGS
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, class_counts, summarize
@@ -15,6 +16,7 @@ from gmar_hf.utils.text import markdown, printable, quantity
 
 TAGS = ["gmar", "explainability", "interpretability", "attention", "head-importance", "vision-transformer"]
 
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _PLAIN = re.compile(r"\d[\dA-Za-z.+-]*|[\d-]+T[\d:.]+(\+[\d:]+)?", re.ASCII)  # versions, dates
 
@@ -24,33 +26,57 @@ _MARKED = re.compile(re.escape(_MARKER.strip()).replace(r"\{\}", "([0-9a-f]{64})
 
 
 def write_card(settings: Mapping[str, Any], moments: Moments) -> str:
-    """The card of a report, in Markdown.
+    """Return the card of a report, in Markdown.
 
     Args:
-        settings (`Mapping[str, Any]`): Of the report.
-        moments ([`Moments`]): Of the report.
+        settings (`Mapping[str, Any]`): What [`plain_settings`] returns.
+        moments ([`Moments`]): The moments of every class and outcome.
     """
+    model, datasets, survey = settings["model"], settings["datasets"], settings["survey"]
     overall = summarize(moments)
-    sections = [
-        _opening(settings),
-        _measured(settings),
-        _use(settings, moments),
-        heads_section(overall),
-        classes_section(settings, moments, overall),
-        outcomes_section(moments),
-        unreadable_section(settings),
-        _limits(settings),
-        _making(settings),
-    ]
-    text = f"---\n{_metadata(settings)}\n---\n\n" + "\n\n".join(one for one in sections if one) + "\n\n"
+    metadata = ModelCardData(
+        library_name="gmar_hf",
+        base_model=model["id"] if _is_on_hub(model) else None,
+        datasets=list(dict.fromkeys(entry["id"] for entry in datasets if _is_on_hub(entry))) or None,
+        license=None if settings["license"] is None else printable(settings["license"]),
+        tags=TAGS,
+    )
+    # The template escapes nothing: it gets no text of a user but what is escaped here or in card_tables.
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(_TEMPLATE),
+        model=_model_facts(model),
+        data=[_dataset_line(entry) for entry in datasets],
+        counts=settings["counts"],
+        is_predicted=settings["target"] == "predicted",
+        limit=_limit(settings),
+        stability=settings["stability"],
+        ranked_by=RANKED_BY,
+        min_class_explanations=MIN_CLASS_EXPLANATIONS,
+        commonest_class=int(class_counts(moments).argmax()),  # by index: in code a label could not be escaped
+        strongest=strongest_rows(overall),
+        classes=class_tables(model["labels"], moments, overall),
+        outcomes=outcome_table(moments),
+        unreadable=unreadable_rows(settings["unreadable"]),
+        num_named=len(settings["unreadable"]),
+        date=_plain(settings["date"]),
+        made=[
+            f"dtype {markdown(model['dtype'])}",
+            f"attention {markdown(model['attention'])}",
+            *(f"{name.replace('_', ' ')} {survey[name]:,}" for name in SURVEY_SETTINGS if survey[name] is not None),
+        ],
+        versions=[f"{markdown(name)} {_plain(version)}" for name, version in settings["versions"].items()],
+        quantity=quantity,
+    )
+    text = f"{card}\n\n"
     return text + _MARKER.format(_digest(text))
 
 
 def is_unedited(card: str) -> bool:
-    """Whether a card was written by [`write_card`] and is still as it was.
+    """Tell whether a card was written by [`write_card`] and is still as it was.
 
     Args:
-        card (`str`): A README.md, with line ends of any kind.
+        card (`str`): The text of a README.md, with line ends of any kind.
     """
     text = card.replace("\r\n", "\n")
     marked = _MARKED.search(text)
@@ -61,171 +87,51 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _metadata(settings: Mapping[str, Any]) -> str:
-    model, datasets = settings["model"], settings["datasets"]
-    data = ModelCardData(
-        library_name="gmar_hf",
-        base_model=model["id"] if _on_hub(model) else None,
-        datasets=list(dict.fromkeys(one["id"] for one in datasets if _on_hub(one))) or None,
-        license=None if settings["license"] is None else printable(settings["license"]),
-        tags=TAGS,
-    )
-    return data.to_yaml(line_break="\n")
-
-
-def _opening(settings: Mapping[str, Any]) -> str:
-    return f"""# Which attention heads of {_named(settings["model"], "")} matter
-
-How much every attention head of an image classifier adds to its logits, measured image by image with `gmar_hf` and
-averaged. No model is in this repository: it holds numbers about one."""
-
-
-def _measured(settings: Mapping[str, Any]) -> str:
-    model, counts, stability = settings["model"], settings["counts"], settings["stability"]
-    versions = [f"revision {markdown(model['revision'])}" if model["revision"] else "", _commit(model["commit"])]
-    facts = [
-        f"**Model:** {_named(model, '')}, a {_code(model['class'])} of {model['num_layers']} layers of "
-        f"{model['num_heads']} heads, {len(model['labels']):,} classes"
-        + "".join(f", {one}" for one in versions if one),
-        f"**Data:** {'; '.join(_dataset(one) for one in settings['datasets'])}",
-        f"**Images:** {_images(settings)}",
+def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
+    versions = [
+        f"revision {markdown(model['revision'])}" if model["revision"] else "",
+        f"commit {markdown(model['commit'][:12])}" if model["commit"] else "",
     ]
-    if settings["target"] == "predicted":
-        explained = "the logit of the class that the model predicts"
-    else:
-        explained = "the logits of the image's labels, one explanation for each"
-    number = counts["num_explanations"]
-    facts.append(f"**Explained:** {explained}; {quantity(number, 'explanation')} in all")
-    if stability is not None:
-        bound = f"{stability['tolerance']:g} of its largest mean"
-        facts.append(
-            f"**How many images that takes:** after {stability['num_images']:,} images the largest standard error of "
-            f"`{RANKED_BY}` was {'below' if stability['reached'] else 'still above'} {bound}"
-        )
-    listed = "\n".join(f"- {fact}." for fact in facts)
-    return f"""## What was measured
-
-{listed}
-
-Each explanation takes one forward and one backward pass. In it every head gets these scores:
-
-- `contribution`: what its attention adds to the logit, signed, in logits: to first order what removing it takes away.
-- `contribution_abs`: the size of that, so that adding to some images and taking from others does not cancel.
-- `l1`, `l2`: norms of the gradient of the logit with respect to its attention: how sensitive the logit is to it.
-- `l1_weight`, `l2_weight`: the same as shares of the layer, the head weights of
-  [GMAR](https://arxiv.org/abs/2504.19414); those of a layer sum to one.
-
-The report holds mean, standard deviation and standard error of each score, of all explanations and of every class."""
+    return {
+        "name": _named(model, ""),
+        "path": model["id"] if _is_on_hub(model) else "path/to/the/model",
+        # In backticks; but what is no name could end them.
+        "class": f"`{model['class']}`" if model["class"].isidentifier() else markdown(model["class"]),
+        "num_layers": model["num_layers"],
+        "num_heads": model["num_heads"],
+        "num_classes": len(model["labels"]),
+        "versions": list(filter(None, versions)),
+    }
 
 
-def _images(settings: Mapping[str, Any]) -> str:
-    """How many there were, of how many, and how they were predicted."""
-    counts, datasets, limit = settings["counts"], settings["datasets"], settings["survey"]["limit"]
-    number, right, wrong = (counts[name] for name in ("num_images", "num_correct", "num_wrong"))
-    text = f"{number:,} explained"
-    if limit is not None and any(one["num_images"] is None or one["num_images"] > limit for one in datasets):
-        surveys = "each survey" if len(datasets) > 1 else "the survey"
-        text += f" ({surveys} was limited to {quantity(limit, 'image')})"
-    if not right + wrong:
-        return f"{text}; {'it has no label' if number == 1 else 'they have no labels'}"
-    text += f": the prediction is right for {right:,} and wrong for {wrong:,}"
-    if unlabelled := counts["num_unlabelled"]:
-        more = "" if settings["target"] == "predicted" else " more"
-        text += f"; {unlabelled:,}{more} {'has' if unlabelled == 1 else 'have'} no label"
-    return text
-
-
-def _use(settings: Mapping[str, Any], moments: Moments) -> str:
-    model = settings["model"]
-    commonest = int(class_counts(moments).argmax())  # by index: in code a label could not be escaped
-    loaded = model["id"] if _on_hub(model) else "path/to/the/model"
-    return f"""## How to use it
-
-```python
-from gmar_hf import HeadImportanceReport
-
-report = HeadImportanceReport.from_pretrained("user/this-repository")  # the name of this page, or a folder
-report.top_heads(10)  # (layer, head, mean) by contribution_abs, the largest first
-report.mean["contribution"], report.standard_error["contribution"]  # (layers, heads) each
-report.per_class({commonest}).mean["l1_weight"]  # a label or an index
-report.prunable_heads(0.1)  # the tenth of all heads that contributes least
-report.to_pandas()
-```
-
-Its head weights save the backward pass of an explanation:
-
-```python
-import gmar_hf
-from transformers import pipeline
-
-explain = pipeline("gmar-explanation", model="{loaded}", head_weights="user/this-repository")
-explain("image.jpg")
-```
-
-A class with fewer than {MIN_CLASS_EXPLANATIONS} explanations gets the weights of all of them there."""
-
-
-def _limits(settings: Mapping[str, Any]) -> str:
-    draws = "images" if settings["target"] == "predicted" else "explanations"
-    return f"""## Limits
-
-- A contribution is first order. It ranks well what removing a head takes from the logit, but sizes can be off by a
-  factor of two, several heads together are another matter, and the sum over heads is not the logit.
-- L1 and L2 weights are shares of a layer. They rank heads by how sensitive the logit is, not by what they add.
-- Means hold for images like these. Standard errors take {draws} as independent draws, and know
-  nothing of other data.
-- Heads are measured, not the layers' MLPs. What a head is for, its numbers do not say.
-- `prunable_heads` looks at each head alone: measure the pruned model before you use it."""
-
-
-def _making(settings: Mapping[str, Any]) -> str:
-    survey, model = settings["survey"], settings["model"]
-    used = [f"{name.replace('_', ' ')} {survey[name]:,}" for name in SURVEY_SETTINGS if survey[name] is not None]
-    versions = ", ".join(f"{markdown(name)} {_plain(version)}" for name, version in settings["versions"].items())
-    how = "; ".join([f"dtype {markdown(model['dtype'])}", f"attention {markdown(model['attention'])}", *used])
-    return f"""## How it was made
-
-- Date: {_plain(settings["date"])}
-- Settings: {how}
-- Versions: {versions or "not recorded"}
-
-`report.safetensors` holds the numbers; `config.json` holds all of the above, the labels, and the checksum by which
-loading knows that both belong together."""
-
-
-def _dataset(entry: Mapping[str, Any]) -> str:
+def _dataset_line(entry: Mapping[str, Any]) -> str:
     parts = [_named(entry, "datasets/")]
-    if entry["split"]:
-        parts.append(f"split {markdown(entry['split'])}")
-    if entry["revision"]:
-        parts.append(f"revision {markdown(entry['revision'])}")
+    parts += [f"{key} {markdown(entry[key])}" for key in ("split", "revision") if entry[key]]
     if entry["num_images"] is not None:
         parts.append(quantity(entry["num_images"], "image"))
     return ", ".join(parts)
 
 
+def _limit(settings: Mapping[str, Any]) -> float | None:
+    """Return the largest number of images a survey took, or None if no data set has more of them."""
+    limit = settings["survey"]["limit"]
+    sizes = [entry["num_images"] for entry in settings["datasets"]]
+    return limit if limit is not None and any(size is None or size > limit for size in sizes) else None
+
+
 def _named(entry: Mapping[str, Any], kind: str) -> str:
-    """A model or data set; with a link where it is on the Hub, and without the folders it lay in where it is not."""
-    if _on_hub(entry):
+    """Name a model or data set: with a link if it is on the Hub, else without the folders that it lay in."""
+    if _is_on_hub(entry):
         return f"[{markdown(entry['id'])}](https://huggingface.co/{kind}{entry['id']})"
     name = re.split(r"[/\\]", entry["id"].rstrip("/\\"))[-1]
     return f"{markdown(name) or 'a local folder'} (not on the Hub)"
 
 
-def _on_hub(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry can have a link: an id that is not a repository's could end it and go on as anything."""
+def _is_on_hub(entry: Mapping[str, Any]) -> bool:
+    """Tell whether an entry can have a link: an id that is no repository's could end it and go on as anything."""
     return not entry["is_local"] and _REPO_ID.fullmatch(entry["id"]) is not None
 
 
-def _commit(commit: str | None) -> str:
-    return f"commit {markdown(commit[:12])}" if commit else ""
-
-
-def _code(name: str) -> str:
-    """A class's name in backticks; what is no name could end them."""
-    return f"`{name}`" if name.isidentifier() else markdown(name)
-
-
 def _plain(text: str) -> str:
-    """A version or a date as it is, where no letter of it can be markup; a plus is only where a line begins."""
+    """Return a version or a date as it is, where no letter of it can be markup; a plus is only where a line begins."""
     return text if _PLAIN.fullmatch(text) else markdown(text)

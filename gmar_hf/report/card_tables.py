@@ -1,7 +1,8 @@
-"""The tables of a report's card: heads, classes, right and wrong predictions."""
+"""The tables of a report's card: heads, classes, right and wrong predictions. All cells are Markdown."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
@@ -20,154 +21,147 @@ from gmar_hf.report.statistics import (
 )
 from gmar_hf.utils.text import markdown
 
-_SHOWN_HEADS, _SHOWN_CLASSES, _SHOWN_DIFFERENCES = 10, 5, 5
+_SHOWN_HEADS, _SHOWN_CLASSES, _SHOWN_DIFFERENCES, _SHOWN_UNREADABLE = 10, 5, 5, 5
 _ONE_TABLE = 6  # classes: so few are all shown, once
 
+Rows = list[list[str]]
 
-def heads_section(overall: HeadStatistics) -> str:
-    """The heads with the largest contributions."""
-    keys = (RANKED_BY, "contribution", "l1_weight")
+
+@dataclass(frozen=True)
+class ClassTables:
+    """What the card says of classes.
+
+    Args:
+        num_explained (`int`): How many classes have explanations.
+        commonest (`Rows`): The classes with most explanations: label, explanations, strongest heads.
+        are_all_shown (`bool`): Whether `commonest` holds every class with explanations.
+        all_correlated (`Rows`): The same for every class, with the rank correlation of its heads' ranking with that
+            of all explanations; empty where there are many classes, or no correlation.
+        least_alike (`Rows`): The classes whose rank correlation is smallest; empty where there are few classes.
+    """
+
+    num_explained: int
+    commonest: Rows
+    are_all_shown: bool
+    all_correlated: Rows
+    least_alike: Rows
+
+
+@dataclass(frozen=True)
+class OutcomeTable:
+    """How heads differ between right and wrong predictions.
+
+    Args:
+        num_correct, num_wrong (`int`): How many explanations are of each.
+        correlation (`float`, *optional*): The rank correlation of the heads' two rankings; None where it is undefined.
+        differences (`Rows`): The heads that differ most: layer, head, mean when right, mean when wrong; empty unless
+            there are explanations of both.
+    """
+
+    num_correct: int
+    num_wrong: int
+    correlation: float | None
+    differences: Rows
+
+
+def strongest_rows(overall: HeadStatistics) -> Rows:
+    """Return layer, head and three mean scores of the heads with the largest contributions."""
     heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.mean["l1"].numel()), RANKED_BY)
-    columns = [_with_errors([(overall, layer, head) for layer, head, _ in heads], key) for key in keys]
-    rows = [[str(layer), str(head), *cells] for (layer, head, _), *cells in zip(heads, *columns, strict=True)]
-    table = _table(["layer", "head", *(f"`{key}`" for key in keys)], rows)
-    return f"""## The heads that contribute most
-
-Means of all explanations ± their standard errors, in logits and in shares of the layer. Layers and heads count from 0.
-
-{table}
-
-![Mean size of every head's contribution, layers downwards](contribution_abs.png)
-
-![Mean signed contribution of every head, layers downwards](contribution.png)
-
-![Mean L1 weight of every head, layers downwards](l1_weight.png)"""
+    places = [(layer, head) for layer, head, _ in heads]
+    return _head_rows(places, [_with_errors(overall, places, key) for key in (RANKED_BY, "contribution", "l1_weight")])
 
 
-def classes_section(settings: Mapping[str, Any], moments: Moments, overall: HeadStatistics) -> str | None:
-    """The classes with most explanations, and those whose heads rank otherwise; None for a single class."""
+def class_tables(labels: Sequence[str], moments: Moments, overall: HeadStatistics) -> ClassTables | None:
+    """Return the classes with most explanations, and those whose heads rank otherwise; None for a single class."""
     counts = class_counts(moments)
-    seen = counts.nonzero().flatten().tolist()
-    if len(seen) < 2:
+    explained = counts.nonzero().flatten().tolist()
+    if len(explained) < 2:
         return None
-    labels = settings["model"]["labels"]
-    header = ["class (index)", "explanations", f"heads with the largest `{RANKED_BY}`, as layer.head"]
     alike = {
         index: rank_correlation(summarize(moments, class_groups(index)).mean[RANKED_BY], overall.mean[RANKED_BY])
-        for index in seen
+        for index in explained
         if counts[index] >= MIN_CLASS_EXPLANATIONS
     }
     alike = {index: value for index, value in alike.items() if not math.isnan(value)}
 
-    def rows(indices: list[int], *, with_correlation: bool) -> list[list[str]]:
-        heads = _strongest([summarize(moments, class_groups(index)) for index in indices])
-        cells = [
-            [_label(labels, index), f"{int(counts[index]):,}", strongest]
-            for index, strongest in zip(indices, heads, strict=True)
+    def rows(indices: list[int]) -> Rows:
+        strongest = _strongest_cells([summarize(moments, class_groups(index)) for index in indices])
+        return [
+            [f"{_short(labels[index])} ({index})", f"{int(counts[index]):,}", heads]
+            for index, heads in zip(indices, strongest, strict=True)
         ]
-        if with_correlation:
-            for index, row in zip(indices, cells, strict=True):
-                row.append(f"{alike[index]:.2f}" if index in alike else "")
-        return cells
 
-    often = sorted(seen, key=lambda index: (-int(counts[index]), index))
-    start = f"## Classes\n\n{len(seen):,} of {len(labels):,} classes have explanations."
-    if len(seen) <= _ONE_TABLE:
-        if not alike:
-            return f"{start}\n\n{_table(header, rows(often, with_correlation=False))}"
-        return f"""{start} The rank correlation is that of a class's ranking of heads by
-`{RANKED_BY}` with that of all explanations; there is none for fewer than {MIN_CLASS_EXPLANATIONS} explanations.
+    def correlated_rows(indices: list[int]) -> Rows:
+        cells = [f"{alike[index]:.2f}" if index in alike else "" for index in indices]
+        return [[*row, cell] for row, cell in zip(rows(indices), cells, strict=True)]
 
-{_table([*header, "rank correlation"], rows(often, with_correlation=True))}"""
-    text = f"""{start} Those with the most of them:
-
-{_table(header, rows(often[:_SHOWN_CLASSES], with_correlation=False))}"""
-    if len(alike) < 2:
-        return text
-    unlike = sorted(alike, key=lambda index: (alike[index], index))[:_SHOWN_CLASSES]
-    return f"""{text}
-
-The classes whose ranking of heads by `{RANKED_BY}` is least like that of all explanations, of those with
-{MIN_CLASS_EXPLANATIONS} explanations or more (few explanations alone make a ranking differ):
-
-{_table([*header, "rank correlation"], rows(unlike, with_correlation=True))}"""
+    by_count = sorted(explained, key=lambda index: (-int(counts[index]), index))
+    by_likeness = sorted(alike, key=lambda index: (alike[index], index))
+    are_few = len(explained) <= _ONE_TABLE
+    return ClassTables(
+        num_explained=len(explained),
+        commonest=rows(by_count if are_few else by_count[:_SHOWN_CLASSES]),
+        are_all_shown=are_few,
+        all_correlated=correlated_rows(by_count) if are_few and alike else [],
+        least_alike=correlated_rows(by_likeness[:_SHOWN_CLASSES]) if len(alike) >= 2 and not are_few else [],
+    )
 
 
-def outcomes_section(moments: Moments) -> str:
-    """How heads differ between right and wrong predictions."""
-    correct, wrong = (summarize(moments, outcome_groups(moments.num_groups, one)) for one in ("correct", "wrong"))
-    title = "## Right and wrong predictions"
-    if not correct.num_explanations and not wrong.num_explanations:
-        return f"{title}\n\nThe images came without labels, so nothing is known of right and wrong predictions."
+def outcome_table(moments: Moments) -> OutcomeTable:
+    """Return the heads whose contributions differ most between right and wrong predictions, in standard errors."""
+    correct, wrong = (
+        summarize(moments, outcome_groups(moments.num_groups, outcome)) for outcome in ("correct", "wrong")
+    )
     if not (correct.num_explanations and wrong.num_explanations):
-        return f"{title}\n\nAll predictions with a label were {'wrong' if wrong.num_explanations else 'correct'}."
-    alike = rank_correlation(correct.mean[RANKED_BY], wrong.mean[RANKED_BY])
-    distance = difference_in_errors(correct, wrong, "contribution").abs().flatten()
-    heads = distance.argsort(descending=True, stable=True)[: min(_SHOWN_DIFFERENCES, len(distance))].tolist()
-    places = [divmod(place, correct.mean["l1"].shape[1]) for place in heads]
-    columns = [
-        _with_errors([(one, layer, head) for layer, head in places], "contribution") for one in (correct, wrong)
-    ]
-    rows = [[str(layer), str(head), *cells] for (layer, head), *cells in zip(places, *columns, strict=True)]
-    agreement = "" if math.isnan(alike) else f" Rankings by `{RANKED_BY}` correlate by {alike:.2f} (Spearman)."
-    return f"""{title}
-
-{correct.num_explanations:,} explanations are of images that the model gets right (its prediction is one of their
-labels), {wrong.num_explanations:,} of others.{agreement} The heads whose mean `contribution` differs most,
-in standard errors:
-
-{_table(["layer", "head", "right", "wrong"], rows)}
-
-The largest of many differences always looks large: take these as what to look at, not as findings."""
+        return OutcomeTable(correct.num_explanations, wrong.num_explanations, None, [])
+    correlation = rank_correlation(correct.mean[RANKED_BY], wrong.mean[RANKED_BY])
+    distance = difference_in_errors(correct, wrong, "contribution").abs()
+    order = distance.flatten().argsort(descending=True, stable=True)[:_SHOWN_DIFFERENCES].tolist()
+    places = [divmod(place, distance.shape[1]) for place in order]
+    return OutcomeTable(
+        correct.num_explanations,
+        wrong.num_explanations,
+        None if math.isnan(correlation) else correlation,
+        _head_rows(places, [_with_errors(statistics, places, "contribution") for statistics in (correct, wrong)]),
+    )
 
 
-def unreadable_section(settings: Mapping[str, Any]) -> str | None:
-    """How many images could not be read, and some of them; None where all could."""
-    count = settings["counts"]["num_unreadable"]
-    if not count:
-        return None
-    entries = settings["unreadable"]
+def unreadable_rows(entries: Sequence[Mapping[str, Any]]) -> Rows:
+    """Return the names of the first unreadable images, and why they could not be read."""
     # Backticks would come as entities; without them a reason reads as well.
-    rows = [[_short(one["image"]), _short(one["reason"].replace("`", ""), 300)] for one in entries[:_SHOWN_CLASSES]]
-    more = f" The first {len(entries):,} are named in `config.json`." if len(entries) > len(rows) else ""
-    text = f"## Unreadable images\n\n{count:,} {'image' if count == 1 else 'images'} could not be read.{more}"
-    return f"{text}\n\n{_table(['image', 'reason'], rows)}" if rows else text
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _with_errors(places: Sequence[tuple[HeadStatistics, int, int]], key: str) -> list[str]:
-    """A column of means and their standard errors, with as many decimals as the smallest error has two digits."""
-    pairs = [
-        (float(one.mean[key][layer, head]), float(one.standard_error[key][layer, head])) for one, layer, head in places
+    return [
+        [_short(entry["image"]), _short(entry["reason"].replace("`", ""), 300)]
+        for entry in entries[:_SHOWN_UNREADABLE]
     ]
+
+
+def _head_rows(places: Sequence[tuple[int, int]], columns: Sequence[list[str]]) -> Rows:
+    return [[str(layer), str(head), *cells] for (layer, head), *cells in zip(places, *columns, strict=True)]
+
+
+def _with_errors(statistics: HeadStatistics, places: Iterable[tuple[int, int]], key: str) -> list[str]:
+    """Return a column of means and standard errors, with two digits of the smallest error."""
+    pairs = [(float(statistics.mean[key][place]), float(statistics.standard_error[key][place])) for place in places]
     sign = "+" if key == "contribution" else ""
     errors = [error for _, error in pairs if error > 0 and math.isfinite(error)]
-    kind = _format(min(errors), 2) if errors else _format(max(abs(mean) for mean, _ in pairs), 3)
+    decimals = _decimals(min(errors), 2) if errors else _decimals(max(abs(mean) for mean, _ in pairs), 3)
     return [
-        f"{mean:{sign}{kind}}" + (f" ± {error:{kind}}" if error > 0 and math.isfinite(error) else "")
+        f"{mean:{sign}{decimals}}" + (f" ± {error:{decimals}}" if error > 0 and math.isfinite(error) else "")
         for mean, error in pairs
     ]
 
 
-def _format(number: float, digits: int) -> str:
-    """A format for a column, in which this number of it shows so many digits."""
+def _decimals(number: float, digits: int) -> str:
+    """Return a format for a column, in which this number of it shows so many digits."""
     decimals = digits - 1 - math.floor(math.log10(number)) if number else 0
     return f".{max(decimals, 0)}f" if decimals <= 6 else ".2e"
 
 
-def _strongest(column: Sequence[HeadStatistics]) -> list[str]:
-    """A column of the heads with the largest contributions."""
-    found = [strongest_heads(one.mean, min(3, one.mean["l1"].numel()), RANKED_BY) for one in column]
-    kind = _format(max(value for heads in found for _, _, value in heads), 3)
-    return [", ".join(f"{layer}.{head} ({value:{kind}})" for layer, head, value in heads) for heads in found]
-
-
-def _label(labels: Sequence[str], index: int) -> str:
-    return f"{_short(labels[index])} ({index})"
+def _strongest_cells(column: Iterable[HeadStatistics]) -> list[str]:
+    """Return a column of the three heads with the largest contributions."""
+    cells = [strongest_heads(row.mean, min(3, row.mean["l1"].numel()), RANKED_BY) for row in column]
+    decimals = _decimals(max(value for heads in cells for _, _, value in heads), 3)
+    return [", ".join(f"{layer}.{head} ({value:{decimals}})" for layer, head, value in heads) for heads in cells]
 
 
 def _short(text: str, length: int = 80) -> str:

@@ -321,7 +321,7 @@ class TestTables:
         assert "correlate" not in card
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", [*TEXTS, "{{ 7 * 7 }} {% raw %}"])
 def test_text_of_others_is_shown_as_text(text):
     """Wherever a stranger's text stands, the rest of the card stays as it is with an innocent text."""
 
