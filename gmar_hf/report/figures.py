@@ -3,12 +3,10 @@
 import io
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from gmar_hf.plotting import plot_head_importance
 from gmar_hf.report.statistics import HeadStatistics
 
-# By score: what stands over the figure, and beside its colours.
+# By score: what stands over the figure, and beside its bar of colours.
 FIGURES = {
     "contribution_abs": ("mean size of contributions", "logits"),
     "contribution": ("mean contributions, signed", "logits"),
@@ -20,12 +18,14 @@ def draw_figures(statistics: HeadStatistics, figure: Any = None) -> Any:
     """Draw the means of all heads, one axes a score.
 
     Args:
-        statistics ([`HeadStatistics`]): Of one explanation or more.
+        statistics ([`HeadStatistics`]): The means of one explanation or more.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
 
     Returns:
         The figure.
     """
+    from matplotlib.figure import Figure
+
     layers, heads = statistics.mean["l1"].shape
     size = (len(FIGURES) * (2.2 + 0.35 * max(heads, 6)), 1 + 0.35 * max(layers, 4))
     figure = figure or Figure(figsize=size, layout="constrained")
@@ -35,10 +35,10 @@ def draw_figures(statistics: HeadStatistics, figure: Any = None) -> Any:
 
 
 def png(statistics: HeadStatistics, score: str) -> bytes:
-    """One of the figures as a picture, the same bytes every time.
+    """Return one of the figures as a PNG, the same bytes every time.
 
     Args:
-        statistics ([`HeadStatistics`]): Of one explanation or more.
+        statistics ([`HeadStatistics`]): The means of one explanation or more.
         score (`str`): One of `FIGURES`.
     """
     title, label = FIGURES[score]
