@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,11 +32,12 @@ class Questions:
         columns (`Sequence` of [`Metric`]): The figures.
         baselines (`Sequence[str]`): What hidden patches show.
         explains_labels (`bool`): Whether every label of an image is explained, or its top logit.
-        function (`str`): "softmax" or "sigmoid".
+        function (`str`): "softmax" or "sigmoid", which makes scores of logits.
         blur_sigma (`float`): Of the baseline "blur", in pixels.
         black (`torch.Tensor` of shape (channels, 1, 1), *optional*): Pixel values of black, for the baseline "black".
         patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None if its config does not say.
-        num_steps, max_rows (`int`): As of [`insertion`].
+        num_steps (`int`): Of the insertion and deletion curves.
+        max_rows (`int`): Images with hidden patches that the model gets at once.
     """
 
     methods: Sequence[MapMethod]
@@ -50,6 +52,24 @@ class Questions:
     max_rows: int
 
 
+class _Explained(NamedTuple):
+    """A class of an image that is explained: a row of the results.
+
+    Args:
+        place (`int`): The image's place in the batch.
+        target (`int`): The class.
+        rival (`int`): The class whose map this one is compared with: the image's best other label, or without one
+            the best other class.
+        labels_first (`bool`, *optional*): Whether the model ranks the image's labels before all others; None where
+            they are not known.
+    """
+
+    place: int
+    target: int
+    rival: int
+    labels_first: bool | None
+
+
 def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: torch.device) -> Measured:
     """Draw and measure every method's maps.
 
@@ -59,148 +79,176 @@ def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: 
         questions ([`Questions`]): What is asked.
         device (`torch.device`): Where pixel values go.
 
+    Returns:
+        [`Measured`]: A row for every explained class of an image; none if nothing could be read or explained.
+
     Raises:
         ArgumentError: If a method's maps are not of the shape that the model's patches have, or not finite.
-        GMARError: As the methods and metrics.
+        GMARError: If a method or metric raises it.
     """
-    found = Measured(batch.number, [], np.zeros((0, len(questions.methods), len(questions.columns))))
-    found.tallies["num_unreadable"] = len(batch.unreadable)
-    found.unreadable = batch.unreadable
+    measured = Measured(
+        number=batch.number,
+        rows=[],
+        values=np.zeros((0, len(questions.methods), len(questions.columns))),
+        unreadable=batch.unreadable,
+    )
+    measured.tallies["num_unreadable"] = len(batch.unreadable)
     if batch.pixel_values is None:
-        return found
+        return measured
+
     pixels = checked_pixels(model, batch.pixel_values.to(device))
     with torch.no_grad(), frozen(model):
         logits = model(pixel_values=pixels).logits.float().cpu()
+    explained = _choose_explained(batch, logits, questions.explains_labels)
+    num_images = len({row.place for row in explained})
+    measured.tallies |= {"num_images": num_images, "num_unlabelled": len(batch.labels) - num_images}
+    if not explained:
+        return measured
+
     scores = logits.softmax(dim=-1) if questions.function == "softmax" else logits.sigmoid()
-    places: list[int] = []
-    others: list[int] = []
-    for place, labels in enumerate(batch.labels):
-        known = tuple(labels or ())
-        if questions.explains_labels and not known:
-            found.tallies["num_unlabelled"] += 1
-            continue
-        found.tallies["num_images"] += 1
+    names = label_names(model)
+    measured.rows = [
+        Row(
+            image=batch.names[row.place],
+            target=row.target,
+            label=names[row.target],
+            score=scores[row.place, row.target].item(),
+            labels_first=row.labels_first,
+            index=batch.places[row.place],
+        )
+        for row in explained
+    ]
+    _measure_methods(model, batch, pixels, explained, questions, measured)
+    return measured
+
+
+def _choose_explained(batch: Batch, logits: torch.Tensor, explains_labels: bool) -> list[_Explained]:
+    """Choose the rows: every label of an image, none if it has none; or its top logit."""
+    explained = []
+    for place, known_labels in enumerate(batch.labels):
+        labels = tuple(known_labels or ())
         ranking = logits[place].argsort(descending=True, stable=True).tolist()
-        first = set(ranking[: len(known)]) == set(known) if known else None
-        for target in known if questions.explains_labels else ranking[:1]:
-            label = label_names(model)[target]
-            row = Row(batch.names[place], target, label, scores[place, target].item(), first, batch.places[place])
-            found.rows.append(row)
-            places.append(place)
-            others.append(next(one for one in [*_by_rank(known, ranking), *ranking] if one != target))
-    if found.rows:
-        _measure_rows(model, batch, pixels, places, others, questions, found)
-    return found
+        labels_first = set(ranking[: len(labels)]) == set(labels) if labels else None
+        rivals = [*sorted(labels, key=ranking.index), *ranking]
+        for target in labels if explains_labels else ranking[:1]:
+            rival = next(label for label in rivals if label != target)
+            explained.append(_Explained(place, target, rival, labels_first))
+    return explained
 
 
-def _measure_rows(
+def _measure_methods(
     model: nn.Module,
     batch: Batch,
     pixels: torch.Tensor,
-    places: list[int],
-    others: list[int],
+    explained: Sequence[_Explained],
     questions: Questions,
-    found: Measured,
+    measured: Measured,
 ) -> None:
-    """Fill in `found`, whose rows are classes of the images at `places`, each beside another class."""
-    targets = [row.target for row in found.rows]
-    own = list(zip(places, targets, strict=True))
-    against = list(zip(places, others, strict=True))
-    needs_others = any(METRICS[column.function].needs == "other_maps" for column in questions.columns)
-    pairs = list(dict.fromkeys([*own, *against] if needs_others else own))  # each is drawn once
-    drawn_pixels = pixels[[place for place, _ in pairs]]
-    drawn_targets = torch.tensor([target for _, target in pairs], device=pixels.device)
+    """Fill in what the methods' maps of the explained classes come to."""
+    targets = [(row.place, row.target) for row in explained]
+    rivals = [(row.place, row.rival) for row in explained]
+    # A map is drawn once, also where one row's rival is another row's target; rivals' only where a metric compares.
+    compares = any(METRICS[column.function].needs == "other_maps" for column in questions.columns)
+    drawn = list(dict.fromkeys([*targets, *rivals] if compares else targets))
+    drawn_pixels = pixels[[place for place, _ in drawn]]
+    drawn_classes = torch.tensor([label for _, label in drawn], device=pixels.device)
+    measured.num_maps = len(drawn)
+
+    # What the maps are measured on is the same for all methods.
+    places = [row.place for row in explained]
     subject = Subject(
-        model,
-        questions.function,
-        pixels[places],
-        torch.tensor(targets, device=pixels.device),
-        _fillings(pixels, places, questions),
-        _masks(batch, own, pixels, anything=True),
-        _masks(batch, against, pixels, anything=False),
-        questions.patch_size,
-        questions.num_steps,
-        questions.max_rows,
+        model=model,
+        function=questions.function,
+        pixel_values=pixels[places],
+        target=torch.tensor([row.target for row in explained], device=pixels.device),
+        fillings={name: filling[places] for name, filling in _fillings(pixels, questions).items()},
+        masks=_masks(batch, targets, pixels, of_any_class=True),
+        other_masks=_masks(batch, rivals, pixels, of_any_class=False),
+        patch_size=questions.patch_size,
+        num_steps=questions.num_steps,
+        max_rows=questions.max_rows,
     )
-    values = []
-    found.num_maps = len(pairs)
+    values, curves = [], []
     for method in questions.methods:
         start = time.perf_counter()
-        maps = _checked(method, _drawn(method, model, drawn_pixels, drawn_targets), len(pairs))
-        _check_grid(method, maps, pixels, questions.patch_size)
-        found.seconds.append(time.perf_counter() - start)
-        found.forwards.append(method.forwards(maps[0].numel()))
+        maps = _draw(method, model, drawn_pixels, drawn_classes, questions.patch_size)
+        measured.seconds.append(time.perf_counter() - start)
+        measured.forwards.append(method.forwards(maps[0].numel()))
         maps = maps.to(pixels.device)
-        other_maps = maps[[pairs.index(pair) for pair in against]] if needs_others else maps[: len(own)]
-        figures, curves = measure(subject, maps[[pairs.index(pair) for pair in own]], other_maps, questions.columns)
-        values.append(figures)
-        for key, curve in curves.items():
-            total = curve.scores.double().sum(dim=0, keepdim=True).cpu().numpy()
-            found.curves[key] = np.concatenate([found.curves[key], total]) if key in found.curves else total
-            found.curve_rows[key] = len(own)
-    found.values = torch.stack(values, dim=1).numpy()
+        rival_maps = maps[[drawn.index(pair) for pair in rivals]] if compares else None
+        method_values, method_curves = measure(
+            subject, maps[[drawn.index(pair) for pair in targets]], rival_maps, questions.columns
+        )
+        values.append(method_values)
+        curves.append(method_curves)
+
+    # The methods' figures stand side by side; of curves the sum over the rows is kept.
+    measured.values = torch.stack(values, dim=1).numpy()
+    for key in curves[0]:
+        measured.curves[key] = torch.stack([by_key[key].scores.cpu().double().sum(dim=0) for by_key in curves]).numpy()
+        measured.curve_rows[key] = len(explained)
 
 
-def _by_rank(labels: Sequence[int], ranking: Sequence[int]) -> list[int]:
-    return sorted(labels, key=ranking.index)
-
-
-def _fillings(pixels: torch.Tensor, places: list[int], questions: Questions) -> dict[str, torch.Tensor]:
-    """What hidden patches of every row show; another image's where there is another."""
-    found = {}
+def _fillings(pixels: torch.Tensor, questions: Questions) -> dict[str, torch.Tensor]:
+    """Make what hidden patches of every image show, by baseline; "other" only where there is another image."""
+    fillings = {}
     for name in questions.baselines:
-        filling = questions.black.to(pixels) if name == "black" and questions.black is not None else name
-        if name != "other" or len(pixels) > 1:
-            found[name] = baseline_pixels(pixels, filling, blur_sigma=questions.blur_sigma)[places]
-    return found
+        if name == "other" and len(pixels) < 2:
+            continue
+        baseline = questions.black.to(pixels) if name == "black" and questions.black is not None else name
+        fillings[name] = baseline_pixels(pixels, baseline, blur_sigma=questions.blur_sigma)
+    return fillings
 
 
-def _masks(batch: Batch, pairs: list[tuple[int, int]], pixels: torch.Tensor, *, anything: bool) -> torch.Tensor:
-    """Where the classes' objects are; empty where that is not known.
+def _masks(
+    batch: Batch, pairs: Sequence[tuple[int, int]], pixels: torch.Tensor, *, of_any_class: bool
+) -> torch.Tensor:
+    """Return where the classes' objects are (rows, height, width); empty where that is not known.
 
     Args:
-        anything (`bool`): Whether a mask of no class in particular will do.
+        pairs: An image's place in the batch, and a class, for each row.
+        of_any_class (`bool`): Whether a mask of no class in particular will do.
     """
     empty = torch.zeros(pixels.shape[-2:], dtype=torch.bool)
-    found = []
-    for place, target in pairs:
-        masks = batch.masks[place] if batch.masks else {}
-        found.append(masks.get(target, masks.get(None, empty) if anything else empty))
-    return torch.stack(found).to(pixels.device)
+    masks = []
+    for place, label in pairs:
+        by_class = batch.masks[place] if batch.masks else {}
+        masks.append(by_class.get(label, by_class.get(None, empty) if of_any_class else empty))
+    return torch.stack(masks).to(pixels.device)
 
 
-def _drawn(method: MapMethod, model: nn.Module, pixels: torch.Tensor, targets: torch.Tensor) -> object:
+def _draw(
+    method: MapMethod,
+    model: nn.Module,
+    pixels: torch.Tensor,
+    classes: torch.Tensor,
+    patch_size: tuple[int, int] | None,
+) -> torch.Tensor:
+    """Draw a method's maps and check them, since anybody may have written it: float32, one value a patch."""
     try:
-        return method.draw(model, pixels, targets)
+        maps: object = method.draw(model, pixels, classes)
     except Exception as error:
         error.add_note(f'This happened in the function of the map "{method.name}".')
         raise
-
-
-def _check_grid(
-    method: MapMethod, maps: torch.Tensor, pixels: torch.Tensor, patch_size: tuple[int, int] | None
-) -> None:
-    """Refuse maps of another resolution: they would be measured by other patches than all the rest."""
-    if patch_size is None:
-        return
-    grid = tuple(side // size for side, size in zip(pixels.shape[-2:], patch_size, strict=True))
-    if maps.shape[1:] != grid:
-        raise ArgumentError(
-            f"`methods` must give one value for each of the model's {grid[0]} x {grid[1]} patches; "
-            f'"{method.name}" gave {maps.shape[1]} x {maps.shape[2]}. Average its map over patches.'
-        )
-
-
-def _checked(method: MapMethod, maps: object, rows: int) -> torch.Tensor:
     if not isinstance(maps, torch.Tensor):
-        got = type(maps).__name__
-    elif maps.ndim != 3 or len(maps) != rows or maps.numel() == 0:
-        got = f"shape {tuple(maps.shape)}"
-    elif not maps.isfinite().all():
-        got = "NaN or infinity"
-    else:
-        return maps.detach().float()
-    raise ArgumentError(
-        f"`methods` must give finite maps of shape (rows, grid rows, grid columns), here of {rows} rows; "
+        raise _not_finite_maps(method, len(pixels), type(maps).__name__)
+    if maps.ndim != 3 or len(maps) != len(pixels) or maps.numel() == 0:
+        raise _not_finite_maps(method, len(pixels), f"shape {tuple(maps.shape)}")
+    if not maps.isfinite().all():
+        raise _not_finite_maps(method, len(pixels), "NaN or infinity")
+    # Maps of another resolution would be measured by other patches than all the rest.
+    if patch_size is not None:
+        rows, cols = (side // size for side, size in zip(pixels.shape[-2:], patch_size, strict=True))
+        if maps.shape[1:] != (rows, cols):
+            raise ArgumentError(
+                f"`methods` must give one value for each of the model's {rows} x {cols} patches; "
+                f'"{method.name}" gave {maps.shape[1]} x {maps.shape[2]}. Average its map over patches.'
+            )
+    return maps.detach().float()
+
+
+def _not_finite_maps(method: MapMethod, num_rows: int, got: str) -> ArgumentError:
+    return ArgumentError(
+        f"`methods` must give finite maps of shape (rows, grid rows, grid columns), here of {num_rows} rows; "
         f'"{method.name}" gave {got}. Mend its function.'
     )
