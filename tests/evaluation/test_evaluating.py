@@ -227,7 +227,7 @@ def test_another_evaluation_is_not_gone_on_with(vit, tmp_path):
         ({"metrics": ["iou"]}, r"metrics was \['sparseness'\] and is now \['iou'\]"),
         ({"target": "label"}, "target was 'predicted' and is now 'label'"),
         ({"num_steps": 3}, "steps was 16 and is now 3"),
-        ({"methods": ["random"]}, r"methods was \['stopping \(test_evaluate.*stopping\)'\] and is now \['random'\]"),
+        ({"methods": ["random"]}, r"methods was \['stopping \(tests.*stopping\)'\] and is now \['random'\]"),
         ({"batch_size": 5}, "batch size was 4 and is now 5"),
         ({"use_labels": False}, "reading of labels was 'by name' and is now 'not at all'"),
         ({"label_map": {"0": 1}}, "reading of labels was 'by name' and is now 'by the label map [0-9a-f]{8}'"),
