@@ -87,7 +87,7 @@ import resource, sys
 import torch
 from safetensors.torch import save_file
 from gmar_hf.errors import ArgumentError
-from gmar_hf.files import replacing
+from gmar_hf.utils.files import replacing
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file of this process may be longer
 for name, write in {
