@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 from gmar_hf.data import MapData, StreamData, open_data
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from tests.helpers.sample_files import LABELS, deep_grey, encoded, shade, truncated, write
+from tests.helpers.sampling import sample_product
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, Features, Image, Value  # noqa: E402
@@ -388,17 +389,7 @@ def stream_of(kind, num_shards, folder):
     return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
 
 
-SHARED = [("memory", 3), ("parquet", 5), ("generator", 2)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "num_shards"),
-    [
-        pytest.param(kind, num_shards, marks=[] if (kind, num_shards) in SHARED else pytest.mark.slow)
-        for kind in ("memory", "parquet", "generator")
-        for num_shards in SHARDS
-    ],
-)
+@pytest.mark.parametrize(("kind", "num_shards"), sample_product(("memory", "parquet", "generator"), SHARDS))
 def test_processes_share_a_stream(kind, num_shards, tmp_path):
     whole = stream_of(kind, num_shards, tmp_path)
     plain = open_data(whole, LABELS)

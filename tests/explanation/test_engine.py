@@ -85,12 +85,14 @@ class TestWrappers:
 
     # torch's compiler looks at tensors in ways that torch warns of.
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-    def test_compiled(self):
+    @pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.slow)])
+    def test_compiled(self, stance):
         model = zoo.vit()
         pixels = zoo.pixel_values(model, size=(24, 40))
         expected = gmar_hf.explain(model, pixels, 1, interpolate_pos_encoding=True)
         compiled = torch.compile(model, backend="eager")
-        found = gmar_hf.explain(compiled, pixels, 1, interpolate_pos_encoding=True)
+        with torch.compiler.set_stance(stance):
+            found = gmar_hf.explain(compiled, pixels, 1, interpolate_pos_encoding=True)
         assert torch.equal(found.attribution, expected.attribution)
         assert found.settings["model_class"] == "ViTForImageClassification"
 

@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 import gmar_hf
 from gmar_hf.explanation import blocks
 from tests.helpers import oracle, zoo
+from tests.helpers.sampling import pick, sample, sample_product
 
 TOLERANCE = 1e-5
 # Two float32 runs of the package on the same numbers: the order of sums differs with the batch, the threads and the
@@ -65,14 +67,26 @@ def make_case(name: str) -> Case:
     return Case(name, model, images, oracle.explicit_reference(model, images, TARGETS))
 
 
-@pytest.fixture(params=sorted(zoo.MODELS))
+@pytest.fixture
 def case(request) -> Case:
     return make_case(request.param)
 
 
-@pytest.fixture(params=sorted(METHODS))
-def method(request) -> str:
-    return request.param
+def on_families(rows: list) -> pytest.MarkDecorator:
+    """Run a test on the cases of some families, all of `zoo.MODELS` or a sample of them."""
+    return pytest.mark.parametrize("case", rows, indirect=True)
+
+
+def on_pairs(*more: str, rows: list) -> pytest.MarkDecorator:
+    """Run a test on pairs of a family's case and a method, all of them or a sample."""
+    return pytest.mark.parametrize(("case", "method", *more), rows, indirect=["case"])
+
+
+FAMILIES = sorted(zoo.MODELS)
+FEW_FAMILIES = pick(FAMILIES, 4)
+# Every family and every method is in the default run of such a test, though not every pair.
+SOME_PAIRS = sample_product(FAMILIES, sorted(METHODS), number=len(FAMILIES))
+with_methods = pytest.mark.parametrize("method", sorted(METHODS))
 
 
 def explain(case: Case, method: str, target=None, **kwargs) -> gmar_hf.Explanation:
@@ -146,6 +160,7 @@ def fields_of(explanation: gmar_hf.Explanation) -> dict[str, torch.Tensor | None
 class TestOracle:
     """The yardstick itself."""
 
+    @on_families(FAMILIES)
     def test_attention_is_a_softmax_and_contributions_have_two_forms(self, case):
         for reference in case.references:
             np.testing.assert_allclose(reference.attention.sum(axis=-1), 1, atol=1e-12)
@@ -157,6 +172,7 @@ class TestOracle:
             outer = np.einsum("lhid,lhjd->lhij", reference.output_gradient, reference.value)
             np.testing.assert_allclose(reference.gradient, outer, rtol=1e-10, atol=1e-13)
 
+    @on_families(FAMILIES)
     def test_attention_is_what_transformers_computes(self, case):
         eager = zoo.MODELS[case.name]()
         names = {"": "eager", "vision_config": "eager"}
@@ -189,10 +205,12 @@ class TestOracle:
 
 
 class TestParity:
+    @on_pairs(rows=list(product(FAMILIES, sorted(METHODS))))
     def test_every_field(self, case, method):
         actual = explain(case, method, return_head_maps=True)
         assert_matches(actual, expected_fields(case.references, method))
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_results_are_detached_float32(self, case, method):
         actual = explain(case, method, return_head_maps=True)
         for name, field in fields_of(actual).items():
@@ -203,14 +221,17 @@ class TestParity:
         assert actual.target.dtype == torch.long
         assert actual.target.tolist() == TARGETS
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_head_maps_come_when_asked_for(self, case, method):
         assert_matches(explain(case, method), expected_fields(case.references, method, head_maps=False))
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_maps_are_left_out_when_not_wanted(self, case, method):
         expected = expected_fields(case.references, method, head_maps=False)
         expected["attribution"] = None
         assert_matches(explain(case, method, return_maps=False), expected)
 
+    @on_families(FEW_FAMILIES)
     def test_predicted_class_and_one_class_for_all(self, case):
         predicted = [int(np.argmax(reference.logits)) for reference in case.references]
         actual = gmar_hf.explain(case.model, case.images)
@@ -224,11 +245,20 @@ class TestParity:
         assert actual.target.tolist() == [2, 2]
         assert_matches(actual, expected_fields(references, "gmar-l1"))
 
-    @pytest.mark.parametrize(("residual_weight", "start_layer"), [(0.0, 0), (0.25, 1), (3.0, 2), (1.0, 2)])
+    @on_pairs(
+        "residual_weight",
+        "start_layer",
+        rows=sample(
+            (*pair, *walk)
+            for pair in product(FAMILIES, sorted(METHODS))
+            for walk in [(0.0, 0), (0.25, 1), (3.0, 2), (1.0, 2)]
+        ),
+    )
     def test_residual_weight_and_start_layer(self, case, method, residual_weight, start_layer):
         actual = explain(case, method, residual_weight=residual_weight, start_layer=start_layer, return_head_maps=True)
         assert_matches(actual, expected_fields(case.references, method, residual_weight, start_layer))
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_difference_of_two_logits(self, case, method):
         def difference(logits: torch.Tensor) -> torch.Tensor:
             return logits[:, 2] - logits[:, 0]
@@ -238,6 +268,7 @@ class TestParity:
         references = oracle.explicit_reference(case.model, case.images, difference)
         assert_matches(actual, expected_fields(references, method))
 
+    @on_families(FEW_FAMILIES)
     def test_nonlinear_scalar(self, case):
         # The slope of a log-probability depends on the image: a scalar that is summed too early would show.
         def log_probability(logits: torch.Tensor) -> torch.Tensor:
@@ -249,12 +280,14 @@ class TestParity:
 
 
 class TestIdentities:
+    @on_families(FAMILIES)
     def test_maps_and_prefix_add_up_to_the_head(self, case):
         actual = explain(case, "contribution", return_head_maps=True)
         total = actual.head_maps.sum(dim=(-1, -2)) + actual.prefix_contribution.sum(dim=-1)
         assert relative_error(total, actual.head_contribution) <= TOLERANCE
         assert relative_error(actual.head_maps.sum(dim=(1, 2)), actual.attribution) <= TOLERANCE
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_weights_and_readout_sum_to_one(self, case, method):
         actual = explain(case, method)
         torch.testing.assert_close(actual.readout.sum(dim=-1), torch.ones(len(TARGETS)))
@@ -263,6 +296,7 @@ class TestIdentities:
             sums = actual.head_importance.sum(dim=-1)
             torch.testing.assert_close(sums, torch.ones_like(sums))
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_batch_equals_loop(self, case, method):
         batch = explain(case, method, return_head_maps=True)
         for image, target in enumerate(TARGETS):
@@ -274,6 +308,7 @@ class TestIdentities:
             }
             assert_matches(single, expected, SAME_RUN_TOLERANCE)
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_several_targets_equal_separate_calls(self, case, method):
         targets = torch.tensor([[1, 4, 0], [3, 3, 2]])
         together = explain(case, method, targets, return_head_maps=True)
@@ -287,11 +322,13 @@ class TestIdentities:
         expected["logits"] = separate[0]["logits"]
         assert_matches(together, expected, SAME_RUN_TOLERANCE)
 
+    @on_families(FEW_FAMILIES)
     def test_one_column_of_targets_keeps_its_axis(self, case):
         actual = explain(case, "gmar-l1", torch.tensor(TARGETS)[:, None])
         assert actual.attribution.shape[:2] == (len(TARGETS), 1)
         assert relative_error(actual.attribution[:, 0], explain(case, "gmar-l1").attribution) <= SAME_RUN_TOLERANCE
 
+    @on_pairs(rows=SOME_PAIRS)
     def test_repeated_calls_are_equal(self, case, method):
         first, second = (fields_of(explain(case, method, return_head_maps=True)) for _ in range(2))
         for name, field in first.items():
@@ -299,6 +336,7 @@ class TestIdentities:
 
 
 class TestDouble:
+    @on_pairs(rows=SOME_PAIRS)
     def test_double_model_is_right_to_the_last_float32_digit(self, case, method):
         model = zoo.MODELS[case.name]().double()
         actual = gmar_hf.explain(
@@ -387,12 +425,14 @@ class TestOtherSizes:
 class TestSurroundings:
     """Circumstances that must not change a figure."""
 
+    @on_families(FEW_FAMILIES)
     def test_frozen_model(self, case):
         model = zoo.MODELS[case.name]().requires_grad_(False)
         frozen = Case(case.name, model, case.images, case.references)
         assert_matches(explain(frozen, "gmar-l1", return_head_maps=True), expected_fields(case.references, "gmar-l1"))
         assert not any(parameter.requires_grad for parameter in model.parameters())
 
+    @with_methods
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
     def test_outer_gradient_mode(self, method, mode):
         # Everything is made inside, as under a user's decorator: inference tensors cannot be saved for a backward.
@@ -402,6 +442,7 @@ class TestSurroundings:
             actual = explain(inside, method, torch.tensor(TARGETS), return_head_maps=True)
         assert_matches(actual, expected_fields(case.references, method))
 
+    @with_methods
     def test_eager_model(self, method):
         case = make_case("beit_relative")
         model = zoo.MODELS[case.name]()
@@ -410,6 +451,7 @@ class TestSurroundings:
         assert_matches(explain(eager, method, return_head_maps=True), expected_fields(case.references, method))
         assert model.config._attn_implementation == "eager"
 
+    @with_methods
     @pytest.mark.parametrize("name", ["vit", "deit_teacher", "beit_relative", "clip"])
     def test_small_row_blocks(self, monkeypatch, name, method):
         case = make_case(name)
@@ -417,6 +459,7 @@ class TestSurroundings:
         actual = explain(case, method, return_head_maps=True)
         assert_matches(actual, expected_fields(case.references, method))
 
+    @with_methods
     def test_padding_mask(self, method):
         case = make_case("vit")
         mask = torch.ones(len(TARGETS), 17)
@@ -426,6 +469,7 @@ class TestSurroundings:
         actual = explain(case, method, return_head_maps=True, attention_mask=mask)
         assert_matches(actual, expected_fields(references, method))
 
+    @on_families(FEW_FAMILIES)
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
     def test_half_precision(self, case, dtype, tolerance):
         # The readings of a rounded model: far from float32's, near enough to tell a missing scale or an underflow.

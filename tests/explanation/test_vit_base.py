@@ -1,9 +1,13 @@
-"""Parity at the size that people use: a ViT-B/16 at 224 pixels."""
+"""Parity at the size that people use, a ViT-B/16 at 224 pixels, and at a small one."""
 
-from tests.helpers.measure_parity import vit_base_errors
+import pytest
+
+from tests.helpers import zoo
+from tests.helpers.measure_parity import vit_errors
 
 
-def test_vit_base_agrees_with_explicit_attention_in_float64():
-    errors = vit_base_errors()
+@pytest.mark.parametrize("settings", [{**zoo.WIDE, **zoo.SQUARE}, pytest.param({}, marks=pytest.mark.slow)])
+def test_vit_agrees_with_explicit_attention_in_float64(settings):
+    errors = vit_errors(**settings)
     assert set(errors) >= {"head_score (L1)", "head_score (L2)", "head_contribution", "head_maps", "attribution"}
     assert max(errors.values()) <= 1e-5, errors

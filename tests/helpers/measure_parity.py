@@ -6,7 +6,6 @@ by the engine against the oracle in float64, with explicit attention and plain a
 
 import copy
 
-import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from gmar_hf.explanation.parity import check_parity
@@ -26,14 +25,11 @@ def family_errors(name: str) -> dict[str, float]:
     return worst
 
 
-def vit_base_errors() -> dict[str, float]:
-    """The same for a ViT-B/16 with random weights and perturbed biases, against explicit attention in float64."""
-    torch.manual_seed(0)
-    model = ViTForImageClassification(ViTConfig(num_labels=1000)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
-    pixel_values = torch.randn(2, 3, 224, 224)
+def vit_errors(**settings: int) -> dict[str, float]:
+    """The same for a ViT, by default B/16, of random weights against explicit attention in float64."""
+    config = ViTConfig(**{"num_labels": 1000, **settings})
+    model = zoo.build(ViTForImageClassification, config, std=0.02)
+    pixel_values = zoo.pixel_values(model)
     return check_parity(model, pixel_values, copy.deepcopy(model).double()).errors
 
 
@@ -45,7 +41,7 @@ def main() -> None:
         lines.append(f"{name:22}" + " ".join(f"{errors[field]:19.1e}" for field in fields))
     print(" " * 22 + " ".join(f"{field:>19}" for field in fields))  # noqa: T201
     print("\n".join(lines))  # noqa: T201
-    print("ViT-B/16", ", ".join(f"{name} {error:.1e}" for name, error in vit_base_errors().items()))  # noqa: T201
+    print("ViT-B/16", ", ".join(f"{name} {error:.1e}" for name, error in vit_errors().items()))  # noqa: T201
 
 
 if __name__ == "__main__":

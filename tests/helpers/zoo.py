@@ -75,13 +75,16 @@ def perturb(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * std)
 
 
-def build(model_class: type[PreTrainedModel], config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+def build(
+    model_class: type[PreTrainedModel], config: PreTrainedConfig, seed: int = 0, std: float = 0.2
+) -> PreTrainedModel:
     """Build a model in evaluation mode with seeded, perturbed weights; the global random state is left as it was.
 
     Args:
         model_class: A class such as `ViTForImageClassification`.
         config: A configuration of its own: models that share one also switch their attention together.
         seed: Seed of the initial weights and of the noise.
+        std: Standard deviation of the noise.
 
     Returns:
         The model, in float32 on the CPU.
@@ -89,7 +92,7 @@ def build(model_class: type[PreTrainedModel], config: PreTrainedConfig, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config)
-    perturb(model, seed)
+    perturb(model, seed, std)
     return model.eval()
 
 

@@ -12,6 +12,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 import gmar_hf
 from tests.helpers import state, zoo
+from tests.helpers.sampling import sample_product
 
 METHODS = ["gmar", "contribution", "rollout", "gradient-rollout", "attention"]
 STAGES = ["forward", "late in the forward", "target", "head's backward", "encoder's backward"]
@@ -44,8 +45,7 @@ def broken(model: nn.Module, stage: str, error: BaseException):
 class TestState:
     """Attention implementation, flags, gradients, hooks, random state: as before."""
 
-    @pytest.mark.parametrize("method", METHODS)
-    @pytest.mark.parametrize("name", sorted(zoo.MODELS))
+    @pytest.mark.parametrize(("name", "method"), sample_product(sorted(zoo.MODELS), METHODS))
     def test_after_success(self, name, method):
         model = zoo.MODELS[name]()
         state.make_uneven(model)
