@@ -55,6 +55,14 @@ def test_the_task_is_registered_whatever_is_imported_first(order):
     assert "gmar_hf.pipeline" in loaded(code)
 
 
+def test_names_that_earlier_scripts_imported_are_there():
+    assert (
+        importlib.import_module("gmar_hf.files").replacing is importlib.import_module("gmar_hf.utils.files").replacing
+    )
+    joined = importlib.import_module("gmar_hf.runs.processes").joined
+    assert importlib.import_module("gmar_hf.processes").joined is joined
+
+
 def test_pipelines_keep_their_own_loader():
     code = "import gmar_hf, transformers.pipelines as it\n"
     code += "assert type(it.__loader__) is type(it.__spec__.loader) is type(gmar_hf.__loader__)"

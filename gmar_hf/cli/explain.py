@@ -15,6 +15,7 @@ from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.inputs import expand, make_folder, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
 from gmar_hf.errors import GMARError, UnsupportedModelError
+from gmar_hf.explanation.methods import METHODS
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
@@ -24,14 +25,9 @@ if TYPE_CHECKING:
 _FEW = 4  # images up to which no progress bar is worth showing
 
 
-class Method(StrEnum):
-    """The names in `METHODS` of [`explain`], whose module imports torch."""
-
-    GMAR = "gmar"
-    CONTRIBUTION = "contribution"
-    ROLLOUT = "rollout"
-    GRADIENT_ROLLOUT = "gradient-rollout"
-    ATTENTION = "attention"
+Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]
+_GMAR = Method("gmar")
+_METHODS_HELP = "How the map is made. " + " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
 
 
 class Norm(StrEnum):
@@ -53,7 +49,7 @@ class ExplainOptions:
     ] = None
     versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None
     top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
-    method: Annotated[Method, typer.Option(help="How the map is made.")] = Method.GMAR
+    method: Annotated[Method, typer.Option(help=_METHODS_HELP)] = _GMAR
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
