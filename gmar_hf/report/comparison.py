@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.report.statistics import KEYS, RANKED_BY, HeadStatistics, rank_correlation, ranks
+from gmar_hf.report.statistics import KEYS, RANKED_BY, HeadStatistics, rank_correlation
+from gmar_hf.utils.correlation import average_ranks
 
 _MOVED = 10
 
@@ -16,8 +17,8 @@ class Comparison:
     """How two reports differ. Plain numbers, so `dataclasses.asdict` of it can be written down.
 
     Args:
-        rank_correlation (`dict[str, float]`): By score, Spearman's over all heads, in [-1, 1]; NaN where a report has
-            the same number for every head.
+        rank_correlation (`dict[str, float]`): By score, Spearman's correlation over all heads, in [-1, 1]; NaN where
+            a report has the same number for every head.
         moved (`list[dict[str, Any]]`): The heads whose rank by the mean of "contribution_abs" differs most, at most
             ten, each with `layer`, `head`, `score`, `rank_before`, `rank_after` (1 is the largest; equal means share
             a rank), `mean_before`, `mean_after` and `z`, see [`difference_in_errors`].
@@ -31,46 +32,47 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
     """Compare what two sets of explanations say of the heads.
 
     Args:
-        before, after ([`HeadStatistics`]): Each of one explanation or more.
+        before, after ([`HeadStatistics`]): Statistics of one explanation or more each.
 
     Raises:
         ArgumentError: If the numbers of layers or heads differ.
     """
-    shapes = [tuple(one.mean[RANKED_BY].shape) for one in (before, after)]
-    if shapes[0] != shapes[1]:
-        layers, heads = shapes[0]
+    mean_before, mean_after = (statistics.mean[RANKED_BY] for statistics in (before, after))
+    (layers, heads), shape = mean_before.shape, tuple(mean_after.shape)
+    if shape != (layers, heads):
         raise ArgumentError(
-            f"`other` must be of {layers} layers of {heads} heads; got {shapes[1][0]} of {shapes[1][1]}. "
+            f"`other` must be of {layers} layers of {heads} heads; got {shape[0]} of {shape[1]}. "
             "Compare reports of one architecture."
         )
-    places = [ranks(one.mean[RANKED_BY].flatten()) for one in (before, after)]
-    change = (places[1] - places[0]).abs()
-    distance = difference_in_errors(before, after, RANKED_BY).flatten()
+    # Average ranks count from the smallest number; here 1 is the largest.
+    rank_before, rank_after = (average_ranks(-mean.flatten()) for mean in (mean_before, mean_after))
+    change = (rank_after - rank_before).abs()
+    distance = difference_in_errors(before, after, RANKED_BY)
     moved = []
     for place in change.argsort(descending=True, stable=True)[:_MOVED].tolist():
         if change[place] == 0:
             break
-        layer, head = divmod(place, shapes[0][1])
+        layer, head = divmod(place, heads)
         moved.append(
             {
                 "layer": layer,
                 "head": head,
                 "score": RANKED_BY,
-                "rank_before": float(places[0][place]),
-                "rank_after": float(places[1][place]),
-                "mean_before": float(before.mean[RANKED_BY][layer, head]),
-                "mean_after": float(after.mean[RANKED_BY][layer, head]),
-                "z": float(distance[place]),
+                "rank_before": float(rank_before[place]),
+                "rank_after": float(rank_after[place]),
+                "mean_before": float(mean_before[layer, head]),
+                "mean_after": float(mean_after[layer, head]),
+                "z": float(distance[layer, head]),
             }
         )
     return Comparison({key: rank_correlation(before.mean[key], after.mean[key]) for key in KEYS}, moved)
 
 
 def difference_in_errors(before: HeadStatistics, after: HeadStatistics, score: str) -> torch.Tensor:
-    """The change of the means by its standard error, taking both sets of images as independent draws.
+    """Return the means' change in its standard errors, taking both sets of images as independent draws.
 
     Args:
-        before, after ([`HeadStatistics`]): Of the same architecture.
+        before, after ([`HeadStatistics`]): Statistics of models with the same numbers of layers and heads.
         score (`str`): One of `KEYS`.
 
     Returns:

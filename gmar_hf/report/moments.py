@@ -52,11 +52,11 @@ class Moments:
 
     @classmethod
     def empty(cls, num_groups: int, shape: tuple[int, ...]) -> "Moments":
-        """Groups without members yet.
+        """Return groups without members yet.
 
         Args:
             num_groups (`int`): How many groups.
-            shape (`tuple[int, ...]`): Of one value.
+            shape (`tuple[int, ...]`): The shape of one value.
         """
         # Fresh zeros cost memory only where they are written to: most groups of a large model never are.
         zeros = (torch.zeros(num_groups, *shape, dtype=torch.float64) for _ in range(2))
@@ -68,7 +68,7 @@ class Moments:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one value."""
+        """The shape of one value."""
         return tuple(self.mean.shape[1:])
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class Moments:
         """Take in a batch, in place.
 
         Args:
-            values (`torch.Tensor` of shape (rows, ...)): Of any floating-point dtype, on any device.
+            values (`torch.Tensor` of shape (rows, ...)): The values, of any floating-point dtype and on any device.
             groups (`torch.LongTensor` of shape (rows,)): The group of each row; a group may come several times.
 
         Raises:
@@ -111,13 +111,13 @@ class Moments:
         self._absorb(distinct, count, origin + shift, squares)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Both together.
+        """Return both together.
 
         Args:
-            other (`Moments`): With the same groups and shape.
+            other (`Moments`): Moments of as many groups, with values of the same shape.
 
         Returns:
-            `Moments`: New.
+            `Moments`: A new object.
 
         Raises:
             ArgumentError: If the groups or the shape differ.
@@ -128,20 +128,20 @@ class Moments:
                 f"{other.shape}."
             )
         merged = Moments.empty(self.num_groups, self.shape)
-        for one in (self, other):
-            members = one.count.nonzero().flatten()
-            merged._absorb(members, one.count[members], one.mean[members], one.squares[members])
+        for part in (self, other):
+            members = part.count.nonzero().flatten()
+            merged._absorb(members, part.count[members], part.mean[members], part.squares[members])
         return merged
 
     def pool(self, groups: torch.Tensor) -> "Moments":
-        """Several groups as one.
+        """Return several groups as one.
 
         Args:
             groups (`torch.BoolTensor` of shape (groups,) or `torch.LongTensor` of shape (chosen,)): Which ones; each
                 counts once.
 
         Returns:
-            `Moments`: New, with one group.
+            `Moments`: A new object with one group.
 
         Raises:
             ArgumentError: If a group is out of range or the shape is another.
@@ -166,15 +166,15 @@ class Moments:
         return Moments(count.sum()[None], (mean[0] + shift)[None], squares[None])
 
     def _absorb(self, distinct: torch.Tensor, count: torch.Tensor, mean: torch.Tensor, squares: torch.Tensor) -> None:
-        """Merge into the groups `distinct`, each named once."""
-        before, own_mean = self.count[distinct], self.mean[distinct]
+        """Merge values into the groups `distinct`, each of which is named once."""
+        before, mean_before = self.count[distinct], self.mean[distinct]
         share = _beside(count.double() / (before + count), mean)  # int64 / int64 would be float32
-        distance = mean - own_mean
-        self.mean[distinct] = own_mean + distance * share
+        distance = mean - mean_before
+        self.mean[distinct] = mean_before + distance * share
         self.squares[distinct] += squares + distance.square() * share * _beside(before, mean)
         self.count[distinct] = before + count
 
 
 def _beside(count: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """One number a group, with axes to meet the group's values, float64."""
+    """Return one number a group with axes to meet the group's values, float64."""
     return count.double().reshape(len(count), *[1] * (values.ndim - 1))

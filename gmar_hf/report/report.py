@@ -2,8 +2,6 @@
 
 import math
 from functools import cached_property
-from importlib import import_module
-from numbers import Real
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from gmar_hf.models.weight_sample import same_weights
 from gmar_hf.report.card import TAGS
 from gmar_hf.report.comparison import Comparison, compare_statistics
 from gmar_hf.report.figures import draw_figures
-from gmar_hf.report.settings import join_settings
+from gmar_hf.report.settings import check_joinable, join_settings
 from gmar_hf.report.sharing import SharedReport
 from gmar_hf.report.statistics import KEYS as KEYS
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
@@ -27,7 +25,9 @@ from gmar_hf.report.statistics import (
     outcome_groups,
     strongest_heads,
     summarize,
+    weights_of_classes,
 )
+from gmar_hf.utils.checks import check_share
 from gmar_hf.utils.text import printable
 
 
@@ -38,10 +38,12 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
     `standard_error` are of all explanations, by score; see [`HeadStatistics`].
 
     Args:
-        moments ([`Moments`] of shape (scores, layers, heads)): Of group class index * 3 + outcome index, in the order
-            of `KEYS` and `OUTCOMES`. Not to be added to from now on.
-        weight_sample (`torch.Tensor` of shape (values,)): float32; sampled weights, by which the model is known again.
-        settings (`Mapping[str, Any]`): Model, data and how the survey was made. Plain JSON values.
+        moments ([`Moments`] of shape (scores, layers, heads)): The scores in the order of `KEYS`, with a group for
+            each class and outcome: class index * 3 + outcome index, in the order of `OUTCOMES`. Nothing may be added
+            to them from now on.
+        weight_sample (`torch.Tensor` of shape (values,)): Sampled weights, by which the model is known again; float32.
+        settings (`Mapping[str, Any]`): What the model and the data are and how the survey was made, as plain JSON
+            values.
 
     Raises:
         ArgumentError: If a setting is missing or of the wrong kind, or numbers, counts and settings do not fit.
@@ -62,12 +64,12 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
     @property
     def num_images(self) -> int:
-        """Images explained, each counted once."""
+        """The number of explained images, each counted once."""
         return self.settings["counts"]["num_images"]
 
     @property
     def num_explanations(self) -> int:
-        """Pairs of an image and a class."""
+        """The number of explanations, one for each image and class."""
         return self.settings["counts"]["num_explanations"]
 
     @property
@@ -77,17 +79,17 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
     @cached_property
     def overall(self) -> HeadStatistics:
-        """Of all explanations."""
+        """The statistics of all explanations."""
         return summarize(self.moments)
 
     @cached_property
     def correct(self) -> HeadStatistics:
-        """Of images whose prediction is one of their labels; NaN where there are none."""
+        """The statistics of images whose prediction is one of their labels; NaN where there are none."""
         return summarize(self.moments, outcome_groups(self.moments.num_groups, "correct"))
 
     @cached_property
     def wrong(self) -> HeadStatistics:
-        """Of images whose prediction is none of their labels; NaN where there are none."""
+        """The statistics of images whose prediction is none of their labels; NaN where there are none."""
         return summarize(self.moments, outcome_groups(self.moments.num_groups, "wrong"))
 
     @property
@@ -103,30 +105,30 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         return self.overall.standard_error
 
     def per_class(self, label: str | int) -> HeadStatistics:
-        """Of the explanations of one class.
+        """Return the statistics of one class.
 
         Args:
-            label (`str` or `int`): A label, letter by letter, or an index.
+            label (`str` or `int`): The class: its label, letter by letter, or its index.
 
         Raises:
             ArgumentError: If there is no such class, or the survey never explained it.
         """
         index = find_label(label, dict(enumerate(self.labels)), "label")
-        found = summarize(self.moments, class_groups(index))
-        if not found.num_explanations:
+        statistics = summarize(self.moments, class_groups(index))
+        if not statistics.num_explanations:
             seen = class_counts(self.moments).nonzero().flatten().tolist()
             raise ArgumentError(
                 f"`label` must be of a class that the survey explained; got {self.labels[index]!r}, which it did not. "
                 f"It did {len(seen)} of {len(self.labels)} classes, {self.labels[seen[0]]!r} among them."
             )
-        return found
+        return statistics
 
     def top_heads(self, k: int = 10, score: str = RANKED_BY) -> list[tuple[int, int, float]]:
-        """The heads with the largest mean; of the signed contribution too, largest means most positive.
+        """Return the heads with the largest mean; of the signed contribution too, largest means most positive.
 
         Args:
-            k (`int`, defaults to 10): How many.
-            score (`str`, defaults to "contribution_abs"): One of `KEYS`.
+            k (`int`, defaults to 10): How many heads.
+            score (`str`, defaults to "contribution_abs"): Whose mean; one of `KEYS`.
 
         Returns:
             `list[tuple[int, int, float]]`: Layer, head and mean, the largest first.
@@ -137,10 +139,10 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         return strongest_heads(self.mean, k, score)
 
     def prunable_heads(self, ratio: float) -> list[tuple[int, int]]:
-        """The heads with the smallest mean "contribution_abs": what to remove first. Each is judged alone.
+        """Return the heads with the smallest mean "contribution_abs": what to remove first. Each is judged alone.
 
         Args:
-            ratio (`float`): Which share of all heads, in [0, 1]; rounded down to whole heads.
+            ratio (`float`): The share of all heads to return, in [0, 1]; rounded down to whole heads.
 
         Returns:
             `list[tuple[int, int]]`: Layer and head, the smallest first.
@@ -148,19 +150,18 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         Raises:
             ArgumentError: If `ratio` is out of range.
         """
-        if not isinstance(ratio, Real) or isinstance(ratio, bool) or not 0 <= ratio <= 1:
-            raise ArgumentError(f"`ratio` must be a share of the heads in [0, 1]; got {ratio!r}.")
+        ratio = check_share("ratio", ratio)
         values = self.mean[RANKED_BY]
-        count = math.floor(float(ratio) * values.numel() + 1e-9)  # 0.29 of 100 heads is 29, though 28.999... in floats
+        count = math.floor(ratio * values.numel() + 1e-9)  # 0.29 of 100 heads is 29, though 28.999... in floats
         order = values.flatten().argsort(stable=True)[:count].tolist()
         return [divmod(place, values.shape[1]) for place in order]
 
     def class_weights(self, classes: torch.Tensor, norm: str = "l1") -> tuple[torch.Tensor, torch.Tensor]:
-        """Head weights for classes, in place of those that a backward would give.
+        """Return head weights for classes, in place of those that a backward pass would give.
 
         Args:
             classes (`torch.LongTensor` of any shape): Class indices.
-            norm (`str`, defaults to "l1"): Of which norm: "l1" or "l2".
+            norm (`str`, defaults to "l1"): Whose gradient norm the weights come from: "l1" or "l2".
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: Weights of shape (..., layers, heads), float32, rows sum to one; and
@@ -170,67 +171,34 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         Raises:
             ArgumentError: If there is no such class or norm.
         """
-        if norm not in ("l1", "l2"):
-            raise ArgumentError(f"`norm` must be 'l1' or 'l2'; got {norm!r}.")
-        kind = classes.dtype
-        if kind == torch.bool or kind.is_floating_point or kind.is_complex:
-            raise ArgumentError(f"`classes` must hold class indices; got dtype {str(kind).removeprefix('torch.')}.")
-        classes = classes.detach().to("cpu", torch.int64)
-        if ((classes < 0) | (classes >= len(self.labels))).any():
-            raise ArgumentError(f"`classes` must be in [0, {len(self.labels) - 1}]; some are not.")
-        key = f"{norm}_weight"
-        distinct, places = classes.unique(return_inverse=True)
-        own = class_counts(self.moments)[distinct] >= MIN_CLASS_EXPLANATIONS
-        weights = self.mean[key].repeat(len(distinct), 1, 1)
-        groups = distinct[own, None] * len(OUTCOMES) + torch.arange(len(OUTCOMES))
-        count = self.moments.count[groups].double()
-        share = count / count.sum(1, keepdim=True)
-        weights[own] = (self.moments.mean[groups, KEYS.index(key)] * share[..., None, None]).sum(1)
-        weights = weights / weights.sum(-1, keepdim=True)
-        return weights.float()[places], own[places]
+        return weights_of_classes(self.moments, self.overall, classes, norm)
 
     def merge(self, other: "HeadImportanceReport") -> "HeadImportanceReport":
-        """This survey and one of the same model on other images as one.
+        """Return this survey and one of the same model on other images as one.
 
         A report does not name its images. So only equal data are refused; of data that overlap in part, nobody notices
         that images count twice.
 
         Args:
-            other ([`HeadImportanceReport`]): With the same weights, labels and target. See to it that no image is in
-                both.
+            other ([`HeadImportanceReport`]): A report with the same weights, labels and target. See to it that no
+                image is in both.
 
         Raises:
             ArgumentTypeError: If `other` is no report.
             ArgumentError: If it is of another model, target or labels, or of the very same data.
         """
         _check_report(other)
-        for what, key in (("class", "class"), ("number of layers", "num_layers"), ("number of heads", "num_heads")):
-            own, others = (report.settings["model"][key] for report in (self, other))
-            if own != others:
-                raise ArgumentError(f"`other` must be of the same model; got another {what}, {others!r} for {own!r}.")
-        if self.labels != other.labels:
-            raise ArgumentError("`other` must be of the same model; got one with other labels.")
+        check_joinable(self.settings, other.settings)
         if not same_weights(self.weight_sample, other.weight_sample):
             raise ArgumentError("`other` must be of the same model; got one with other weights.")
-        if self.settings["target"] != other.settings["target"]:
-            raise ArgumentError(
-                f"`other` must have the target {self.settings['target']!r}; got {other.settings['target']!r}."
-            )
-        own = {(one["fingerprint"], one["split"]) for one in self.settings["datasets"]}
-        for dataset in other.settings["datasets"]:
-            if (dataset["fingerprint"], dataset["split"]) in own:
-                raise ArgumentError(
-                    f"`other` must be of other images; got {dataset['id']!r} (split {dataset['split']!r}) in both, "
-                    "whose images would count twice. Survey what is missing."
-                )
         settings = join_settings(self.settings, other.settings)
         return HeadImportanceReport(self.moments.merge(other.moments), self.weight_sample, settings)
 
     def compare(self, other: "HeadImportanceReport") -> Comparison:
-        """How the ranking of heads differs from this report to another of the same architecture.
+        """Compare the ranking of heads with that of another report of the same architecture.
 
         Args:
-            other ([`HeadImportanceReport`]): Of any model, data and labels.
+            other ([`HeadImportanceReport`]): A report of any weights, data and labels.
 
         Raises:
             ArgumentTypeError: If `other` is no report.
@@ -251,7 +219,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         return draw_figures(self.overall, figure)
 
     def to_pandas(self) -> Any:
-        """A table with one row a head: layer, head, and of each score the mean, standard deviation and standard error.
+        """Return a table with one row a head: of each score the mean, standard deviation and standard error.
 
         Returns:
             `pandas.DataFrame`: Columns `layer`, `head`, and for each of `KEYS` its name, with `_std` and with
@@ -261,7 +229,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             GMARError: If pandas is not installed.
         """
         try:
-            pandas = import_module("pandas")
+            import pandas
         except ImportError as error:
             raise GMARError(
                 "`to_pandas` must have pandas, which is not installed. Run `pip install pandas`."

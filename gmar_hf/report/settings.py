@@ -1,4 +1,8 @@
-"""What a head-importance report says of its making: which entries it must have, and how those of two surveys join."""
+"""What a head-importance report says of its making: which entries it must have, and how those of two surveys join.
+
+The entries are a table rather than dataclasses: errors name the place of what is wrong, also in lists, and whatever
+else somebody keeps in config.json comes back as it was.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,6 +13,7 @@ import torch
 from gmar_hf.errors import ArgumentError
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
+from gmar_hf.utils.checks import is_number, is_whole
 
 MAX_UNREADABLE = 1000  # as many are named
 
@@ -16,26 +21,21 @@ SURVEY_SETTINGS = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_u
 
 _COUNTS = ("num_images", "num_explanations", "num_correct", "num_wrong", "num_unlabelled", "num_unreadable")
 _TEXT, _COUNT, _NUMBER, _FLAG = "a string", "a whole number of 0 or more", "a finite number", "true or false"
-_LIMIT = 2**64  # NaN, infinities and numbers that no tensor holds are not below it
+_LIMIT = 2**64  # infinities and numbers that no tensor holds are not below it
 _KINDS = {
     _TEXT: lambda value: isinstance(value, str),
-    _COUNT: lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LIMIT,
-    _NUMBER: lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LIMIT,
+    _COUNT: lambda value: is_whole(value) and 0 <= value < _LIMIT,
+    _NUMBER: lambda value: is_number(value) and abs(value) < _LIMIT,
     _FLAG: lambda value: isinstance(value, bool),
 }
-
-
-def _or_none(kind: Any) -> tuple[Any, None]:
-    return (kind, None)
-
 
 # A dict must have these entries (and may have more), a list holds entries of one kind, a pair may be null.
 _SCHEMA: dict[str, Any] = {
     "model": {
         "id": _TEXT,
         "is_local": _FLAG,
-        "revision": _or_none(_TEXT),
-        "commit": _or_none(_TEXT),
+        "revision": (_TEXT, None),
+        "commit": (_TEXT, None),
         "class": _TEXT,
         "num_layers": _COUNT,
         "num_heads": _COUNT,
@@ -47,28 +47,28 @@ _SCHEMA: dict[str, Any] = {
         {
             "id": _TEXT,
             "is_local": _FLAG,
-            "revision": _or_none(_TEXT),
-            "split": _or_none(_TEXT),
-            "num_images": _or_none(_COUNT),
+            "revision": (_TEXT, None),
+            "split": (_TEXT, None),
+            "num_images": (_COUNT, None),
             "fingerprint": _TEXT,
         }
     ],
     "target": _TEXT,
-    "survey": dict.fromkeys(SURVEY_SETTINGS, _or_none(_NUMBER)),
+    "survey": dict.fromkeys(SURVEY_SETTINGS, (_NUMBER, None)),
     "counts": dict.fromkeys(_COUNTS, _COUNT),
     "unreadable": [{"image": _TEXT, "reason": _TEXT}],
-    "stability": _or_none({"tolerance": _NUMBER, "reached": _FLAG, "num_images": _COUNT}),
-    "license": _or_none(_TEXT),
+    "stability": ({"tolerance": _NUMBER, "reached": _FLAG, "num_images": _COUNT}, None),
+    "license": (_TEXT, None),
     "versions": {},
     "date": _TEXT,
 }
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the settings, as it would come back from a file.
+    """Return a copy of the settings, as it would come back from a file.
 
     Args:
-        settings (`Mapping[str, Any]`): Plain JSON values.
+        settings (`Mapping[str, Any]`): The settings of a report, as plain JSON values.
 
     Raises:
         ArgumentError: If they are something else, an entry is missing or of the wrong kind.
@@ -90,11 +90,11 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
-    """Raise if the numbers cannot be those that the settings tell of.
+    """Refuse numbers that cannot be those that the settings tell of.
 
     Args:
-        settings (`Mapping[str, Any]`): Of [`plain_settings`].
-        moments ([`Moments`]): Of every class and outcome.
+        settings (`Mapping[str, Any]`): What [`plain_settings`] returns.
+        moments ([`Moments`]): The moments of every class and outcome.
 
     Raises:
         ArgumentError: If shapes or counts do not fit, numbers are not finite, or there are none.
@@ -131,32 +131,62 @@ def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
         raise ArgumentError("`moments` must be finite; got NaN or infinity.")
 
 
-def join_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of two surveys of one model as those of one.
+def check_joinable(settings: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Refuse a second report, `other`, that is of another model, target or labels, or of the very same data.
 
     Args:
-        one, other (`Mapping[str, Any]`): Of [`plain_settings`].
+        settings, other (`Mapping[str, Any]`): The settings of both reports, as [`plain_settings`] returns them.
+
+    Raises:
+        ArgumentError: If the second report is such a one.
+    """
+    for what, key in (("class", "class"), ("number of layers", "num_layers"), ("number of heads", "num_heads")):
+        wanted, given = settings["model"][key], other["model"][key]
+        if wanted != given:
+            raise ArgumentError(f"`other` must be of the same model; got another {what}, {given!r} for {wanted!r}.")
+    if settings["model"]["labels"] != other["model"]["labels"]:
+        raise ArgumentError("`other` must be of the same model; got one with other labels.")
+    if settings["target"] != other["target"]:
+        raise ArgumentError(f"`other` must have the target {settings['target']!r}; got {other['target']!r}.")
+    known = {(dataset["fingerprint"], dataset["split"]) for dataset in settings["datasets"]}
+    for dataset in other["datasets"]:
+        if (dataset["fingerprint"], dataset["split"]) in known:
+            raise ArgumentError(
+                f"`other` must be of other images; got {dataset['id']!r} (split {dataset['split']!r}) in both, "
+                "whose images would count twice. Survey what is missing."
+            )
+
+
+def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of two surveys of one model as those of one.
+
+    Args:
+        first, second (`Mapping[str, Any]`): The settings of both, as [`plain_settings`] returns them.
 
     Returns:
         `dict[str, Any]`: Counts are summed and data sets listed one after the other; what differs otherwise becomes
         None, or both in words where it is text that must be there.
     """
-    hosted = other["model"] if one["model"]["is_local"] else one["model"]  # an id that strangers can load
-    model = {**hosted, **{key: _both(one["model"][key], other["model"][key]) for key in ("dtype", "attention")}}
+    hosted = second["model"] if first["model"]["is_local"] else first["model"]  # an id that strangers can load
     return {
-        **one,
-        "model": model,
-        "datasets": one["datasets"] + other["datasets"],
-        "survey": {key: value if other["survey"].get(key) == value else None for key, value in one["survey"].items()},
-        "counts": {key: count + other["counts"].get(key, 0) for key, count in one["counts"].items()},
-        "unreadable": (one["unreadable"] + other["unreadable"])[:MAX_UNREADABLE],
-        "stability": None,  # each was about its own images
-        "license": one["license"] if one["license"] == other["license"] else None,
-        "versions": {
-            name: _both(*(versions[name] for versions in (one["versions"], other["versions"]) if name in versions))
-            for name in [*one["versions"], *(name for name in other["versions"] if name not in one["versions"])]
+        **first,
+        "model": {
+            **hosted,
+            **{key: _both(first["model"][key], second["model"][key]) for key in ("dtype", "attention")},
         },
-        "date": max(one["date"], other["date"]),
+        "datasets": first["datasets"] + second["datasets"],
+        "survey": {
+            key: value if second["survey"].get(key) == value else None for key, value in first["survey"].items()
+        },
+        "counts": {key: count + second["counts"].get(key, 0) for key, count in first["counts"].items()},
+        "unreadable": (first["unreadable"] + second["unreadable"])[:MAX_UNREADABLE],
+        "stability": None,  # each was about its own images
+        "license": first["license"] if first["license"] == second["license"] else None,
+        "versions": {
+            name: _both(*(settings["versions"][name] for settings in (first, second) if name in settings["versions"]))
+            for name in first["versions"] | second["versions"]
+        },
+        "date": max(first["date"], second["date"]),
     }
 
 
@@ -165,7 +195,7 @@ def _both(*texts: str) -> str:
 
 
 def _check(value: Any, wanted: Any, where: str) -> None:
-    """Raise if `value`, which stands at `where`, is not as `wanted` says."""
+    """Refuse a value, which stands at `where`, that is not as `wanted` says."""
     if isinstance(wanted, tuple):
         if value is not None:
             _check(value, wanted[0], where)

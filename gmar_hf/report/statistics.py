@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.report.moments import Moments
+from gmar_hf.utils.checks import check_choice, check_whole
+from gmar_hf.utils.correlation import spearman
 
 KEYS = ("l1", "l2", "l1_weight", "l2_weight", "contribution", "contribution_abs")
 OUTCOMES = ("correct", "wrong", "unlabelled")
@@ -20,13 +21,13 @@ class HeadStatistics:
     """What some explanations say of every head. All NaN where there are no explanations.
 
     Args:
-        num_explanations (`int`): How many explanations they are of.
+        num_explanations (`int`): The number of those explanations.
         mean (`dict[str, torch.Tensor]`): By score, of shape (layers, heads), float64. "l1" and "l2" are norms of the
             attention's gradient, in logits; "l1_weight" and "l2_weight" the same as shares of the layer;
             "contribution" and "contribution_abs" in logits.
-        std (`dict[str, torch.Tensor]`): Standard deviations, the population's.
-        standard_error (`dict[str, torch.Tensor]`): Of the means: std / sqrt(num_explanations); infinite for less than
-            two explanations, which say nothing of a spread.
+        std (`dict[str, torch.Tensor]`): By score, the population's standard deviation.
+        standard_error (`dict[str, torch.Tensor]`): By score, the mean's standard error, std / sqrt(num_explanations);
+            infinite for fewer than two explanations, which say nothing of a spread.
     """
 
     num_explanations: int
@@ -40,10 +41,10 @@ class HeadStatistics:
 
 
 def summarize(moments: Moments, groups: torch.Tensor | None = None) -> HeadStatistics:
-    """The statistics of some groups together.
+    """Return the statistics of some groups together.
 
     Args:
-        moments ([`Moments`] of shape (scores, layers, heads)): Of every score, in the order of `KEYS`.
+        moments ([`Moments`] of shape (scores, layers, heads)): The moments of every score, in the order of `KEYS`.
         groups (`torch.Tensor`, *optional*): Which groups, as [`Moments.pool`] takes them; all by default.
     """
     pooled = moments.pool(torch.arange(moments.num_groups) if groups is None else groups)
@@ -57,31 +58,31 @@ def summarize(moments: Moments, groups: torch.Tensor | None = None) -> HeadStati
 
 
 def outcome_groups(num_groups: int, outcome: str) -> torch.Tensor:
-    """The indices of all classes' groups of one outcome.
+    """Return the indices of all classes' groups of one outcome.
 
     Args:
-        num_groups (`int`): Of all classes and outcomes.
+        num_groups (`int`): The number of groups, one for each class and outcome.
         outcome (`str`): One of `OUTCOMES`.
     """
     return torch.arange(OUTCOMES.index(outcome), num_groups, len(OUTCOMES))
 
 
 def class_groups(index: int) -> torch.Tensor:
-    """The indices of one class's groups, one an outcome."""
+    """Return the indices of one class's groups, one for each outcome."""
     return torch.arange(len(OUTCOMES)) + index * len(OUTCOMES)
 
 
 def class_counts(moments: Moments) -> torch.Tensor:
-    """How many explanations each class has: (classes,), int64."""
+    """Return how many explanations each class has, of shape (classes,), int64."""
     return moments.count.unflatten(0, (-1, len(OUTCOMES))).sum(1)
 
 
 def strongest_heads(mean: Mapping[str, torch.Tensor], k: int, score: str) -> list[tuple[int, int, float]]:
-    """The heads with the largest mean.
+    """Return the heads with the largest mean.
 
     Args:
-        mean (`Mapping[str, torch.Tensor]`): Of [`HeadStatistics`].
-        k (`int`): How many.
+        mean (`Mapping[str, torch.Tensor]`): The means of [`HeadStatistics`].
+        k (`int`): How many heads.
         score (`str`): One of `KEYS`.
 
     Returns:
@@ -90,43 +91,54 @@ def strongest_heads(mean: Mapping[str, torch.Tensor], k: int, score: str) -> lis
     Raises:
         ArgumentError: If there are not so many heads, or no such score.
     """
-    if score not in KEYS:
-        raise ArgumentError(f"`score` must be one of {', '.join(map(repr, KEYS))}; got {score!r}.")
+    check_choice("score", score, KEYS)
     values = mean[score]
-    if not isinstance(k, Integral) or isinstance(k, bool) or not 0 <= k <= values.numel():
-        raise ArgumentError(f"`k` must be a number of heads in [0, {values.numel()}]; got {k!r}.")
-    order = values.flatten().argsort(descending=True, stable=True)[: int(k)]
+    k = check_whole("k", k, maximum=values.numel())
+    order = values.flatten().argsort(descending=True, stable=True)[:k]
     return [(*divmod(place, values.shape[1]), float(values.flatten()[place])) for place in order.tolist()]
 
 
-def ranks(values: torch.Tensor) -> torch.Tensor:
-    """Ranks of numbers, 1 for the largest; equal numbers share the mean of their ranks.
+def weights_of_classes(
+    moments: Moments, overall: HeadStatistics, classes: torch.Tensor, norm: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean head weights of classes; see [`HeadImportanceReport.class_weights`].
 
     Args:
-        values (`torch.Tensor` of shape (numbers,)): Finite.
+        moments ([`Moments`] of shape (scores, layers, heads)): The moments of every class and outcome.
+        overall ([`HeadStatistics`]): The statistics of all explanations, for classes with few of them.
+        classes (`torch.LongTensor` of any shape): Class indices.
+        norm (`str`): Whose gradient norm the weights come from: "l1" or "l2".
 
-    Returns:
-        `torch.Tensor` of shape (numbers,): float64.
-
-    Example:
-        >>> ranks(torch.tensor([0.5, 2.0, 0.5, -1.0])).tolist()
-        [2.5, 1.0, 2.5, 4.0]
+    Raises:
+        ArgumentError: If there is no such class or norm.
     """
-    _, places, counts = values.unique(return_inverse=True, return_counts=True)
-    not_smaller = counts.flip(0).cumsum(0).flip(0)
-    return (not_smaller.double() - (counts.double() - 1) / 2)[places]
+    check_choice("norm", norm, ("l1", "l2"))
+    kind = classes.dtype
+    if kind == torch.bool or kind.is_floating_point or kind.is_complex:
+        raise ArgumentError(f"`classes` must hold class indices; got dtype {str(kind).removeprefix('torch.')}.")
+    counts, key = class_counts(moments), f"{norm}_weight"
+    classes = classes.detach().to("cpu", torch.int64)
+    if ((classes < 0) | (classes >= len(counts))).any():
+        raise ArgumentError(f"`classes` must be in [0, {len(counts) - 1}]; some are not.")
+    # Every class that is asked for has the mean of all explanations at first, and its own where it has enough of them.
+    distinct, places = classes.unique(return_inverse=True)
+    has_enough = counts[distinct] >= MIN_CLASS_EXPLANATIONS
+    weights = overall.mean[key].repeat(len(distinct), 1, 1)
+    groups = distinct[has_enough, None] * len(OUTCOMES) + torch.arange(len(OUTCOMES))
+    count = moments.count[groups].double()
+    share = count / count.sum(1, keepdim=True)
+    weights[has_enough] = (moments.mean[groups, KEYS.index(key)] * share[..., None, None]).sum(1)
+    weights = weights / weights.sum(-1, keepdim=True)
+    return weights.float()[places], has_enough[places]
 
 
-def rank_correlation(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Spearman's rank correlation of two scores over all heads.
+def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return Spearman's rank correlation of two scores over all heads.
 
     Args:
-        one, other (`torch.Tensor` of shape (layers, heads)): Finite.
+        first, second (`torch.Tensor` of shape (layers, heads)): Finite numbers.
 
     Returns:
-        `float`: In [-1, 1]; NaN where all numbers of one are equal.
+        `float`: A number in [-1, 1]; NaN where one score is the same for all heads.
     """
-    first, second = (ranks(values.flatten()) for values in (one, other))
-    first, second = first - first.mean(), second - second.mean()
-    spread = float((first.square().sum() * second.square().sum()).sqrt())
-    return max(-1.0, min(1.0, float(first @ second) / spread)) if spread else float("nan")
+    return float(spearman(first.flatten(), second.flatten()))

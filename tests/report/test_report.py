@@ -116,7 +116,7 @@ class TestRanking:
     def test_no_share(self, ratio):
         with pytest.raises(ArgumentError) as caught:
             report_of(self.MEAN).prunable_heads(ratio)
-        assert str(caught.value) == f"`ratio` must be a share of the heads in [0, 1]; got {ratio!r}."
+        assert str(caught.value) == f"`ratio` must be a share in [0, 1]; got {ratio!r}."
 
 
 class TestClassWeights:
@@ -165,7 +165,7 @@ class TestClassWeights:
         ):
             with pytest.raises(ArgumentError, match=reason):
                 report.class_weights(classes)
-        with pytest.raises(ArgumentError, match="`norm` must be 'l1' or 'l2'; got 'l3'"):
+        with pytest.raises(ArgumentError, match='`norm` must be one of "l1", "l2"; got \'l3\''):
             report.class_weights(torch.tensor([1]), "l3")
 
 
