@@ -4,7 +4,7 @@ They are for the doors of the package, the public functions; behind a door value
 as a plain Python number or string, so that what came as a NumPy number can be written as JSON.
 """
 
-import math
+import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
@@ -29,7 +29,8 @@ def is_number(value: object) -> bool:
         >>> is_number(0.5), is_number(float("nan")), is_number(True)
         (True, False, False)
     """
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    # No `math.isnan`, which fails for whole numbers beyond all floats.
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(value == value)
 
 
 def check_whole(argument: str, value: object, *, minimum: int = 0, maximum: int | None = None) -> int:
@@ -96,7 +97,8 @@ def check_number(argument: str, value: object, *, above: float | None = None, un
         ...
         gmar_hf.errors.ArgumentError: `blur_sigma` must be a number of pixels above 0; got 0.
     """
-    if is_number(value) and math.isfinite(value) and (value >= 0 if above is None else value > above):  # type: ignore
+    is_large_enough = is_number(value) and (value >= 0 if above is None else value > above)  # type: ignore[operator]
+    if is_large_enough and value <= sys.float_info.max:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     what = f"a number of {unit}" if unit else "a number"
     bound = "that is 0 or more" if above is None else f"above {above:g}"
