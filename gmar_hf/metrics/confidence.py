@@ -23,15 +23,15 @@ def average_drop(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
-    """The share of the probability that is lost behind the map: `max(0, s - m) / s`, 0 where `s` is 0.
+    """Return the share of the probability that is lost behind the map: `max(0, s - m) / s`, 0 where `s` is 0.
 
     Args:
         score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
             are the batch over and over, in its order. [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        patch_size (`int` or pair of `int`, *optional*): As in [`insertion`]; over pixels that are
-            left over the map goes on evenly.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, over which the map goes on evenly.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -59,16 +59,24 @@ def average_increase(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
-    """Whether the probability is higher behind the map: `m > s`.
+    """Tell whether the probability is higher behind the map: `m > s`.
 
     Args:
-        score_fn, pixel_values, attribution, patch_size, max_rows: As in [`average_drop`].
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
+            are the batch over and over, in its order. [`score_function`] makes one.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, over which the map goes on evenly.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): 1 or 0, float32, on the images' device; higher for a better map.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`average_drop`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
     """
     whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return (masked > whole).float()
@@ -82,16 +90,24 @@ def average_gain(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
-    """The share of what the probability lacked that is won behind the map: `max(0, m - s) / (1 - s)`, 0 if `s` is 1.
+    """Return the share of what the probability lacked that is won: `max(0, m - s) / (1 - s)`, 0 where `s` is 1.
 
     Args:
-        score_fn, pixel_values, attribution, patch_size, max_rows: As in [`average_drop`].
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
+            are the batch over and over, in its order. [`score_function`] makes one.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, over which the map goes on evenly.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], float32, on the images' device; higher for a better map.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`average_drop`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
     """
     whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return ((masked - whole).clamp_min(0) / (1 - whole)).where(whole < 1, 0).float()
@@ -104,21 +120,13 @@ def _probabilities(
     patch_size: PatchSize,
     max_rows: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`s` and `m`, (batch,) each."""
+    """Return `s` and `m`, (batch,) each."""
     check_whole("max_rows", max_rows, minimum=1)
-    values, (patch_height, patch_width) = checked_map(pixel_values, attribution, patch_size)
-    positive = values.clamp_min(0)
-    highest = positive.amax(dim=(-2, -1), keepdim=True)
-    mask = (positive / highest).where(highest > 0, 0)
-    rows, cols = values.shape[1:]
-    covered = (rows * patch_height, cols * patch_width)
-    mask = interpolate(mask[:, None], covered, mode="bilinear", align_corners=False)
-    height, width = pixel_values.shape[-2:]
-    mask = pad(mask, (0, width - covered[1], 0, height - covered[0]), mode="replicate")
+    mask = _soft_mask(pixel_values, attribution, patch_size)
     images = pixel_values.detach()
     both = torch.cat([images, images * mask.to(images.dtype)])
-    fitting = 2 * len(images) if 2 * len(images) <= max_rows else len(images)
-    scores = torch.cat([score_rows(score_fn, "score_fn", rows) for rows in both.split(fitting)])
+    at_once = len(both) if len(both) <= max_rows else len(images)
+    scores = torch.cat([score_rows(score_fn, rows) for rows in both.split(at_once)])
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if scores.min() < 0 or scores.max() > 1:
         wrong = scores.min() if scores.min() < 0 else scores.max()
@@ -128,3 +136,17 @@ def _probabilities(
         )
     whole, masked = scores.chunk(2)
     return whole, masked
+
+
+def _soft_mask(pixel_values: torch.Tensor, attribution: torch.Tensor, patch_size: PatchSize) -> torch.Tensor:
+    """Bring maps to pixels: a share in [0, 1] of each pixel's value that stays, (batch, 1, height, width)."""
+    values, (patch_height, patch_width) = checked_map(pixel_values, attribution, patch_size)
+    positive = values.clamp_min(0)
+    highest = positive.amax(dim=(-2, -1), keepdim=True)
+    shares = (positive / highest).where(highest > 0, 0)
+    rows, cols = values.shape[1:]
+    covered = (rows * patch_height, cols * patch_width)
+    mask = interpolate(shares[:, None], covered, mode="bilinear", align_corners=False)
+    # Pixels beyond the last whole patch go with their neighbours.
+    height, width = pixel_values.shape[-2:]
+    return pad(mask, (0, width - covered[1], 0, height - covered[0]), mode="replicate")

@@ -6,7 +6,7 @@ import torch
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.metrics.hiding import PatchSize, checked_map, rank_patches, score_hidden
+from gmar_hf.metrics.hiding import PatchSize, rank_patches, score_hidden
 from gmar_hf.metrics.scores import ScoreFunction
 from gmar_hf.utils.checks import check_whole
 
@@ -22,12 +22,13 @@ def saco(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
-    """The Salience-guided Faithfulness Coefficient: do more important patches, hidden by themselves, matter more?
+    """Ask whether more important patches, hidden by themselves, matter more.
 
-    Patches are grouped by rank, the most important first. Each group is hidden by itself. Of every two groups the
-    difference of their salience (the sum of their patches' values) counts for the map if the score changes more
-    without the earlier group, or equally, and against it if less; the sum is divided by that of the magnitudes
-    (Wu et al., "On the Faithfulness of Vision Transformer Explanations", CVPR 2024, who hide by each image's mean).
+    This is the Salience-guided Faithfulness Coefficient (Wu et al., "On the Faithfulness of Vision Transformer
+    Explanations", CVPR 2024, who hide by each image's mean). Patches are grouped by rank, the most important first.
+    Each group is hidden by itself. Of every two groups the difference of their salience (the sum of their patches'
+    values) counts for the map if the score changes more without the earlier group, or equally, and against it if
+    less; the sum is divided by that of the magnitudes.
 
     Args:
         score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
@@ -35,8 +36,11 @@ def saco(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_groups (`int`, defaults to 10): At least two, at most one a patch; their sizes differ by one at most.
-        baseline, blur_sigma: What hidden patches show, as in [`baseline_pixels`].
-        patch_size (`int` or pair of `int`, *optional*): As in [`insertion`].
+        baseline (`str` or `torch.Tensor`, defaults to "mean"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -56,21 +60,21 @@ def saco(
     """
     check_whole("num_groups", num_groups, minimum=1)
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
-    if not 2 <= num_groups <= images.num_patches:
+    num_patches = images.num_patches
+    if not 2 <= num_groups <= num_patches:
         raise ArgumentError(
-            f"`num_groups` must be in [2, {images.num_patches}] (there are {images.num_patches} patches); "
-            f"got {num_groups}."
+            f"`num_groups` must be in [2, {num_patches}] (there are {num_patches} patches); got {num_groups}."
         )
-    edges = [group * images.num_patches // num_groups for group in range(num_groups + 1)]
-    intervals = [(0, 0), *pairwise(edges)]
-    scores = (
-        score_hidden(score_fn, "score_fn", images, intervals, max_rows).cpu().double()
-    )  # there is no double on every device
-    change = scores[:, :1] - scores[:, 1:]  # (batch, groups)
+    # Change of the score (batch, groups) without each group; on the CPU, as there is no double on every device.
+    edges = [group * num_patches // num_groups for group in range(num_groups + 1)]
+    scores = score_hidden(score_fn, images, [(0, 0), *pairwise(edges)], max_rows).cpu().double()
+    change = scores[:, :1] - scores[:, 1:]
 
+    # Salience of each group (batch, groups).
     group = torch.bucketize(images.rank.flatten(1).cpu(), torch.tensor(edges[1:]), right=True)
-    values = checked_map(pixel_values, attribution, patch_size)[0].flatten(1).cpu().double()
+    values = images.attribution.flatten(1).cpu().double()
     salience = torch.zeros_like(change).scatter_add_(1, group, values)
+
     # Both with the earlier group first: every pair once, above the diagonal.
     difference = (salience[:, :, None] - salience[:, None, :]).triu(1)
     agreeing = change[:, :, None] >= change[:, None, :]

@@ -5,12 +5,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from gmar_hf.errors import ArgumentError
-from gmar_hf.metrics.heads import ClassTarget, checked_scores, chosen_classes
+from gmar_hf.metrics.heads import ClassTarget, batch_shape, checked_scores, chosen_classes, gather_classes
 from gmar_hf.metrics.perturbation import Curve
 from gmar_hf.metrics.scores import FUNCTIONS
 from gmar_hf.models.ablation import AblatedModel, ablated
-from gmar_hf.utils.checks import check_seed, check_whole
+from gmar_hf.utils.checks import check_choice, check_seed, check_whole
 
 
 def ablation_curve(
@@ -32,13 +31,18 @@ def ablation_curve(
     stand for long when they go last.
 
     Args:
-        model, pixel_values, target, ablation, max_rows: As in [`head_ablation`].
+        model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT. It
+            answers in eval mode and is as it was afterwards.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
+        target: The class of each image, (batch,) ints; an int for all; None for the predicted class.
         head_scores (`torch.Tensor` of shape (batch, layers, heads)): Such as `head_contribution` of an
             [`Explanation`]; equal ones go layer by layer and head by head.
         most_important_first (`bool`, defaults to True): False begins with the lowest scores.
         num_steps (`int`, *optional*): Step k leaves `round(k * heads / num_steps)` of all heads out; one head a step
             by default.
-        function (`str`, defaults to "logit"): What makes scores of logits, as in [`score_function`].
+        function (`str`, defaults to "logit"): What makes scores of logits: "softmax", "sigmoid" or "logit".
+        ablation (`str`, defaults to "zero"): What stands for a head's output: "zero", or "mean" over the batch.
+        max_rows (`int`, defaults to 256): How many images the model sees at once, the batch once at least.
         **model_kwargs: Handed to the model.
 
     Returns:
@@ -46,7 +50,10 @@ def ablation_curve(
             the target; `auc` (batch,). float32, on the images' device.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError, UnsupportedModelError: As [`head_ablation`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a logit is NaN or infinite.
+        UnsupportedModelError: If the model's heads cannot be silenced.
 
     Example:
         >>> import gmar_hf, gmar_hf.demo
@@ -59,11 +66,10 @@ def ablation_curve(
         (torch.Size([1, 9]), True)
     """
     _check_curve(function, num_steps, max_rows)
-    with ablated(model, pixel_values, ablation, model_kwargs) as found:
-        shape = (len(found.logits), found.num_layers, found.num_heads)
-        scores = checked_scores(head_scores, shape).cpu()
-        classes = chosen_classes(target, found.logits)
-        curve = _take_out(found, classes, scores, most_important_first, num_steps, function, max_rows)
+    with ablated(model, pixel_values, ablation, model_kwargs) as batch:
+        scores = checked_scores(head_scores, batch_shape(batch)).cpu()
+        classes = chosen_classes(target, batch.logits)
+        curve = _take_out(batch, classes, scores, most_important_first, num_steps, function, max_rows)
     return Curve(curve.shares.to(pixel_values.device), curve.scores.to(pixel_values.device))
 
 
@@ -80,37 +86,46 @@ def random_ablation_curve(
     max_rows: int = 256,
     **model_kwargs: Any,
 ) -> Curve:
-    """What [`ablation_curve`] gives for scores drawn by chance: the mean over some orders, each image its own.
+    """Take out more and more heads in orders drawn by chance, each image in its own: the mean over the orders.
 
     Args:
-        model, pixel_values, target, num_steps, function, ablation, max_rows: As in [`ablation_curve`].
+        model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT. It
+            answers in eval mode and is as it was afterwards.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
+        target: The class of each image, (batch,) ints; an int for all; None for the predicted class.
         num_orders (`int`, defaults to 5): How many orders an image gets.
         seed (`int`, defaults to 0): Of the orders; no other random state is read or changed.
+        num_steps (`int`, *optional*): Step k leaves `round(k * heads / num_steps)` of all heads out; one head a step
+            by default.
+        function (`str`, defaults to "logit"): What makes scores of logits: "softmax", "sigmoid" or "logit".
+        ablation (`str`, defaults to "zero"): What stands for a head's output: "zero", or "mean" over the batch.
+        max_rows (`int`, defaults to 256): How many images the model sees at once, the batch once at least.
         **model_kwargs: Handed to the model.
 
     Returns:
-        [`Curve`]: As [`ablation_curve`].
+        [`Curve`]: `shares` (num_steps + 1,) of the heads left out, from 0 to 1; `scores` (batch, num_steps + 1) of
+            the target, the mean over the orders; `auc` (batch,). float32, on the images' device.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError, UnsupportedModelError: As [`head_ablation`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a logit is NaN or infinite.
+        UnsupportedModelError: If the model's heads cannot be silenced.
     """
     _check_curve(function, num_steps, max_rows)
     check_whole("num_orders", num_orders, minimum=1)
     check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
-    with ablated(model, pixel_values, ablation, model_kwargs) as found:
-        shape = (len(found.logits), found.num_layers, found.num_heads)
-        classes = chosen_classes(target, found.logits)
-        curves = [
-            _take_out(found, classes, torch.rand(shape, generator=generator), True, num_steps, function, max_rows)
-            for _ in range(num_orders)
-        ]
+    with ablated(model, pixel_values, ablation, model_kwargs) as batch:
+        classes = chosen_classes(target, batch.logits)
+        random_scores = (torch.rand(batch_shape(batch), generator=generator) for _ in range(num_orders))
+        curves = [_take_out(batch, classes, scores, True, num_steps, function, max_rows) for scores in random_scores]
     scores = torch.stack([curve.scores for curve in curves]).mean(dim=0)
     return Curve(curves[0].shares.to(pixel_values.device), scores.to(pixel_values.device))
 
 
 def _take_out(
-    found: AblatedModel,
+    batch: AblatedModel,
     classes: torch.Tensor,
     head_scores: torch.Tensor,
     most_important_first: bool,
@@ -118,28 +133,22 @@ def _take_out(
     function: str,
     max_rows: int,
 ) -> Curve:
-    """One curve, from scores (batch, layers, heads) on the CPU."""
-    batch, num_layers, num_heads = head_scores.shape
-    total = num_layers * num_heads
+    """Make one curve from scores (batch, layers, heads) on the CPU."""
+    total = head_scores[0].numel()
     num_steps = total if num_steps is None else num_steps
     order = head_scores.flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
-    rank = order.argsort(dim=1).view(batch, num_layers, num_heads)
+    rank = order.argsort(dim=1).view(head_scores.shape)
     counts = torch.tensor([round(step * total / num_steps) for step in range(num_steps + 1)])
 
-    def score(logits: torch.Tensor) -> torch.Tensor:
-        """From logits (choices, batch, classes) to scores (batch, choices)."""
-        wanted = classes[None, :, None].expand(len(logits), -1, -1)
-        return FUNCTIONS[function](logits).gather(2, wanted)[..., 0].T
-
-    scores = [score(found.logits[None])]
-    for some in counts[1:].split(max(1, max_rows // batch)):
-        scores.append(score(found.without(rank < some[:, None, None, None])))
+    scores = [gather_classes(FUNCTIONS[function](batch.logits[None]), classes)]
+    for some_counts in counts[1:].split(max(1, max_rows // len(head_scores))):
+        logits = batch.without(rank < some_counts[:, None, None, None])
+        scores.append(gather_classes(FUNCTIONS[function](logits), classes))
     return Curve(counts / total, torch.cat(scores, dim=1).float())
 
 
 def _check_curve(function: str, num_steps: int | None, max_rows: int) -> None:
-    if function not in FUNCTIONS:
-        raise ArgumentError(f"`function` must be one of {', '.join(FUNCTIONS)}; got {function!r}.")
+    check_choice("function", function, FUNCTIONS)
     check_whole("max_rows", max_rows, minimum=1)
     if num_steps is not None:
         check_whole("num_steps", num_steps, minimum=1)

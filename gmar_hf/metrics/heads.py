@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.models.ablation import ablated
+from gmar_hf.models.ablation import AblatedModel, ablated
 from gmar_hf.models.targets import choose_target
 from gmar_hf.utils.checks import check_whole
 from gmar_hf.utils.correlation import spearman
@@ -17,7 +17,14 @@ ClassTarget = torch.Tensor | Sequence[int] | int | None
 
 
 def chosen_classes(target: Any, logits: torch.Tensor) -> torch.Tensor:
-    """One class (batch,) an image, from what the user gave and logits (batch, classes).
+    """Return one class an image.
+
+    Args:
+        target: What the user gave: a class for all images, ints of shape (batch,), or None for the predicted class.
+        logits (`torch.Tensor` of shape (batch, classes)): Of the images.
+
+    Returns:
+        `torch.LongTensor` of shape (batch,): On the device of the logits.
 
     Raises:
         ArgumentError, ArgumentTypeError: If there is not one class an image.
@@ -35,10 +42,14 @@ def chosen_classes(target: Any, logits: torch.Tensor) -> torch.Tensor:
 
 
 def checked_scores(head_scores: Any, shape: tuple[int, ...]) -> torch.Tensor:
-    """Scores of the heads, detached.
+    """Return the user's scores of the heads, detached.
+
+    Args:
+        head_scores: What the user gave.
+        shape (`tuple[int, ...]`): The shape they must have, (batch, layers, heads).
 
     Raises:
-        ArgumentError: If they are not of this shape (batch, layers, heads), or not finite.
+        ArgumentError: If they are of another shape, or not finite.
         ArgumentTypeError: If they are no tensor.
     """
     if not isinstance(head_scores, torch.Tensor):
@@ -53,6 +64,16 @@ def checked_scores(head_scores: Any, shape: tuple[int, ...]) -> torch.Tensor:
     if not head_scores.isfinite().all():
         raise ArgumentError("`head_scores` must be finite; got NaN or infinity.")
     return head_scores.detach()
+
+
+def batch_shape(batch: AblatedModel) -> tuple[int, int, int]:
+    """Return the numbers of images, layers and heads."""
+    return len(batch.logits), batch.num_layers, batch.num_heads
+
+
+def gather_classes(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Take each image's class out of numbers (choices, batch, classes): (batch, choices)."""
+    return outputs.gather(2, classes[None, :, None].expand(len(outputs), -1, -1))[..., 0].T
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +113,8 @@ class HeadAblation:
             [`HeadCorrelation`]: float32, on the device of `change`.
 
         Raises:
-            ArgumentError: If the shape is another, or a score is not finite.
-            ArgumentTypeError: If it is no tensor.
+            ArgumentError: If the scores have another shape than `change`, or are not finite.
+            ArgumentTypeError: If the scores are no tensor.
 
         Example:
             >>> ablation = HeadAblation(torch.tensor([[[3.0, 1.0], [0.0, -1.0]]]))
@@ -157,17 +178,15 @@ def head_ablation(
         True
     """
     check_whole("max_rows", max_rows, minimum=1)
-    with ablated(model, pixel_values, ablation, model_kwargs) as found:
-        batch, num_heads = len(found.logits), found.num_heads
-        classes = chosen_classes(target, found.logits)
-        whole = found.logits.gather(1, classes[:, None])[:, 0]
-        at_once = max(1, max_rows // batch)
-        change = whole.new_empty(batch, found.num_layers, num_heads)
-        for layer in range(found.num_layers):
-            for heads in torch.arange(num_heads).split(at_once):
-                silent = torch.zeros(len(heads), batch, found.num_layers, num_heads, dtype=torch.bool)
+    with ablated(model, pixel_values, ablation, model_kwargs) as batch:
+        batch_size, num_layers, num_heads = shape = batch_shape(batch)
+        classes = chosen_classes(target, batch.logits)
+        whole = gather_classes(batch.logits[None], classes)
+        change = whole.new_empty(shape)
+        for layer in range(num_layers):
+            for heads in torch.arange(num_heads).split(max(1, max_rows // batch_size)):
+                # Each choice of heads is one head of this layer, the same for all images.
+                silent = torch.zeros(len(heads), *shape, dtype=torch.bool)
                 silent[torch.arange(len(heads)), :, layer, heads] = True
-                logits = found.without(silent)
-                rest = logits.gather(2, classes[None, :, None].expand(len(heads), -1, -1))[..., 0]
-                change[:, layer, heads] = (whole - rest).T
+                change[:, layer, heads] = whole - gather_classes(batch.without(silent), classes)
     return HeadAblation(change.to(pixel_values.device, torch.float32))

@@ -1,15 +1,16 @@
 """Images with some of their patches hidden: made a few at a time, and scored many at once."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.errors import ArgumentError
 from gmar_hf.images.baselines import Baseline, check_images
 from gmar_hf.images.baselines import baseline_pixels as baseline_pixels
+from gmar_hf.metrics.localization import checked_maps
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
-from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.checks import check_whole, is_whole
 
 Interval = tuple[int, int]
 """Patches of these ranks: from the first, which is in, to the last, which is not."""
@@ -18,18 +19,20 @@ PatchSize = int | tuple[int, int] | None
 """Height and width of a patch in pixels, or both in one; None where patches divide the image evenly."""
 
 
-class Images(NamedTuple):
+class RankedImages(NamedTuple):
     """A batch whose patches can be hidden by rank.
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         filling (`torch.Tensor` of the same shape): What hidden patches show.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps; float32 or more, on the images' device.
         rank (`torch.Tensor` of shape (batch, rows, cols)): Of every patch, from 0; each rank once an image.
         patch_size (`tuple[int, int]`): Height and width of a patch. Pixels beyond the last one are never hidden.
     """
 
     pixel_values: torch.Tensor
     filling: torch.Tensor
+    attribution: torch.Tensor
     rank: torch.Tensor
     patch_size: tuple[int, int]
 
@@ -69,7 +72,7 @@ def rank_patches(
     patch_size: PatchSize,
     *,
     most_important_first: bool = True,
-) -> Images:
+) -> RankedImages:
     """Order the patches of a batch by their attribution, equal ones row by row.
 
     Raises:
@@ -78,35 +81,42 @@ def rank_patches(
     values, size = checked_map(pixel_values, attribution, patch_size)
     filling = baseline_pixels(pixel_values, baseline, blur_sigma=blur_sigma)
     order = values.flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
-    return Images(pixel_values.detach(), filling, order.argsort(dim=1).view(values.shape), size)
+    return RankedImages(
+        pixel_values=pixel_values.detach(),
+        filling=filling,
+        attribution=values,
+        rank=order.argsort(dim=1).view(values.shape),
+        patch_size=size,
+    )
 
 
 def checked_map(
     pixel_values: torch.Tensor, attribution: torch.Tensor, patch_size: PatchSize
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """A map that fits its images, and the height and width of its patches.
+    """Check a map and its images, and that they fit.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch; None where patches divide the
+            images evenly.
 
     Returns:
-        The map, detached, float32 at least, on the images' device; and the patch size.
+        The map, detached, float32 at least, on the images' device; and the height and width of its patches.
 
     Raises:
         ArgumentError: If it is not finite, or there is not one for each image with a value for each whole patch.
         ArgumentTypeError: If it is no tensor.
     """
     check_images(pixel_values)
-    if not isinstance(attribution, torch.Tensor) or attribution.is_complex():
-        got = "complex numbers" if isinstance(attribution, torch.Tensor) else type(attribution).__name__
-        raise ArgumentTypeError(
-            f"`attribution` must be a tensor of real numbers (batch, rows, cols); got {got}. "
-            "Pass `gmar_hf.explain(...).attribution`."
-        )
+    values = checked_maps("attribution", attribution)
     batch, _, height, width = pixel_values.shape
-    if attribution.ndim != 3 or len(attribution) != batch or attribution.numel() == 0:
+    if len(values) != batch:
         raise ArgumentError(
             f"`attribution` must have one map for each of the {batch} images, shape ({batch}, rows, cols); "
-            f"got {tuple(attribution.shape)}. Measure each of several targets by itself."
+            f"got {tuple(values.shape)}. Measure each of several targets by itself."
         )
-    rows, cols = attribution.shape[1:]
+    rows, cols = values.shape[1:]
     if patch_size is None:
         size = (height // rows, width // cols)
         if (rows * size[0], cols * size[1]) != (height, width):
@@ -121,36 +131,35 @@ def checked_map(
                 f"`attribution` must have a value for each whole patch of {size[0]} x {size[1]} pixels, "
                 f"{height // size[0]} x {width // size[1]} in images of {height} x {width}; got {rows} x {cols}."
             )
-    if not attribution.isfinite().all():
-        raise ArgumentError("`attribution` must be finite; got NaN or infinity.")
-    dtype = torch.promote_types(attribution.dtype, torch.float32)
-    return attribution.detach().to(pixel_values.device, dtype), size
+    return values.to(pixel_values.device), size
 
 
 def _checked_size(patch_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    whole = isinstance(sides, Sequence) and all(isinstance(side, int) and side > 0 for side in sides)
-    if isinstance(patch_size, bool) or not whole or len(sides) != 2:
-        raise ArgumentError(f"`patch_size` must be a positive int, or (height, width), in pixels; got {patch_size!r}.")
-    return sides[0], sides[1]
+    """Return the height and width of a patch."""
+    sides: Any = (patch_size, patch_size) if is_whole(patch_size) else patch_size
+    if isinstance(sides, Sequence) and len(sides) == 2 and all(is_whole(side) and side > 0 for side in sides):
+        return sides[0], sides[1]
+    raise ArgumentError(f"`patch_size` must be a positive int, or (height, width), in pixels; got {patch_size!r}.")
 
 
 def score_hidden(
-    function: ScoreFunction, name: str, images: Images, intervals: Sequence[Interval], max_rows: int
+    score_fn: ScoreFunction, images: RankedImages, intervals: Sequence[Interval], max_rows: int
 ) -> torch.Tensor:
     """Score a batch with the patches of each interval hidden; equal pictures are scored once.
 
     Args:
-        function (`Callable`), name: As in [`score_rows`].
-        images ([`Images`]): The batch.
-        intervals: What is hidden.
+        score_fn (`Callable`): The user's function from pixel values to one score a row.
+        images ([`RankedImages`]): The batch.
+        intervals (`Sequence` of pairs of `int`): The ranks that are hidden, from the first to before the last.
         max_rows (`int`): How many rows the function gets at once; the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch, intervals): As the function gave them.
 
     Raises:
-        ArgumentError, NonFiniteError: As [`score_rows`].
+        ArgumentError: If `max_rows` cannot be used, or there is not one score a row.
+        ArgumentTypeError: If `score_fn` is no function.
+        NonFiniteError: If a score is NaN or infinite.
     """
     check_whole("max_rows", max_rows, minimum=1)
     shown = [(first, last) if first < last else (0, 0) for first, last in intervals]
@@ -159,7 +168,7 @@ def score_hidden(
     repeats = max(1, max_rows // batch)
     scores = torch.cat(
         [
-            score_rows(function, name, images.hide(different[start : start + repeats])).view(-1, batch)
+            score_rows(score_fn, images.hide(different[start : start + repeats])).view(-1, batch)
             for start in range(0, len(different), repeats)
         ]
     )

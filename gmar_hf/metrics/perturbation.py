@@ -5,11 +5,12 @@ ranking of maps, and a map that was made with a baseline shines under it: measur
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.metrics.hiding import Images, Interval, PatchSize, rank_patches, score_hidden
+from gmar_hf.metrics.hiding import PatchSize, RankedImages, rank_patches, score_hidden
 from gmar_hf.metrics.scores import ScoreFunction
 from gmar_hf.utils.checks import check_whole
 
@@ -32,7 +33,7 @@ class Curve:
 
     @property
     def auc(self) -> torch.Tensor:
-        """The area under each image's curve (batch,) by the trapezoid, divided by the range of the shares.
+        """Return the area under each image's curve (batch,) by the trapezoid, divided by the range of the shares.
 
         In the unit of the scores: the mean height of the curve.
         """
@@ -58,10 +59,11 @@ def insertion(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows `round(k * patches / num_steps)` patches.
-        baseline, blur_sigma: What hidden patches show, as in [`baseline_pixels`].
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels. Only needed where
-            pixels are left over beyond the last whole patch, as in SigLIP's 384 pixels with patches of 14: they
-            are never hidden. By default patches divide the images evenly.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -80,9 +82,8 @@ def insertion(
         tensor([[0.0000, 2.0000, 3.0000, 3.5000, 4.0000]])
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
-    counts = _counts(images, num_steps)
-    scores = score_hidden(score_fn, "score_fn", images, _hidden_from(images, counts), max_rows)
-    return Curve(_shares(images, counts), scores.float())
+    (curve,) = _score_curves(score_fn, images, num_steps, max_rows, "show")
+    return curve
 
 
 def deletion(
@@ -99,15 +100,26 @@ def deletion(
     """Hide the patches of an image, the most important first (Petsiuk et al., "RISE", BMVC 2018).
 
     Args:
-        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, patch_size, max_rows: As in
-            [`insertion`]; step k hides `round(k * patches / num_steps)` patches.
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
+            the batch over and over, in its order. [`score_function`] makes one.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        num_steps (`int`, defaults to 16): Step k hides `round(k * patches / num_steps)` patches.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         [`Curve`]: `shares` (num_steps + 1,) of patches hidden, from 0 to 1; `scores` (batch, num_steps + 1), float32
             on the images' device; `auc` (batch,), lower for a better map.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
 
     Example:
         >>> score = lambda rows: rows.mean(dim=(1, 2, 3))
@@ -116,9 +128,8 @@ def deletion(
         tensor([[4.0000, 2.0000, 1.0000, 0.5000, 0.0000]])
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
-    counts = _counts(images, num_steps)
-    scores = score_hidden(score_fn, "score_fn", images, _hidden_up_to(counts), max_rows)
-    return Curve(_shares(images, counts), scores.float())
+    (curve,) = _score_curves(score_fn, images, num_steps, max_rows, "hide")
+    return curve
 
 
 def insertion_minus_deletion(
@@ -132,19 +143,31 @@ def insertion_minus_deletion(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> torch.Tensor:
-    """The area under the insertion curve minus that under the deletion curve; their common ends are scored once.
+    """Return the area under the insertion curve minus that under the deletion curve.
 
-    A map that says nothing gets about 0, where either area alone also tells how sure the model is.
+    The common ends of the curves are scored once. A map that says nothing gets about 0, where either area alone also
+    tells how sure the model is.
 
     Args:
-        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, patch_size, max_rows: As in
-            [`insertion`].
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
+            the batch over and over, in its order. [`score_function`] makes one.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        num_steps (`int`, defaults to 16): Step k shows, and hides, `round(k * patches / num_steps)` patches.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): float32, in the unit of the scores; higher for a better map.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
     """
     inserted, deleted = insertion_and_deletion(
         score_fn,
@@ -170,23 +193,32 @@ def insertion_and_deletion(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> tuple[Curve, Curve]:
-    """The curves of [`insertion`] and [`deletion`]; their common ends are scored once.
+    """Make the curves of [`insertion`] and [`deletion`]; their common ends are scored once.
 
     Args:
-        score_fn, pixel_values, attribution, num_steps, baseline, blur_sigma, patch_size, max_rows: As in
-            [`insertion`].
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
+            the batch over and over, in its order. [`score_function`] makes one.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        num_steps (`int`, defaults to 16): Step k shows, and hides, `round(k * patches / num_steps)` patches.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         Two [`Curve`]: insertion's and deletion's.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
-    counts = _counts(images, num_steps)
-    intervals = _hidden_from(images, counts) + _hidden_up_to(counts)
-    inserted, deleted = score_hidden(score_fn, "score_fn", images, intervals, max_rows).float().chunk(2, dim=1)
-    return Curve(_shares(images, counts), inserted), Curve(_shares(images, counts), deleted)
+    inserted, deleted = _score_curves(score_fn, images, num_steps, max_rows, "show", "hide")
+    return inserted, deleted
 
 
 def positive_perturbation(
@@ -199,7 +231,7 @@ def positive_perturbation(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> Curve:
-    """Whether the prediction stands while patches are hidden, the most important first.
+    """Tell whether the prediction stands while patches are hidden, the most important first.
 
     The test of Chefer, Gur and Wolf ("Transformer Interpretability Beyond Attention Visualization", CVPR 2021). They
     hide by black; after the image processor's normalisation that is a tensor of your own, `-mean / std` of shape
@@ -209,7 +241,14 @@ def positive_perturbation(
         score_fn (`Callable`): From pixel values (M, channels, height, width) to the class (M,) of each row as ints,
             such as `lambda rows: model(pixel_values=rows).logits.argmax(-1)`: whether it stands is what counts. Or to
             a score (M,) as floats or bools, such as whether the label is ranked first: they count as they are.
-        pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in [`insertion`].
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9 (their number is rounded); `scores` (batch, 9), of
@@ -217,10 +256,12 @@ def positive_perturbation(
             lower for a better map.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
-    return _standing(score_fn, images, max_rows)
+    return _score_standing(score_fn, images, max_rows)
 
 
 def negative_perturbation(
@@ -233,46 +274,52 @@ def negative_perturbation(
     patch_size: PatchSize = None,
     max_rows: int = 256,
 ) -> Curve:
-    """Whether the prediction stands while patches are hidden, the least important first.
+    """Tell whether the prediction stands while patches are hidden, the least important first.
 
     Args:
-        score_fn, pixel_values, attribution, baseline, blur_sigma, patch_size, max_rows: As in
-            [`positive_perturbation`].
+        score_fn (`Callable`): From pixel values (M, channels, height, width) to the class (M,) of each row as ints;
+            or to a score (M,) as floats or bools, which count as they are.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
+        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show: a name that
+            [`baseline_pixels`] knows, or pixel values.
+        blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
+        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
+            pixels are left over beyond the last whole patch, which are never hidden.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
-        [`Curve`]: As [`positive_perturbation`]; `auc` is higher for a better map.
+        [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9; `scores` (batch, 9), of classes 1 where it is still
+            that of the whole image and 0 elsewhere; `auc` (batch,), higher for a better map.
 
     Raises:
-        ArgumentError, ArgumentTypeError, NonFiniteError: As [`insertion`].
+        ArgumentError: If an argument has a value that cannot be used; the message says what can.
+        ArgumentTypeError: If an argument is of the wrong kind.
+        NonFiniteError: If a score is NaN or infinite.
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size, most_important_first=False)
-    return _standing(score_fn, images, max_rows)
+    return _score_standing(score_fn, images, max_rows)
 
 
-def _counts(images: Images, num_steps: int) -> list[int]:
-    """How many patches every step has reached."""
+def _score_curves(
+    score_fn: ScoreFunction, images: RankedImages, num_steps: int, max_rows: int, *ways: Literal["show", "hide"]
+) -> list[Curve]:
+    """Score a batch while its patches are shown, or hidden, in the order of their rank: a curve for each way."""
     check_whole("num_steps", num_steps, minimum=1)
-    return [round(step * images.num_patches / num_steps) for step in range(num_steps + 1)]
+    num_patches = images.num_patches
+    counts = [round(step * num_patches / num_steps) for step in range(num_steps + 1)]
+    # What is hidden at each step: where patches are shown, all but the first.
+    hidden = {"show": [(count, num_patches) for count in counts], "hide": [(0, count) for count in counts]}
+    scores = score_hidden(score_fn, images, [interval for way in ways for interval in hidden[way]], max_rows).float()
+    shares = torch.tensor(counts, device=scores.device) / num_patches
+    return [Curve(shares, part) for part in scores.chunk(len(ways), dim=1)]
 
 
-def _shares(images: Images, counts: list[int]) -> torch.Tensor:
-    return torch.tensor(counts, device=images.rank.device) / images.num_patches
-
-
-def _hidden_from(images: Images, counts: list[int]) -> list[Interval]:
-    """What is still hidden once the first patches are shown."""
-    return [(count, images.num_patches) for count in counts]
-
-
-def _hidden_up_to(counts: list[int]) -> list[Interval]:
-    """What is hidden once the first patches are."""
-    return [(0, count) for count in counts]
-
-
-def _standing(score_fn: ScoreFunction, images: Images, max_rows: int) -> Curve:
+def _score_standing(score_fn: ScoreFunction, images: RankedImages, max_rows: int) -> Curve:
+    """Score a batch with one to nine tenths of its patches hidden; of classes, whether each is still the first one."""
     tenths = range(1, 10)
     counts = [0, *(round(tenth * images.num_patches / 10) for tenth in tenths)]
-    scores = score_hidden(score_fn, "score_fn", images, _hidden_up_to(counts), max_rows)
+    scores = score_hidden(score_fn, images, [(0, count) for count in counts], max_rows)
     if not scores.is_floating_point() and scores.dtype != torch.bool:
         scores = scores == scores[:, :1]
     return Curve(torch.tensor(tenths, device=scores.device) / 10, scores[:, 1:].float())

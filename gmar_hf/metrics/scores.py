@@ -10,6 +10,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.inputs import checked_pixels
 from gmar_hf.models.introspection import check_model
+from gmar_hf.utils.checks import check_choice
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """Turns pixel values (M, channels, height, width) into scores (M,); the rows are the batch over and over, in order."""
@@ -27,7 +28,7 @@ def score_function(
     function: Literal["softmax", "sigmoid", "logit"] = "softmax",
     **model_kwargs: Any,
 ) -> ScoreFunction:
-    """What the metrics ask of a classifier: the score of each image's target, whatever is hidden in it.
+    """Make the function that metrics ask: the score of each image's target, whatever is hidden in it.
 
     The model answers in eval mode, and is as it was after every call.
 
@@ -55,8 +56,7 @@ def score_function(
         torch.Size([6])
     """
     check_model(model)
-    if function not in FUNCTIONS:
-        raise ArgumentError(f"`function` must be one of {', '.join(FUNCTIONS)}; got {function!r}.")
+    check_choice("function", function, FUNCTIONS)
     classes = _classes(target)
 
     def score(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -79,12 +79,11 @@ def score_function(
     return score
 
 
-def score_rows(function: ScoreFunction, name: str, rows: torch.Tensor) -> torch.Tensor:
+def score_rows(score_fn: ScoreFunction, rows: torch.Tensor) -> torch.Tensor:
     """Ask a user's function for one number a row, without a graph.
 
     Args:
-        function (`Callable`): The user's.
-        name (`str`): The argument it was given by.
+        score_fn (`Callable`): The user's function.
         rows (`torch.Tensor` of shape (rows, channels, height, width)): What it gets.
 
     Returns:
@@ -93,24 +92,24 @@ def score_rows(function: ScoreFunction, name: str, rows: torch.Tensor) -> torch.
     Raises:
         ArgumentError: If there is not one number a row.
         ArgumentTypeError: If it is no function.
-        NonFiniteError: If one is NaN or infinite.
+        NonFiniteError: If a number is NaN or infinite.
     """
-    if not callable(function):
+    if not callable(score_fn):
         raise ArgumentTypeError(
-            f"`{name}` must be a function from pixel values to one number a row; got {type(function).__name__}. "
+            f"`score_fn` must be a function from pixel values to one number a row; got {type(score_fn).__name__}. "
             "Make one with `gmar_hf.metrics.score_function`."
         )
     with torch.no_grad():
-        scores = function(rows)
+        scores = score_fn(rows)
     if not isinstance(scores, torch.Tensor) or scores.shape != rows.shape[:1]:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ArgumentError(
-            f"`{name}` must turn pixel values {tuple(rows.shape)} into one number a row, shape ({len(rows)},); "
+            f"`score_fn` must turn pixel values {tuple(rows.shape)} into one number a row, shape ({len(rows)},); "
             f"got {got}. Make one with `gmar_hf.metrics.score_function`."
         )
     if not scores.isfinite().all():
         raise NonFiniteError(
-            f"`{name}` must give finite numbers; got NaN or infinity. Check the model's weights, and the baseline."
+            "`score_fn` must give finite numbers; got NaN or infinity. Check the model's weights, and the baseline."
         )
     return scores.detach().to(rows.device)
 

@@ -402,7 +402,9 @@ class TestErrors:
         images, scores = zoo.pixel_values(model), torch.ones(2, 3, 3)
         with pytest.raises(ArgumentError, match=r"`head_scores` must be of shape \(2, 3, 3\) .* got \(2, 9\)"):
             ablation_curve(model, images, 1, scores.flatten(1))
-        with pytest.raises(ArgumentError, match="`function` must be one of softmax, sigmoid, logit; got 'log'"):
+        with pytest.raises(
+            ArgumentError, match='`function` must be one of "softmax", "sigmoid", "logit"; got \'log\''
+        ):
             ablation_curve(model, images, 1, scores, function="log")
         with pytest.raises(ArgumentError, match="`num_steps` must be a whole number of 1 or more; got 0"):
             ablation_curve(model, images, 1, scores, num_steps=0)

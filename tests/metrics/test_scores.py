@@ -104,7 +104,7 @@ def test_calls_that_do_not_fit():
 
 
 def test_unknown_functions_and_no_model():
-    with pytest.raises(ArgumentError, match="`function` must be one of softmax, sigmoid, logit; got 'relu'"):
+    with pytest.raises(ArgumentError, match='`function` must be one of "softmax", "sigmoid", "logit"; got \'relu\''):
         score_function(zoo.vit(), 0, "relu")
     with pytest.raises(ArgumentTypeError, match="`model` must be"):
         score_function("google/vit", 0)
