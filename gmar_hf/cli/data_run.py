@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,8 @@ def run_over_data(
             )
         return result if accelerator.is_main_process else None
     finally:
-        accelerator.end_training()
+        with suppress(RuntimeError):  # of a connection that a process which is gone has left broken
+            accelerator.end_training()
 
 
 def _find_subject(options: DataOptions, num_scenes: int) -> tuple[Any, Any, Any, dict[str, Any]]:

@@ -92,7 +92,7 @@ def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: 
         values=np.zeros((0, len(questions.methods), len(questions.columns))),
         unreadable=batch.unreadable,
     )
-    measured.tallies["num_unreadable"] = len(batch.unreadable)
+    measured.counts["num_unreadable"] = len(batch.unreadable)
     if batch.pixel_values is None:
         return measured
 
@@ -101,7 +101,7 @@ def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: 
         logits = model(pixel_values=pixels).logits.float().cpu()
     explained = _choose_explained(batch, logits, questions.explains_labels)
     num_images = len({row.place for row in explained})
-    measured.tallies |= {"num_images": num_images, "num_unlabelled": len(batch.labels) - num_images}
+    measured.counts |= {"num_images": num_images, "num_unlabelled": len(batch.labels) - num_images}
     if not explained:
         return measured
 

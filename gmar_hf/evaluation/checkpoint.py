@@ -1,25 +1,26 @@
 """The figures of one batch, and the file that a stopped evaluation goes on from."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import torch
 
-from gmar_hf.errors import ArtifactError
 from gmar_hf.evaluation.results import Row
-from gmar_hf.utils.files import replacing
+from gmar_hf.utils.artifacts import ArtifactFormat
 
-FORMAT = "gmar_hf.evaluated_batch"
-FORMAT_VERSION = 1
-TALLIES = ("num_images", "num_unlabelled", "num_unreadable")
+FORMAT = ArtifactFormat(
+    "gmar_hf.evaluated_batch",
+    2,
+    "a checkpoint of an evaluation",
+    "Delete it (its images are measured again), or start anew with `resume=False`, `--no-resume`.",
+)
+COUNTS = ("num_images", "num_unlabelled", "num_unreadable")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Measured:
     """What a batch gave.
 
@@ -32,8 +33,9 @@ class Measured:
         seconds (`list[float]`): That each method took for `num_maps` maps.
         num_maps (`int`): Maps drawn by each method.
         forwards (`list[float | None]`): What each method's map costs.
-        tallies (`dict[str, int]`): Counts of images, by `TALLIES`.
+        counts (`dict[str, int]`): Numbers of images, by the names in `COUNTS`.
         unreadable (`list[dict[str, str]]`): `image` and `reason`.
+        settings (`Mapping[str, Any]`): What must be the same when it is used again; plain JSON values.
     """
 
     number: int
@@ -44,50 +46,52 @@ class Measured:
     seconds: list[float] = field(default_factory=list)
     num_maps: int = 0
     forwards: list[float | None] = field(default_factory=list)
-    tallies: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TALLIES, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     unreadable: list[dict[str, str]] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+    @property
+    def key(self) -> str:
+        """Tells the batch from every other one."""
+        return str(self.number)
+
+    @property
+    def done(self) -> Set[int]:
+        """The batch's number, alone in a set."""
+        return {self.number}
+
+    def save(self, path: Path) -> None:
         """Write the batch; the file is there once it is whole.
 
         Args:
             path (`Path`): The file.
-            settings (`Mapping[str, Any]`): What must be the same when it is used again; plain JSON values.
 
         Raises:
             ArgumentError: If the place cannot be written.
         """
-        content = {name: value for name, value in vars(self).items() if name not in ("values", "curves", "rows")}
-        content |= {"rows": [asdict(row) for row in self.rows], "settings": dict(settings)}
-        metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "content": json.dumps(content)}
-        tensors = {"values": self.values, **{f"curves.{key}": curve for key, curve in self.curves.items()}}
-        with replacing(path, durable=True) as temporary:
-            temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+        content = {name: value for name, value in vars(self).items() if name not in ("values", "curves")}
+        content |= {"rows": [asdict(row) for row in self.rows], "settings": dict(self.settings)}
+        arrays = {"values": self.values, **{f"curves.{key}": curve for key, curve in self.curves.items()}}
+        FORMAT.write(
+            path,
+            content,
+            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
+            durable=True,
+        )
 
     @classmethod
-    def load(cls, path: Path) -> tuple["Measured", dict[str, Any]]:
-        """Read what [`save`] wrote: the batch, and the settings.
+    def load(cls, path: Path) -> "Measured":
+        """Read what [`save`] wrote.
 
         Raises:
             ArtifactError: If it is corrupt or of another version.
         """
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or metadata.get("format_version") != str(FORMAT_VERSION):
-                    raise ValueError("it is of another format")
-                content = json.loads(metadata["content"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            settings = content.pop("settings")
-            content["rows"] = [Row(**row) for row in content["rows"]]
-            values = tensors.pop("values")
-            curves = {name.removeprefix("curves."): curve for name, curve in tensors.items()}
-            return cls(values=values, curves=curves, **content), settings
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise ArtifactError(
-                f"{str(path)!r} must be a checkpoint of an evaluation; it cannot be used ({error}). "
-                "Delete it (its images are measured again), or start anew with `resume=False`, `--no-resume`."
-            ) from error
+        with FORMAT.reading(path) as artifact:
+            arrays = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+            values = arrays.pop("values")
+            curves = {name.removeprefix("curves."): curve for name, curve in arrays.items()}
+            rows = [Row(**row) for row in artifact.content.pop("rows")]
+            return cls(rows=rows, values=values, curves=curves, **artifact.content)
 
 
 def joined_curves(parts: Sequence[Measured]) -> dict[str, np.ndarray]:

@@ -1,22 +1,25 @@
 """What an evaluation found: a figure for every explained class of an image, method and metric."""
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import torch
 
-from gmar_hf.errors import ArgumentError, ArtifactError
+from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.bootstrap import Bootstrap
-from gmar_hf.utils.files import replacing
+from gmar_hf.utils.artifacts import ArtifactFormat
 
-FORMAT = "gmar_hf.evaluation"
-FORMAT_VERSION = 1
+RESULTS = "results.json"
 ROWS = "rows.safetensors"
+FORMAT = ArtifactFormat(
+    "gmar_hf.evaluation",
+    2,
+    f"an evaluation ({ROWS}, or the folder with it)",
+    "Check the path, or make it again with `gmar-hf evaluate`.",
+)
 REFERENCES = ("rollout", "gmar-l1")  # what every method is compared with, image by image
 
 
@@ -157,10 +160,10 @@ class Evaluation:
             "metrics": [asdict(metric) for metric in self.metrics],
             "rows": [asdict(row) for row in self.rows],
         }
-        metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "content": json.dumps(content)}
-        tensors = {f"curves.{name}": np.ascontiguousarray(curve) for name, curve in self.curves.items()}
-        with replacing(path) as temporary:
-            temporary.write_bytes(save({"values": np.ascontiguousarray(self.values), **tensors}, metadata))
+        arrays = {"values": self.values, **{f"curves.{name}": curve for name, curve in self.curves.items()}}
+        FORMAT.write(
+            path, content, {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Evaluation":
@@ -174,26 +177,17 @@ class Evaluation:
         """
         if os.path.isdir(path):
             path = os.path.join(path, ROWS)
-        try:
-            with safe_open(os.fspath(path), framework="np") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or metadata.get("format_version") != str(FORMAT_VERSION):
-                    raise ValueError(f"it is not of format {FORMAT} {FORMAT_VERSION}")
-                content = json.loads(metadata["content"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        with FORMAT.reading(path) as artifact:
+            content = artifact.content
+            arrays = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
             return cls(
                 settings=content["settings"],
                 methods=content["methods"],
                 metrics=[Metric(**metric) for metric in content["metrics"]],
                 rows=[Row(**row) for row in content["rows"]],
-                values=tensors.pop("values"),
-                curves={name.removeprefix("curves."): curve for name, curve in tensors.items()},
+                values=arrays.pop("values"),
+                curves={name.removeprefix("curves."): curve for name, curve in arrays.items()},
             )
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise ArtifactError(
-                f"{os.fspath(path)!r} must be the figures of an evaluation ({ROWS}, or the folder with it); it "
-                f"cannot be used ({error}). Check the path, or make it again with `gmar-hf evaluate`."
-            ) from error
 
     def _place(self, what: str, name: str) -> int:
         if what == "method":

@@ -1,162 +1,109 @@
-"""One process's work in an evaluation, and what becomes of all of it."""
+"""An evaluation in one process, and what becomes of all of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import accelerate
 import numpy as np
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import nn
 
-from gmar_hf.data import MapData
+from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions, measure_batch
-from gmar_hf.evaluation.checkpoint import TALLIES, Measured, joined_curves
-from gmar_hf.evaluation.folder import batch_file
+from gmar_hf.evaluation.checkpoint import COUNTS, Measured, joined_curves
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.maps.registry import BUILT_IN
 from gmar_hf.evaluation.output.page import write_page
 from gmar_hf.evaluation.output.pictures import draw_pictures
 from gmar_hf.evaluation.output.tables import write_results
-from gmar_hf.evaluation.results import ROWS, Evaluation
+from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
 from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
-from gmar_hf.runs.batches import map_loader
+from gmar_hf.runs.batches import Batch
+from gmar_hf.runs.folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.identity import identity
-from gmar_hf.runs.plan import Plan
-from gmar_hf.runs.progress import progress
+from gmar_hf.runs.processes import gather
+from gmar_hf.runs.run import Run
+from gmar_hf.runs.work import Work
 
 
-class Run:
-    """One call of an evaluation, in one process.
+class EvaluationRun(Run[Evaluation]):
+    """An evaluation of maps of a model.
 
     Args:
-        model (`nn.Module`): The classifier.
-        data ([`MapData`]): What is evaluated on.
-        image_processor: The model's, or None.
-        plan ([`Plan`]): How the data are read.
-        questions ([`Questions`]): What is asked.
-        described (`dict[str, Any]`): The results' entry for the model.
-        accelerator (`Accelerator`): Of the processes.
-
-    Attributes:
-        parts (`list` of [`Measured`]): Batches that this process answers for.
+        work ([`Work`]): Model, data, plan and processes.
+        questions ([`Questions`]): What is asked of every batch.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: MapData,
-        image_processor: Any,
-        plan: Plan,
-        questions: Questions,
-        described: dict[str, Any],
-        accelerator: Accelerator,
-    ) -> None:
-        self._model, self._data, self._processor, self._plan = model, data, image_processor, plan
-        self._questions, self._described, self._accelerator = questions, described, accelerator
-        self._order = plan.order(len(data))
-        self.parts: list[Measured] = []
+    noun = "evaluation"
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What must be the same when the evaluation is gone on with, by the name a user knows it by."""
-        asked = self._questions
-        return {
-            **identity(self._plan, self._described, weight_sample(self._model), self._data, self._processor, None),
-            "methods": [_known_as(method) for method in asked.methods],
-            "metrics": [column.key for column in asked.columns],
-            "baselines": list(asked.baselines),
-            "steps": asked.num_steps,
-            "blur sigma": asked.blur_sigma,
-            "score": asked.function,
+    def __init__(self, work: Work, questions: Questions) -> None:
+        super().__init__(work)
+        self._questions = questions
+        self._parts: list[Measured] = []  # the batches that this process answers for
+        self._num_saved = 0
+        self._settings: Mapping[str, Any] = {
+            **identity(work.plan, work.described, weight_sample(work.model), work.data, work.image_processor, None),
+            "methods": [_known_as(method) for method in questions.methods],
+            "metrics": [column.key for column in questions.columns],
+            "baselines": list(questions.baselines),
+            "steps": questions.num_steps,
+            "blur sigma": questions.blur_sigma,
+            "score": questions.function,
             "masks": self._masks,
         }
 
     @property
     def _masks(self) -> str | None:
         """What tells other masks from these; None without any."""
-        return self._data.masks_fingerprint if self._data.has_masks else None
+        assert isinstance(self.work.data, MapData)
+        return self.work.data.masks_fingerprint if self.work.data.has_masks else None
 
-    def go(self, folder: Path | None) -> None:
-        """Measure this process's share of the batches that nobody has measured yet.
+    def open_folder(self, output: Output) -> Set[int]:
+        kind = Kind(
+            noun=self.noun, pattern="batch-*.safetensors", load=Measured.load, check_finished=_check_unfinished
+        )
+        parts = open_folder(output, kind, self._settings, self.work.accelerator, own_name="")
+        self._parts = list(parts.values())
+        self._num_saved = len(self._parts)
+        return {part.number for part in self._parts}
 
-        Args:
-            folder (`Path`, *optional*): Where each batch is kept as soon as it is done.
-        """
-        rank, num_processes = self._accelerator.process_index, self._accelerator.num_processes
-        done = set(gather_object([part.number for part in self.parts]))
-        numbers = [number for number in range(-(-len(self._order) // self._plan.batch_size)) if number not in done]
-        numbers = numbers[rank::num_processes]
-        settings = self.identity
-        before = min(len(done) * self._plan.batch_size, len(self._order))
-        hidden = not self._accelerator.is_main_process
-        with progress(before, len(self._order), hidden=hidden, what="evaluation") as bar:
-            loader = map_loader(
-                self._data, self._order, numbers, self._plan.batch_size, self._processor, self._plan.num_workers
-            )
-            for batch in loader:
-                part = measure_batch(self._model, batch, self._questions, self._accelerator.device)
-                if folder is not None:
-                    part.save(batch_file(folder, part.number), settings)
-                self.parts.append(part)
-                bar.update(min(batch.size * num_processes, len(self._order) - bar.n))
-                bad = [entry for one in self.parts for entry in one.unreadable]
-                self._plan.check_readable(len(bad), len(self._order), "so far", bad)
+    def take(self, batch: Batch) -> None:
+        """Measure a batch."""
+        part = measure_batch(self.work.model, batch, self._questions, self.work.accelerator.device)
+        part.settings = self._settings
+        self._parts.append(part)
+        unreadable = [entry for part in self._parts for entry in part.unreadable]
+        self.work.plan.check_readable(len(unreadable), self.work.num_images, "so far", unreadable)
 
-    def evaluation(self) -> Evaluation:
-        """What all processes have found, in every process.
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        for part in self._parts[self._num_saved :]:
+            part.save(self.folder / CHECKPOINTS / f"batch-{part.number:08d}.safetensors")
+            self._num_saved += 1
+
+    def collect(self) -> Evaluation:
+        """Return the figures of all processes' images.
 
         Raises:
             ArgumentError: If too many images were unreadable, or nothing was explained.
         """
-        parts = sorted(gather_object(self.parts), key=lambda part: part.number)
-        counts: dict[str, int] = {name: sum(part.tallies[name] for part in parts) for name in TALLIES}
+        parts = sorted(gather(self._parts), key=lambda part: part.number)
+        counts: dict[str, int] = {name: sum(part.counts[name] for part in parts) for name in COUNTS}
         unreadable = [entry for part in parts for entry in part.unreadable]
-        self._plan.check_readable(len(unreadable), len(self._order), "in all", unreadable)
+        self.work.plan.check_readable(len(unreadable), self.work.num_images, "in all", unreadable)
         measured = [part for part in parts if part.rows]
         if not measured:
             raise ArgumentError("`dataset` must hold at least one image to explain; got none.")
-        asked = self._questions
-        speeds = np.array([part.seconds for part in measured]) / np.array([[part.num_maps] for part in measured])
-        methods = [
-            {
-                "name": method.name,
-                "forwards": forwards,
-                "baseline": method.baseline,
-                "milliseconds": 1000 * float(milliseconds),
-                "about": method.about,
-            }
-            for method, forwards, milliseconds in zip(
-                asked.methods, measured[0].forwards, np.median(speeds, axis=0), strict=True
-            )
-        ]
         curves = joined_curves(measured)
         if curves:
             curves["shares"] = np.linspace(0, 1, next(iter(curves.values())).shape[1])
         return Evaluation(
-            settings={
-                "model": self._described,
-                "datasets": [self._data.identity],
-                "reading_of_labels": self._data.label_reading,
-                "masks": self._masks,
-                "target": self._plan.target,
-                "baselines": list(asked.baselines),
-                "num_steps": asked.num_steps,
-                "blur_sigma": asked.blur_sigma,
-                "function": asked.function,
-                **{name: getattr(self._plan, name) for name in ("batch_size", "limit", "shuffle_seed")},
-                "num_processes": self._accelerator.num_processes,
-                "counts": counts,
-                "unreadable": unreadable,
-                "versions": {**versions(), "accelerate": accelerate.__version__},
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            },
-            methods=methods,
-            metrics=list(asked.columns),
+            settings=self._described_evaluation(counts, unreadable),
+            methods=self._described_methods(measured),
+            metrics=list(self._questions.columns),
             rows=[row for part in measured for row in part.rows],
             values=np.concatenate([part.values for part in measured]),
             curves=curves,
@@ -164,21 +111,64 @@ class Run:
 
     def write(self, evaluation: Evaluation, folder: Path) -> None:
         """Write tables, figures and the page; results.json last, which tells that all is there."""
+        work = self.work
+        assert isinstance(work.data, MapData)
         pictures = draw_pictures(
-            evaluation,
-            self._model,
-            self._data,
-            self._processor,
-            self._questions.methods,
-            self._accelerator.device,
+            evaluation, work.model, work.data, work.image_processor, self._questions.methods, work.accelerator.device
         )
         write_page(evaluation, pictures, folder / "index.html")
         evaluation.save(folder / ROWS)
         write_results(evaluation, folder)
 
+    def _described_methods(self, measured: list[Measured]) -> list[dict[str, Any]]:
+        """Return what the results say of each method; its time is the median over the batches."""
+        speeds = np.array([part.seconds for part in measured]) / np.array([[part.num_maps] for part in measured])
+        return [
+            {
+                "name": method.name,
+                "forwards": forwards,
+                "baseline": method.baseline,
+                "milliseconds": 1000 * float(seconds),
+                "about": method.about,
+            }
+            for method, forwards, seconds in zip(
+                self._questions.methods, measured[0].forwards, np.median(speeds, axis=0), strict=True
+            )
+        ]
+
+    def _described_evaluation(self, counts: dict[str, int], unreadable: list[dict[str, str]]) -> dict[str, Any]:
+        """Return what the results say of how they were made."""
+        work, questions = self.work, self._questions
+        return {
+            "model": work.described,
+            "datasets": [work.data.identity],
+            "reading_of_labels": work.data.label_reading,
+            "masks": self._masks,
+            "target": work.plan.target,
+            "baselines": list(questions.baselines),
+            "num_steps": questions.num_steps,
+            "blur_sigma": questions.blur_sigma,
+            "function": questions.function,
+            **{name: getattr(work.plan, name) for name in ("batch_size", "limit", "shuffle_seed")},
+            "num_processes": self.num_processes,
+            "counts": counts,
+            "unreadable": unreadable,
+            "versions": {**versions(), "accelerate": accelerate.__version__},
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _check_unfinished(folder: Path, has_checkpoints: bool) -> None:
+    """Refuse finished results, but not where an evaluation was stopped before it deleted its checkpoints."""
+    if (folder / RESULTS).exists() and not has_checkpoints:
+        raise ArgumentError(
+            f"`output_dir` (`--out`) must not hold finished results; {str(folder)!r} does. Choose another "
+            "folder, or replace them with `force=True` (`--force`)."
+        )
+
 
 def _known_as(method: MapMethod) -> str:
-    """A method's name, and where it comes from if that is not here: somebody's two functions may share a name."""
+    """Return a method's name, and where it comes from if that is not here: two users' functions may share a name."""
     if method in BUILT_IN:
         return method.name
     code = method.draw if hasattr(method.draw, "__qualname__") else type(method.draw)  # an object that can be called

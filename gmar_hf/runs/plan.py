@@ -1,4 +1,4 @@
-"""plan."""
+"""How a run over a data set goes: which images, how many at once, when to save and when to stop."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,34 +7,33 @@ from typing import Any, Literal
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.utils.checks import check_seed, check_share, check_whole
+from gmar_hf.utils.checks import check_choice, check_seed, check_share, check_whole
 
 _NAMED = 5  # files, of those that cannot be read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a survey goes; fields as in [`survey`]."""
+    """How a run goes. [`survey`] says what each field means; an evaluation has no `until_stable`."""
 
-    batch_size: int = 32
-    target: Literal["predicted", "label"] = "predicted"
+    batch_size: int
+    target: Literal["predicted", "label"]
     limit: int | None = None
     shuffle_seed: int | None = None
     num_workers: int = 0
-    save_every: int = 20
+    save_every: int = 1
     max_unreadable: float = 0.01
     until_stable: float | None = None
 
     def __post_init__(self) -> None:
         check_whole("batch_size", self.batch_size, minimum=1)
-        check_whole("num_workers", self.num_workers, minimum=0)
+        check_whole("num_workers", self.num_workers)
         check_whole("save_every", self.save_every, minimum=1)
         if self.limit is not None:
             check_whole("limit", self.limit, minimum=1)
         if self.shuffle_seed is not None:
             check_seed("shuffle_seed", self.shuffle_seed)
-        if self.target not in ("predicted", "label"):
-            raise ArgumentError(f'`target` must be "predicted" or "label"; got {self.target!r}.')
+        check_choice("target", self.target, ("predicted", "label"))
         check_share("max_unreadable", self.max_unreadable)
         if self.until_stable is not None:
             check_share("until_stable", self.until_stable)
@@ -42,12 +41,12 @@ class Plan:
             raise ArgumentError("`until_stable` must be above 0 (standard errors never are 0); got 0. Leave it out.")
 
     def recorded(self) -> dict[str, Any]:
-        """What the report says of the plan."""
+        """Return what a report says of the plan."""
         names = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_unreadable")
         return {name: value for name, value in asdict(self).items() if name in names}
 
     def order(self, num_samples: int) -> Sequence[int]:
-        """The samples' places in the order in which they are taken."""
+        """Return the samples' places in the order in which they are taken."""
         order: Sequence[int] = range(num_samples)
         if self.shuffle_seed is not None:
             generator = torch.Generator().manual_seed(self.shuffle_seed)
@@ -55,15 +54,16 @@ class Plan:
         return order[: self.limit]
 
     def check_readable(self, bad: int, seen: int | None, when: str, named: Sequence[Mapping[str, str]]) -> None:
-        """Raise if too many images are unreadable.
+        """Refuse data of which too many images are unreadable.
 
         Args:
-            bad, seen (`int`): How many of how many; None if that is not known.
-            when (`str`): Such as "so far".
-            named (`Sequence`): `image` and `reason` of some of them.
+            bad (`int`): Number of unreadable images.
+            seen (`int`, *optional*): Number of images that the share is taken of; None if that is not known.
+            when (`str`): How far the run is, such as "so far".
+            named (`Sequence`): `image` and `reason` of some of the unreadable ones.
 
         Raises:
-            ArgumentError: Then.
+            ArgumentError: If their share is larger than `max_unreadable`.
         """
         if seen is not None and bad > self.max_unreadable * seen:
             names = ", ".join(repr(entry["image"]) for entry in named[:_NAMED])

@@ -1,4 +1,4 @@
-"""What the processes of a survey do together, through Accelerate."""
+"""What the processes of one run do together, through Accelerate, and how they are stopped."""
 
 import os
 import signal
@@ -17,13 +17,21 @@ from gmar_hf.errors import ArgumentError, GMARError
 
 Result = TypeVar("Result")
 _ECHO = 2.0  # seconds within which a terminal and the launcher that it interrupts have both passed on one Ctrl-C
+_GRACE = 10.0  # seconds that a signal may take to reach this process after another one has stopped for it
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C, or a scheduler's request to stop. Its text says how many images are done."""
 
 
 def joined(accelerator: Accelerator | None) -> Accelerator:
-    """The given accelerator or a new one, of which all processes that were launched together are part.
+    """Return the given accelerator or a new one, of which all processes that were launched together are part.
+
+    Args:
+        accelerator (`Accelerator`, *optional*): The calling script's.
 
     Raises:
-        ArgumentError: If they are not: each would take itself for the only one.
+        ArgumentError: If they are not part of it: each would take itself for the only one.
     """
     if accelerator is None:
         # Accelerate joins processes on the CPU only where it is told to. The first to finish must not lose patience
@@ -41,11 +49,52 @@ def joined(accelerator: Accelerator | None) -> Accelerator:
     return accelerator
 
 
+def gather(things: list[Any]) -> list[Any]:
+    """Return the lists of all processes joined, in every process; every process has to call it.
+
+    Args:
+        things (`list`): What this process brings; anything that can be pickled.
+
+    Raises:
+        KeyboardInterrupt, GMARError: If another process is gone, as [`exchange`] says.
+    """
+    with exchange():
+        return list(gather_object(things))
+
+
+@contextmanager
+def exchange() -> Iterator[None]:
+    """Enclose what all processes do at once, and say in words what it means if one of them is gone.
+
+    A process that was interrupted while others wait for it breaks their connection. They have been interrupted too,
+    but may learn of the broken connection first, as an error of whatever library connects them: so they wait a moment
+    for the signal.
+
+    Raises:
+        KeyboardInterrupt: If this process was interrupted as well; [`RunInterrupted`] where it is patient.
+        GMARError: If no signal comes.
+    """
+    try:
+        yield
+    except RuntimeError as broken:
+        if PartialState().num_processes == 1:
+            raise
+        deadline = time.monotonic() + _GRACE
+        while time.monotonic() < deadline:
+            if any(interruption.requested for interruption in _patient):
+                raise RunInterrupted from broken
+            time.sleep(0.05)  # where nobody is patient, Python raises KeyboardInterrupt here
+        raise GMARError(
+            "All processes of a run must stay until its end; another one is gone. See what it says. What was saved is "
+            "gone on with by the same command."
+        ) from broken
+
+
 def together(action: Callable[[], Result]) -> Result:
     """Run `action` in every process; where it fails in one, raise in all, so that none waits for another in vain.
 
     Args:
-        action (`Callable`): Without arguments.
+        action (`Callable`): A function without arguments.
 
     Returns:
         This process's result.
@@ -55,19 +104,19 @@ def together(action: Callable[[], Result]) -> Result:
             raised first it is marked as an echo.
     """
     result: Any = None
-    own: Exception | None = None
+    raised_here: Exception | None = None
     try:
         result = action()
-    except (GMARError, OSError) as raised_here:
-        own = raised_here
-    told = gather_object([None if own is None else str(own)])
-    raised = [rank for rank, text in enumerate(told) if text is not None]
-    if not raised:
+    except (GMARError, OSError) as error:
+        raised_here = error
+    texts = gather([None if raised_here is None else str(raised_here)])
+    ranks = [rank for rank, text in enumerate(texts) if text is not None]
+    if not ranks:
         return result
-    error = GMARError(told[raised[0]]) if own is None else own
-    if isinstance(error, GMARError):
-        error.is_echo = raised[0] != PartialState().process_index
-    raise error
+    told = GMARError(texts[ranks[0]]) if raised_here is None else raised_here
+    if isinstance(told, GMARError):
+        told.is_echo = ranks[0] != PartialState().process_index
+    raise told
 
 
 class Interruption:
@@ -75,6 +124,9 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = False
+
+
+_patient: list[Interruption] = []  # of the blocks of `patient` that are entered now
 
 
 @contextmanager
@@ -88,10 +140,10 @@ def patient() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before: dict[int, Any] = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if before[signal.SIGTERM] is not signal.default_int_handler:
         del before[signal.SIGTERM]
-    before = {one: handler for one, handler in before.items() if callable(handler)}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
     first = 0.0
 
     def note(number: int, frame: Any) -> None:
@@ -103,8 +155,10 @@ def patient() -> Iterator[Interruption]:
 
     for number in before:
         signal.signal(number, note)
+    _patient.append(interruption)
     try:
         yield interruption
     finally:
+        _patient.remove(interruption)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,7 +1,5 @@
 """What a process of a survey has found so far, as a file that a killed run goes on from."""
 
-import json
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,27 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from gmar_hf.errors import ArtifactError
 from gmar_hf.report.moments import Moments
-from gmar_hf.utils.files import replacing
+from gmar_hf.utils.artifacts import ArtifactFormat
 
-FORMAT = "gmar_hf.checkpoint"
-FORMAT_VERSION = 1
-TALLIES = ("num_images", "num_correct", "num_wrong", "num_unlabelled", "num_unreadable")
+FORMAT = ArtifactFormat(
+    "gmar_hf.checkpoint",
+    2,
+    "a checkpoint of a survey",
+    "Delete it (its images are explained again), or start anew with `resume=False`, `--no-resume`.",
+)
+COUNTS = ("num_images", "num_correct", "num_wrong", "num_unlabelled", "num_unreadable")
 _MOMENTS = ("count", "mean", "squares")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Part:
     """A process's share of a survey: what it has seen, and in which batches.
 
     Args:
         settings (`Mapping[str, Any]`): What must be the same when it is gone on with; plain JSON values.
         moments ([`Moments`]): Of every score of every head, by group.
-        tallies (`dict[str, int]`): Counts of images, by `TALLIES`.
+        counts (`dict[str, int]`): Numbers of images, by the names in `COUNTS`.
         unreadable (`list[dict[str, str]]`): `image` and `reason`.
         done (`set[int]`): Numbers of the batches that are in here.
         checked (`int`): Batches after which all processes last agreed to go on, with a tolerance to reach.
@@ -38,11 +37,16 @@ class Part:
 
     settings: Mapping[str, Any]
     moments: Moments
-    tallies: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TALLIES, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     unreadable: list[dict[str, str]] = field(default_factory=list)
     done: set[int] = field(default_factory=set)
     checked: int = 0
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def key(self) -> str:
+        """Tells the part from every other one, under any file name."""
+        return self.identity
 
     def save(self, path: Path) -> None:
         """Write the part; what stood there is replaced at once when it is complete.
@@ -53,20 +57,18 @@ class Part:
         Raises:
             ArgumentError: If the place cannot be written.
         """
-        groups = self.moments.count.nonzero()[:, 0]
+        groups = self.moments.count.nonzero()[:, 0]  # most groups of a large label set stay empty
         tensors = {name: getattr(self.moments, name)[groups] for name in _MOMENTS}
         tensors |= {"groups": groups, "done": torch.tensor(_ranges(self.done), dtype=torch.long).reshape(-1, 2)}
         content = {
             "settings": dict(self.settings),
             "num_groups": len(self.moments.count),
-            "tallies": self.tallies,
+            "counts": self.counts,
             "unreadable": self.unreadable,
             "checked": self.checked,
             "identity": self.identity,
         }
-        metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "content": json.dumps(content)}
-        with replacing(path, durable=True) as temporary:
-            temporary.write_bytes(save(tensors, metadata))
+        FORMAT.write(path, content, tensors, durable=True)
 
     @classmethod
     def load(cls, path: Path) -> "Part":
@@ -78,44 +80,26 @@ class Part:
         Raises:
             ArtifactError: If it is corrupt or of another version.
         """
-        try:
-            with safe_open(os.fspath(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or metadata.get("format_version") != str(FORMAT_VERSION):
-                    raise ValueError("it is of another format")
-                content = json.loads(metadata["content"])
-                tensors = {name: file.get_tensor(name) for name in (*_MOMENTS, "groups", "done")}
-            moments = Moments.empty(content["num_groups"], tuple(tensors["mean"].shape[1:]))
+        with FORMAT.reading(path) as artifact:
+            content, tensors = artifact.content, artifact.tensors
+            moments = Moments.empty(content.pop("num_groups"), tuple(tensors["mean"].shape[1:]))
             for name in _MOMENTS:
                 getattr(moments, name)[tensors["groups"]] = tensors[name]
             done = {number for first, last in tensors["done"].tolist() for number in range(first, last)}
-            return cls(
-                settings=content["settings"],
-                moments=moments,
-                tallies=content["tallies"],
-                unreadable=content["unreadable"],
-                done=done,
-                checked=content["checked"],
-                identity=content["identity"],
-            )
-        except (SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OSError) as error:
-            raise ArtifactError(
-                f"{os.fspath(path)!r} must be a checkpoint of a survey; it cannot be used ({error}). "
-                "Delete it (its images are explained again), or start anew with `resume=False`, `--no-resume`."
-            ) from error
+            return cls(moments=moments, done=done, **content)
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Ascending [first, last) ranges that hold exactly these numbers.
+    """Return ascending [first, last) ranges that hold exactly these numbers.
 
     Example:
         >>> _ranges({5, 0, 1, 2})
         [(0, 3), (5, 6)]
     """
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for number in sorted(numbers):
-        if found and found[-1][1] == number:
-            found[-1] = (found[-1][0], number + 1)
+        if ranges and ranges[-1][1] == number:
+            ranges[-1] = (ranges[-1][0], number + 1)
         else:
-            found.append((number, number + 1))
-    return found
+            ranges.append((number, number + 1))
+    return ranges

@@ -1,8 +1,9 @@
-"""One process's work in a survey, and what the processes settle together."""
+"""A survey in one process, and what the processes settle together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,37 @@ from typing import Any
 import accelerate
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import nn
 
-from gmar_hf.data import MapData, StreamData
+from gmar_hf.data.sample import StreamData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
+from gmar_hf.report.figures import FIGURES
+from gmar_hf.report.files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.report import HeadImportanceReport
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
-from gmar_hf.runs.batches import Batch, map_loader, stream_loader
+from gmar_hf.runs.batches import Batch
+from gmar_hf.runs.folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.identity import identity
-from gmar_hf.runs.plan import Plan
-from gmar_hf.runs.processes import Interruption, patient
-from gmar_hf.runs.progress import counted, progress
-from gmar_hf.surveys.checkpoint import TALLIES, Part
-from gmar_hf.surveys.folder import open_folder
+from gmar_hf.runs.processes import RunInterrupted, exchange, gather
+from gmar_hf.runs.run import Run
+from gmar_hf.runs.work import Work
+from gmar_hf.surveys.checkpoint import COUNTS, Part
 from gmar_hf.surveys.scoring import score_heads
+from gmar_hf.utils.files import remove_leftovers
+
+_STABLE_EVERY = 16  # batches between two looks at the standard errors, whatever the number of processes
+_NAMED_UNREADABLE = 1000
+_REPORT_FILES = (TENSORS_FILE, SETTINGS_FILE, CARD_FILE, *(f"{score}.png" for score in FIGURES))
+
+
+class SurveyInterrupted(RunInterrupted):
+    """Ctrl-C: what was found so far is saved, if there is a folder for it. Its text says how many images that is."""
 
 
 def total_moments(accelerator: Accelerator, moments: Moments) -> Moments:
-    """The moments of all processes merged, in every process; the memory it takes does not grow with their number.
+    """Merge the moments of all processes, in every process; the memory it takes does not grow with their number.
 
     With n_p, m_p and s_p a process's counts, means and squared deviations, the whole's are n = sum n_p,
     m = sum n_p m_p / n and s = sum (s_p + n_p (m_p - m)^2) (Chan, Golub, LeVeque 1979).
@@ -40,7 +50,8 @@ def total_moments(accelerator: Accelerator, moments: Moments) -> Moments:
         return moments
 
     def total(tensor: torch.Tensor) -> torch.Tensor:
-        summed = accelerator.reduce(tensor.to(accelerator.device), reduction="sum")
+        with exchange():
+            summed = accelerator.reduce(tensor.to(accelerator.device), reduction="sum")
         assert isinstance(summed, torch.Tensor)
         return summed.cpu()
 
@@ -51,247 +62,198 @@ def total_moments(accelerator: Accelerator, moments: Moments) -> Moments:
     return Moments(counts, mean, squares)
 
 
-_STABLE_EVERY = 16  # batches between two looks at the standard errors, whatever the number of processes
-_NAMED_UNREADABLE = 1000
-
-
-class SurveyInterrupted(KeyboardInterrupt):
-    """Ctrl-C: what was found so far is saved, if there is a folder for it. Its text says how many images that is."""
-
-
-class Run:
-    """One call of a survey, in one process.
+class SurveyRun(Run[HeadImportanceReport]):
+    """A survey of the heads of a model.
 
     Args:
-        model (`nn.Module`): The classifier.
-        data ([`MapData`] or [`StreamData`]): What is surveyed.
-        image_processor: The model's, or None.
-        plan ([`Plan`]): How.
-        described (`dict[str, Any]`): The report's entry for the model.
-        accelerator (`Accelerator`): Of the processes.
+        work ([`Work`]): Model, data, plan and processes.
+        license (`str`, *optional*): The report's licence.
+        overwrite_card (`bool`): Whether a README.md that was written by hand may be replaced.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: MapData | StreamData,
-        image_processor: Any,
-        plan: Plan,
-        described: dict[str, Any],
-        accelerator: Accelerator,
-    ) -> None:
-        self._model, self._data, self._processor, self._plan = model, data, image_processor, plan
-        self._described, self._accelerator = described, accelerator
-        self._rank, self._num_processes = accelerator.process_index, accelerator.num_processes
-        self._sample = weight_sample(model)
-        shares = self._num_processes if isinstance(data, StreamData) else None
-        self._settings = identity(plan, described, self._sample, data, image_processor, shares)
-        shape = (len(KEYS), described["num_layers"], described["num_heads"])
-        self._part = Part(self._settings, Moments.empty(len(described["labels"]) * len(OUTCOMES), shape))
-        self._left: list[Part] = []  # of earlier calls with other processes; read here, and never written
-        self._done: set[int] = set()  # by all processes, when the call began
-        self._file: Path | None = None
-        self._reached = False
-        self._interruption = Interruption()
+    noun = "survey"
+    interrupted = SurveyInterrupted
 
-    def open_folder(self, folder: Path, *, resume: bool, force: bool) -> None:
-        """Go on from what an earlier call has left in the folder, and keep checkpoints there."""
-        found = open_folder(
-            folder, self._settings, self._described_survey(), self._accelerator, resume=resume, force=force
+    def __init__(self, work: Work, *, license: str | None, overwrite_card: bool) -> None:
+        super().__init__(work)
+        self._license, self._overwrite_card = license, overwrite_card
+        self._sample = weight_sample(work.model)
+        shares = self.num_processes if isinstance(work.data, StreamData) else None
+        self._settings = identity(work.plan, work.described, self._sample, work.data, work.image_processor, shares)
+        shape = (len(KEYS), work.described["num_layers"], work.described["num_heads"])
+        self._part = Part(
+            settings=self._settings, moments=Moments.empty(len(work.described["labels"]) * len(OUTCOMES), shape)
         )
-        self._part = found.own or self._part
-        self._part.checked = found.checked
-        self._left, self._done, self._file = found.left, found.done, found.file
+        self._earlier: list[Part] = []  # of calls with other processes; read here, and never written
+        self._file: Path | None = None
+        # Where a tolerance is to be reached: after how many batches to look next, and whether it is reached.
+        self._check_at = None if work.plan.until_stable is None else _STABLE_EVERY
+        self._is_stable = False
 
-    def _described_survey(self) -> dict[str, Any]:
-        """What the report says of how it was made."""
-        return {
-            "model": self._described,
-            "datasets": [self._data.identity],
-            "target": self._plan.target,
-            "survey": self._plan.recorded(),
-        }
+    def open_folder(self, output: Output) -> Set[int]:
+        assert output.folder is not None
+        own_name = f"rank-{self.rank:05d}.safetensors"
+        kind = Kind(
+            noun=self.noun,
+            pattern="rank-*.safetensors",
+            load=Part.load,
+            check_finished=partial(_check_unfinished, settings=self._described_survey()),
+        )
+        parts = open_folder(output, kind, self._settings, self.work.accelerator, own_name)
+        # The processes agreed last on the largest number of batches that any part tells of.
+        checked = max(gather([part.checked for part in parts.values()] or [0]))
+        done = {number for part in parts.values() for number in part.done}
+        self._file = output.folder / CHECKPOINTS / own_name
+        self._part = parts.pop(own_name, self._part)
+        self._part.checked = checked
+        self._earlier = list(parts.values())
+        if self._check_at is not None:
+            self._check_at = checked + _STABLE_EVERY
+        return done
 
-    def go(self) -> None:
-        """Explain this process's batches, until they or the need for them end."""
-        check_at = None
-        if self._plan.until_stable is not None:
-            check_at = self._part.checked + _STABLE_EVERY
-        with patient() as self._interruption, self._bar() as self._progress:
-            since_saved = 0
-            for batch in self._batches():
-                while check_at is not None and batch.number >= check_at:
-                    if self._settled(check_at, at_end=False):
-                        self._save()
-                        return
-                    check_at += _STABLE_EVERY
-                self._take(batch)
-                bar = self._progress
-                bar.update(min(batch.size * self._num_processes, (bar.total or 1 << 62) - bar.n))
-                since_saved += 1
-                if self._interruption.requested:
-                    self._save()
-                    raise self._interrupted()
-                if since_saved == self._plan.save_every:
-                    self._save()
-                    since_saved = 0
-            self._save()
-            while check_at is not None and not self._settled(check_at, at_end=True):
-                check_at += _STABLE_EVERY
-
-    def _settled(self, batches: int, *, at_end: bool) -> bool:
-        """Whether all processes stop: the means are stable after so many batches, or nobody has any left."""
-        tolerance = self._plan.until_stable
-        assert tolerance is not None
-        try:
-            everything = total_moments(self._accelerator, self._own_moments().pool(self._all_groups()))
-        except RuntimeError as lost:  # another process has heard of the same Ctrl-C, and is gone
-            if not self._interruption.requested:
-                raise
-            self._save()
-            raise self._interrupted() from lost
-        found = summarize(everything)
-        error, mean = found.standard_error[RANKED_BY].max(), found.mean[RANKED_BY].max()
-        self._reached = bool(error < tolerance * mean)  # not with less than two explanations: infinite, or NaN
-        if not self._reached:
-            self._part.checked = batches  # a call that goes on from a stable state stops again at once
-        return self._reached or all(gather_object([at_end]))
-
-    def _batches(self) -> Iterator[Batch]:
-        plan, data = self._plan, self._data
-        if isinstance(data, StreamData):
-            if plan.shuffle_seed is not None:
-                data = data.shuffled(plan.shuffle_seed)
-            # Of any process's parts: machines without a common folder may have taken each other's places.
-            done = {
-                number // self._num_processes for number in self._done if number % self._num_processes == self._rank
-            }
-            first = min(set(range(len(done) + 1)) - done)
-            stop = None if plan.limit is None else len(range(self._rank, plan.limit, self._num_processes))
-            loader = stream_loader(
-                data, first, stop, self._rank, self._num_processes, plan.batch_size, self._processor
-            )
-            return (batch for batch in loader if batch.number not in self._done)
-        order = plan.order(len(data))
-        last = -(-len(order) // plan.batch_size)
-        left = [number for number in range(last) if number not in self._done]
-        # What is left is dealt out anew where processes have come or gone; every process deals alike.
-        numbers = left[self._rank :: self._num_processes]
-        return iter(map_loader(data, order, numbers, plan.batch_size, self._processor, plan.num_workers))
-
-    def _num_images(self) -> int | None:
-        """How many images there are to look at, where that is known."""
-        if isinstance(self._data, StreamData):
-            return self._plan.limit
-        return min(len(self._data), self._plan.limit or len(self._data))
-
-    def _num_done(self) -> int:
-        """How many images earlier calls have done."""
-        done, total = len(self._done) * self._plan.batch_size, self._num_images()
-        if total is None or isinstance(self._data, StreamData):
-            return done if total is None else min(done, total)
-        last, rest = divmod(total - 1, self._plan.batch_size)
-        return done - (self._plan.batch_size - 1 - rest) * (last in self._done)
-
-    def _bar(self) -> Any:
-        return progress(self._num_done(), self._num_images(), hidden=not self._accelerator.is_main_process)
-
-    def _interrupted(self) -> SurveyInterrupted:
-        # Of other processes this one knows only that they do as much in the same time.
-        about = "about " * (self._num_processes > 1)
-        return SurveyInterrupted(f"{about}{counted(self._progress.n, self._progress.total)}")
-
-    def _take(self, batch: Batch) -> None:
-        """Explain a batch and add what is found to this process's part."""
+    def take(self, batch: Batch) -> None:
+        """Explain a batch and add its scores to this process's part."""
         part = self._part
-        found = dict.fromkeys(TALLIES, 0)
-        found["num_unreadable"] = len(batch.unreadable)
+        counts = dict.fromkeys(COUNTS, 0)
+        counts["num_unreadable"] = len(batch.unreadable)
         values, groups = [], []
-        if batch.pixel_values is not None:
-            for pixels, wanted, labels in self._explainable(batch, found):
-                scores = score_heads(self._model, pixels, wanted)
-                predicted = scores.logits.argmax(dim=-1).tolist()
-                for row, said in enumerate(predicted):
-                    own = labels[row]
-                    outcome = "unlabelled" if not own else "correct" if said in own else "wrong"
-                    found["num_images"] += 1
-                    found[f"num_{outcome}"] += 1
-                    classes = scores.target[row].reshape(-1).tolist()
-                    groups += [one * len(OUTCOMES) + OUTCOMES.index(outcome) for one in classes]
-                values.append(scores.values.reshape(-1, *scores.values.shape[-3:]).double().cpu())
+        for pixels, targets, labels in self._explainable(batch, counts):
+            scores = score_heads(self.work.model, pixels, targets)
+            # Every explanation goes to the group of its class and of how the model did on the image.
+            for row, predicted in enumerate(scores.logits.argmax(dim=-1).tolist()):
+                known = labels[row]
+                outcome = "unlabelled" if not known else "correct" if predicted in known else "wrong"
+                counts["num_images"] += 1
+                counts[f"num_{outcome}"] += 1
+                classes = scores.target[row].reshape(-1).tolist()
+                groups += [index * len(OUTCOMES) + OUTCOMES.index(outcome) for index in classes]
+            values.append(scores.values.reshape(-1, *scores.values.shape[-3:]).double().cpu())
         if values:
             part.moments.add(torch.cat(values), torch.tensor(groups))
-        for name, count in found.items():
-            part.tallies[name] += count
+        for name, count in counts.items():
+            part.counts[name] += count
         part.unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
         part.done.add(batch.number)
-        self._plan.check_readable(part.tallies["num_unreadable"], self._num_images(), "so far", part.unreadable)
+        num_unreadable = part.counts["num_unreadable"]
+        self.work.plan.check_readable(num_unreadable, self.work.num_images, "so far", part.unreadable)
 
-    def _explainable(self, batch: Batch, found: dict[str, int]) -> Iterator[tuple[torch.Tensor, Any, list]]:
-        """Pixel values, targets and labels of images that are explained in one go."""
-        assert batch.pixel_values is not None
-        pixels = batch.pixel_values.to(self._accelerator.device)
-        if self._plan.target == "predicted":
+    def _explainable(self, batch: Batch, counts: dict[str, int]) -> Iterator[tuple[torch.Tensor, Any, list]]:
+        """Yield pixel values, targets and labels of images explained in one go; count those without labels."""
+        if batch.pixel_values is None:
+            return
+        pixels = batch.pixel_values.to(self.work.accelerator.device)
+        if self.work.plan.target == "predicted":
             yield pixels, None, batch.labels
             return
+        # Images with equally many labels go together: their targets make a rectangle.
         rows = sorted(range(len(batch.labels)), key=lambda row: len(batch.labels[row] or ()))
-        for count, members in groupby(rows, key=lambda row: len(batch.labels[row] or ())):
+        for num_labels, members in groupby(rows, key=lambda row: len(batch.labels[row] or ())):
             alike = list(members)
-            if count == 0:
-                found["num_unlabelled"] += len(alike)
+            if num_labels == 0:
+                counts["num_unlabelled"] += len(alike)
                 continue
             labels = [batch.labels[row] for row in alike]
             yield pixels[alike], torch.tensor(labels), labels
 
-    def _own_moments(self) -> Moments:
-        moments = self._part.moments
-        for part in self._left:
-            moments = moments.merge(part.moments)
-        return moments
-
-    def _all_groups(self) -> torch.Tensor:
-        return torch.arange(len(self._part.moments.count))
-
-    def _save(self) -> None:
+    def save(self) -> None:
         if self._file is not None:
             with suppress(OSError):  # which saving then tells of
                 self._file.parent.mkdir(parents=True, exist_ok=True)  # one that failed clears it away while empty
             self._part.save(self._file)
 
-    def report(self, license: str | None) -> HeadImportanceReport:
-        """What all processes have found, in every process.
+    def is_enough_before(self, batch_number: int) -> bool:
+        while self._check_at is not None and batch_number >= self._check_at:
+            if self._agree_to_stop(at_end=False):
+                return True
+        return False
+
+    def settle(self) -> None:
+        while self._check_at is not None and not self._is_stable and not self._agree_to_stop(at_end=True):
+            pass
+
+    def _agree_to_stop(self, *, at_end: bool) -> bool:
+        """Tell whether all processes stop: the means are stable after so many batches, or nobody has any left."""
+        assert self._check_at is not None
+        tolerance = self.work.plan.until_stable
+        assert tolerance is not None
+        pooled = self._moments().pool(torch.arange(len(self._part.moments.count)))
+        summary = summarize(total_moments(self.work.accelerator, pooled))
+        error, mean = summary.standard_error[RANKED_BY].max(), summary.mean[RANKED_BY].max()
+        self._is_stable = bool(error < tolerance * mean)  # not with less than two explanations: infinite, or NaN
+        if self._is_stable:
+            return True
+        self._part.checked = self._check_at  # a call that goes on from a stable state stops again at once
+        self._check_at += _STABLE_EVERY
+        return all(gather([at_end]))
+
+    def _moments(self) -> Moments:
+        """Merge the moments that this process answers for."""
+        moments = self._part.moments
+        for part in self._earlier:
+            moments = moments.merge(part.moments)
+        return moments
+
+    def collect(self) -> HeadImportanceReport:
+        """Return the report on all processes' images.
 
         Raises:
             ArgumentError: If too many images were unreadable, or none was explained.
         """
-        parts = [self._part, *self._left]
-        tallies: dict[str, int] = dict.fromkeys(TALLIES, 0)
-        for one in gather_object([part.tallies for part in parts]):
-            for name, count in one.items():
-                tallies[name] += count
-        unreadable = gather_object([entry for part in parts for entry in part.unreadable])
+        parts = [self._part, *self._earlier]
+        counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+        for of_part in gather([part.counts for part in parts]):
+            for name, count in of_part.items():
+                counts[name] += count
+        unreadable = gather([entry for part in parts for entry in part.unreadable])
         unreadable = sorted(unreadable, key=lambda entry: entry["image"])[:_NAMED_UNREADABLE]
-        seen = tallies["num_images"] + tallies["num_unreadable"]
-        if self._plan.target == "label":
-            seen += tallies["num_unlabelled"]
-        self._plan.check_readable(tallies["num_unreadable"], seen, "in all", unreadable)
-        if not tallies["num_images"]:
+        num_seen = counts["num_images"] + counts["num_unreadable"]
+        if self.work.plan.target == "label":
+            num_seen += counts["num_unlabelled"]
+        self.work.plan.check_readable(counts["num_unreadable"], num_seen, "in all", unreadable)
+        if not counts["num_images"]:
             raise ArgumentError("`dataset` (`--data`) must hold at least one image to explain; got none.")
-        moments = total_moments(self._accelerator, self._own_moments())
-        stability = None
-        if self._plan.until_stable is not None:
-            stability = {
-                "tolerance": self._plan.until_stable,
-                "reached": self._reached,
-                "num_images": tallies["num_images"],
-            }
+        moments = total_moments(self.work.accelerator, self._moments())
         settings = {
             **self._described_survey(),
-            "counts": {**tallies, "num_explanations": int(moments.count.sum())},
+            "counts": {**counts, "num_explanations": int(moments.count.sum())},
             "unreadable": unreadable,
-            "stability": stability,
-            "license": license,
+            "stability": self._stability(counts["num_images"]),
+            "license": self._license,
             "versions": {**versions(), "accelerate": accelerate.__version__},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return HeadImportanceReport(moments, self._sample, settings)
+
+    def write(self, report: HeadImportanceReport, folder: Path) -> None:
+        report.save_pretrained(folder, overwrite_card=self._overwrite_card)
+        for name in _REPORT_FILES:
+            remove_leftovers(folder / name)
+
+    def _stability(self, num_images: int) -> dict[str, Any] | None:
+        tolerance = self.work.plan.until_stable
+        if tolerance is None:
+            return None
+        return {"tolerance": tolerance, "reached": self._is_stable, "num_images": num_images}
+
+    def _described_survey(self) -> dict[str, Any]:
+        """Return what the report says of how it was made."""
+        return {
+            "model": self.work.described,
+            "datasets": [self.work.data.identity],
+            "target": self.work.plan.target,
+            "survey": self.work.plan.recorded(),
+        }
+
+
+def _check_unfinished(folder: Path, has_checkpoints: bool, settings: dict[str, Any]) -> None:
+    """Refuse a finished report, but not where the same survey was stopped before it deleted its checkpoints."""
+    if not (folder / SETTINGS_FILE).exists():
+        return
+    if has_checkpoints:
+        before = HeadImportanceReport.from_pretrained(folder).settings
+        if all(before[name] == value for name, value in settings.items()):
+            return
+    raise ArgumentError(
+        f"`output_dir` (`--out`) must not hold a finished report; {str(folder)!r} does. Choose another folder, or "
+        "replace it with `force=True` (`--force`)."
+    )

@@ -1,29 +1,19 @@
 """Which heads matter over a data set: the survey, on one process or many, that goes on where it was stopped."""
 
 import os
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
 from torch import nn
 
-from gmar_hf.data import open_data
-from gmar_hf.errors import ArgumentError
-from gmar_hf.models.introspection import check_model
-from gmar_hf.report.figures import FIGURES
-from gmar_hf.report.files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
 from gmar_hf.report.report import HeadImportanceReport
-from gmar_hf.runs.identity import describe_model
+from gmar_hf.runs.folder import Output
 from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import joined, together
-from gmar_hf.surveys.folder import CHECKPOINTS
-from gmar_hf.surveys.run import Run
-from gmar_hf.utils.files import remove_leftovers
-
-_REPORT_FILES = (TENSORS_FILE, SETTINGS_FILE, CARD_FILE, *(f"{score}.png" for score in FIGURES))
+from gmar_hf.runs.work import open_work
+from gmar_hf.surveys.run import SurveyRun
 
 
 def survey(
@@ -63,16 +53,17 @@ def survey(
     readings tell what of them is random), a torch stream by its class alone.
 
     Args:
-        model (`nn.Module`): As in [`explain`]. It runs on the accelerator's device and is put back afterwards.
+        model (`nn.Module`): An image classifier of transformers, which [`explain`] can explain. It runs on the
+            accelerator's device and is put back afterwards.
         dataset: A folder of images (flat, or a class per folder), a folder that `datasets` saved, a data set's id on
             the Hub, a `datasets` data set, or a torch data set or list of dicts with `image` (PIL) or `pixel_values`
             (a tensor (channels, height, width)), and `label` (int or list of ints) where labels are known.
-        image_processor: The model's; not needed for `pixel_values`.
+        image_processor: The model's image processor; not needed for `pixel_values`.
         batch_size (`int`, defaults to 32): Images explained at once.
         target (`str`, defaults to "predicted"): Explain each image's top logit, or each of its labels ("label").
         output_dir (`str` or `os.PathLike`, *optional*): Folder for checkpoints and the report.
         resume (`bool`, defaults to True): Whether to go on from the folder's checkpoints; else they are deleted.
-        split (`str`, *optional*): Of a data set with several.
+        split (`str`, *optional*): The split of a data set with several.
         streaming (`bool`, defaults to False): Read a data set of the Hub without storing it first.
         label_map (`Mapping[str, str | int]`, *optional*): From the names of class folders, or of the data set's
             classes, to the model's labels or indices, where they are not the same letter by letter.
@@ -80,19 +71,18 @@ def survey(
         limit (`int`, *optional*): Take so many images only: the first, or with `shuffle_seed` any.
         shuffle_seed (`int`, *optional*): Take the images in an order drawn with this seed.
         num_workers (`int`, defaults to 0): Processes that read images, for each process that explains.
-        save_every (`int`, defaults to 20): Batches of a process between its checkpoints.
+        save_every (`int`, defaults to 20): Number of batches of a process between its checkpoints.
         max_unreadable (`float`, defaults to 0.01): Share of the images that may be unreadable, in [0, 1].
         until_stable (`float`, *optional*): Stop as soon as the largest standard error of the heads'
             "contribution_abs", the score that ranks them, is below this share of the largest mean. Looked at every 16
             batches. Means of the signed contribution settle last, where its signs cancel.
         force (`bool`, defaults to False): Replace a finished report in `output_dir`.
         overwrite_card (`bool`, defaults to False): Replace also a README.md there that was written by hand.
-        model_id, data_id (`str`, *optional*): For the report: what model and data are called, if not what they were
-            loaded as.
+        model_id, data_id (`str`, *optional*): What the report calls model and data, if not what they were loaded as.
         model_revision (`str`, *optional*): The model's revision that was asked for, if not the main branch.
-        license (`str`, *optional*): For the report: its own licence.
-        data_revision (`str`, *optional*): Of a data set on the Hub.
-        accelerator (`Accelerator`, *optional*): Of the calling script; by default a new one.
+        license (`str`, *optional*): The report's own licence.
+        data_revision (`str`, *optional*): The revision of a data set on the Hub.
+        accelerator (`Accelerator`, *optional*): The calling script's; by default a new one.
 
     Returns:
         [`HeadImportanceReport`]: In every process.
@@ -113,57 +103,32 @@ def survey(
     """
     accelerator = joined(accelerator)
 
-    def prepare() -> Run:
-        plan = Plan(batch_size, target, limit, shuffle_seed, num_workers, save_every, max_unreadable, until_stable)
-        check_model(model)
-        described = describe_model(model, model_id, model_revision)
-        data = open_data(
-            dataset,
-            dict(enumerate(described["labels"])),
-            split=split,
-            revision=data_revision,
-            label_map=label_map,
-            streaming=streaming,
-            use_labels=use_labels,
+    def prepare() -> SurveyRun:
+        plan = Plan(
+            batch_size=batch_size,
+            target=target,
+            limit=limit,
+            shuffle_seed=shuffle_seed,
+            num_workers=num_workers,
+            save_every=save_every,
+            max_unreadable=max_unreadable,
+            until_stable=until_stable,
         )
-        if target == "label" and data.has_labels is False:
-            raise ArgumentError('`target` "label" needs labels; got data without any. Use target "predicted".')
-        if data_id is not None:
-            data.identity["id"] = data_id
-        return Run(model, data, image_processor, plan, described, accelerator)
+        reading = dict(
+            split=split, revision=data_revision, label_map=label_map, streaming=streaming, use_labels=use_labels
+        )
+        work = open_work(
+            model,
+            dataset,
+            image_processor,
+            plan,
+            accelerator,
+            model_id=model_id,
+            model_revision=model_revision,
+            data_id=data_id,
+            reading=reading,
+        )
+        return SurveyRun(work, license=license, overwrite_card=overwrite_card)
 
-    run = together(prepare)
-    is_new = output_dir is not None and not os.path.exists(output_dir)
-    device = next(model.parameters()).device
-    moved = device != accelerator.device and not hasattr(model, "hf_device_map")
-    try:
-        if output_dir is not None:
-            run.open_folder(Path(output_dir), resume=resume, force=force)
-        if moved:
-            model.to(accelerator.device)
-        run.go()
-        report = run.report(license)
-    except BaseException:
-        if output_dir is not None:
-            _clear_away(Path(output_dir), is_new)
-        raise
-    finally:
-        if moved:
-            model.to(device)
-    if output_dir is not None:
-        folder = Path(output_dir)
-        together(lambda: accelerator.is_main_process and report.save_pretrained(folder, overwrite_card=overwrite_card))
-        if accelerator.is_main_process:
-            for name in _REPORT_FILES:
-                remove_leftovers(folder / name)
-        if accelerator.is_local_main_process:  # the folders of several machines need not be one
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return report
-
-
-def _clear_away(folder: Path, is_new: bool) -> None:
-    """Remove the folders of a survey that has left nothing in them."""
-    with suppress(OSError):  # of folders with something in them
-        (folder / CHECKPOINTS).rmdir()
-        if is_new:
-            folder.rmdir()
+    folder = None if output_dir is None else Path(output_dir)
+    return together(prepare).complete(Output(folder=folder, resume=resume, force=force))

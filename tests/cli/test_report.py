@@ -52,7 +52,7 @@ def stop(monkeypatch):
     """Lets the survey meet something when it has so many batches behind it."""
 
     def arrange(number, action):
-        take = survey_run.Run._take
+        take = survey_run.SurveyRun.take
         left = [number]
 
         def counting(self, batch):
@@ -61,8 +61,8 @@ def stop(monkeypatch):
             left[0] -= 1
             take(self, batch)
 
-        monkeypatch.setattr(survey_run.Run, "_take", counting)
-        return lambda: monkeypatch.setattr(survey_run.Run, "_take", take)
+        monkeypatch.setattr(survey_run.SurveyRun, "take", counting)
+        return lambda: monkeypatch.setattr(survey_run.SurveyRun, "take", take)
 
     return arrange
 

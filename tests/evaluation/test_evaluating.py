@@ -356,11 +356,11 @@ def test_a_killed_evaluation_goes_on_with_more_processes(vit, tmp_path):
         ({"metrics": "insertion"}, "`metrics` must be a list of names; got 'insertion'"),
         ({"baselines": ["gray"]}, '`baselines` must be one of "blur", "zero", "other", "mean", "black"; got \'gray\''),
         ({"baselines": ["zero", "zero"]}, "`baselines` must name each one once; got 'zero' twice"),
-        ({"target": "best"}, '`target` must be "predicted" or "label"'),
+        ({"target": "best"}, '`target` must be one of "predicted", "label"'),
         ({"batch_size": 0}, "`batch_size` must be a whole number of 1 or more; got 0"),
         ({"num_steps": 0}, "`num_steps` must be a whole number of 1 or more; got 0"),
-        ({"blur_sigma": -1}, "`blur_sigma` must be a positive number of pixels; got -1"),
-        ({"function_to_apply": "none"}, '`function_to_apply` must be "sigmoid" or "softmax"'),
+        ({"blur_sigma": -1}, "`blur_sigma` must be a number of pixels above 0; got -1"),
+        ({"function_to_apply": "none"}, '`function_to_apply` must be one of "sigmoid", "softmax"'),
     ],
 )
 def test_bad_arguments_are_refused(vit, changed, words):

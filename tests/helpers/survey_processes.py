@@ -235,14 +235,14 @@ def _report(arguments, surroundings, folder, log, notes, pace, control_c):
         os.close(file)
     signal.signal(signal.SIGINT, control_c)
     torch.set_num_threads(1)
-    take = survey_run.Run._take
+    take = survey_run.SurveyRun.take
 
     def noted(self, batch):
         with notes.open("a") as file:
             file.write(f"{batch.number}\n")
         take(self, batch)
 
-    survey_run.Run._take = noted
+    survey_run.SurveyRun.take = noted
     if pace:
         survey_run.score_heads = _delayed(survey_run.score_heads, pace)
         for name in ("replace", "unlink", "rmdir"):  # so that a kill may well come between two of them

@@ -267,7 +267,7 @@ class TestFolder:
 
     def test_stopped_between_the_report_and_the_end(self, model, items, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
-            patched.setattr("gmar_hf.surveys.surveying.shutil", SimpleNamespace(rmtree=lambda *args, **kwargs: fail()))
+            patched.setattr("gmar_hf.runs.run.shutil", SimpleNamespace(rmtree=lambda *args, **kwargs: fail()))
             with pytest.raises(Failure):
                 survey(model, Counting(items), output_dir=tmp_path)
         assert (tmp_path / "config.json").exists()
@@ -582,7 +582,7 @@ class TestBadInput:
             (dict(save_every=True), "`save_every` must be a whole number of 1 or more; got True."),
             (dict(limit=0), "`limit` must be a whole number of 1 or more; got 0."),
             (dict(shuffle_seed=-1), "`shuffle_seed` must be a whole number in [0, 2**63 - 1]; got -1."),
-            (dict(target="best"), '`target` must be "predicted" or "label"; got \'best\'.'),
+            (dict(target="best"), '`target` must be one of "predicted", "label"; got \'best\'.'),
             (dict(max_unreadable=2), "`max_unreadable` must be a share in [0, 1]; got 2."),
             (dict(max_unreadable=None), "`max_unreadable` must be a share in [0, 1]; got None."),
             (dict(until_stable="x"), "`until_stable` must be a share in [0, 1]; got 'x'."),

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gmar_hf.evaluation.folder import RESULTS
-from gmar_hf.evaluation.results import REFERENCES, Evaluation
+from gmar_hf.evaluation.results import REFERENCES, RESULTS, Evaluation
 from gmar_hf.utils.files import replacing
 
 # A spreadsheet would run a text that begins so, some also after blanks or with full-width signs.

@@ -1,0 +1,155 @@
+"""The folder of a run: what earlier calls have left there, shared out among the processes of this one."""
+
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from accelerate import Accelerator
+
+from gmar_hf.errors import ArgumentError, GMARError
+from gmar_hf.runs.identity import differences
+from gmar_hf.runs.processes import gather, together
+
+CHECKPOINTS = "checkpoints"
+
+
+class Part(Protocol):
+    """What a checkpoint holds: the results of some batches."""
+
+    settings: Mapping[str, Any]
+    """What must be the same when it is gone on with."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from every other part, under any file name."""
+
+    @property
+    def done(self) -> Set[int]:
+        """Numbers of its batches."""
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where a run's results go, and what becomes of what is there.
+
+    Args:
+        folder (`Path`, *optional*): The run's `output_dir`; nothing is kept without it.
+        resume (`bool`): Whether to go on from checkpoints; else they are deleted.
+        force (`bool`): Whether finished results may be replaced.
+    """
+
+    folder: Path | None
+    resume: bool
+    force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Generic[AnyPart]):
+    """What sets the folder of one kind of run apart.
+
+    Args:
+        noun (`str`): What errors call the run, such as "survey".
+        pattern (`str`): The checkpoints' file names.
+        load (`Callable`): From a checkpoint's path to its part.
+        check_finished (`Callable`): Gets the folder and whether it has checkpoints; raises if finished results are
+            there that must not be replaced.
+    """
+
+    noun: str
+    pattern: str
+    load: Callable[[Path], AnyPart]
+    check_finished: Callable[[Path, bool], None]
+
+
+def open_folder(
+    output: Output, kind: Kind[AnyPart], settings: Mapping[str, Any], accelerator: Accelerator, own_name: str
+) -> dict[str, AnyPart]:
+    """Make the folder, or take what an earlier call has left there.
+
+    Every process tells which checkpoints it sees, since machines need not share a folder. The file of its own name it
+    takes on; any other belongs to the first process that sees it.
+
+    Args:
+        output ([`Output`]): Where, and what may become of what is there.
+        kind ([`Kind`]): What kind of run's folder it is.
+        settings (`Mapping[str, Any]`): What must be the same in a checkpoint.
+        accelerator (`Accelerator`): The processes that share the run.
+        own_name (`str`): The name of the file that this process will write to.
+
+    Returns:
+        The parts that this process answers for, by file name.
+
+    Raises:
+        ArgumentError: In every process, if the folder cannot be used.
+        ArtifactError: In every process, if a checkpoint is corrupt.
+    """
+    assert output.folder is not None
+    folder, checkpoints = output.folder, output.folder / CHECKPOINTS
+
+    def look() -> dict[str, AnyPart]:
+        try:
+            files = sorted(set(checkpoints.glob(kind.pattern)))
+            if not output.force:
+                kind.check_finished(folder, bool(files))
+            parts = {file.name: kind.load(file) for file in files} if output.resume else {}
+            for part in parts.values():
+                _check_settings(part, settings, kind.noun)
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        except GMARError:
+            raise
+        except OSError as error:
+            raise ArgumentError(
+                f"`output_dir` (`--out`) must be a folder that can be written; got {str(folder)!r} "
+                f"({error.strerror}). Choose another."
+            ) from error
+        return parts
+
+    parts = together(look)
+    if not output.resume:
+        _delete(checkpoints, kind.pattern, accelerator)
+        return {}
+    # A part belongs to the process that wrote it, or else to the first that sees it.
+    announced = gather([{part.key: name == own_name for name, part in parts.items()}])
+    owner: dict[str, int] = {}
+    for rank, keys in enumerate(announced):
+        owner.update({key: rank for key, is_own in keys.items() if is_own})
+    for rank, keys in enumerate(announced):
+        for key in keys:
+            owner.setdefault(key, rank)
+    mine = {name: part for name, part in parts.items() if owner[part.key] == accelerator.process_index}
+    numbers = gather([number for part in mine.values() for number in part.done])
+    if len(set(numbers)) != len(numbers):
+        raise ArgumentError(
+            f"`output_dir` (`--out`) {str(folder)!r} holds checkpoints that share images. "
+            "Start anew with `resume=False` (`--no-resume`)."
+        )
+    return mine
+
+
+def clear_away(folder: Path, is_new: bool) -> None:
+    """Remove the folders of a run that has left nothing in them."""
+    with suppress(OSError):  # of folders with something in them
+        (folder / CHECKPOINTS).rmdir()
+        if is_new:
+            folder.rmdir()
+
+
+def _delete(checkpoints: Path, pattern: str, accelerator: Accelerator) -> None:
+    if accelerator.is_local_main_process:
+        for file in checkpoints.glob(pattern):
+            file.unlink(missing_ok=True)
+    gather([None])  # nobody writes before all is deleted
+
+
+def _check_settings(part: Part, settings: Mapping[str, Any], noun: str) -> None:
+    changes = differences(part.settings, settings)
+    if changes:
+        raise ArgumentError(
+            f"`output_dir` (`--out`) holds the checkpoint of another {noun}: {'; '.join(changes)}. Go on with the "
+            "same settings, choose another folder, or start anew with `resume=False` (`--no-resume`)."
+        )

@@ -1,0 +1,102 @@
+"""What a run is about: model, data and processes, opened from what the user named."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from gmar_hf.data.opening import open_data
+from gmar_hf.data.sample import MapData, StreamData
+from gmar_hf.errors import ArgumentError
+from gmar_hf.models.introspection import check_model
+from gmar_hf.runs.identity import describe_model
+from gmar_hf.runs.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """Model and data of a run, opened.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        described (`dict[str, Any]`): What results say of the model.
+        data ([`MapData`] or [`StreamData`]): The images.
+        image_processor: The model's, or None.
+        plan ([`Plan`]): How the run goes.
+        accelerator (`Accelerator`): The processes that share it.
+    """
+
+    model: nn.Module
+    described: dict[str, Any]
+    data: MapData | StreamData
+    image_processor: Any
+    plan: Plan
+    accelerator: Accelerator
+
+    @property
+    def num_images(self) -> int | None:
+        """How many images there are to look at; None where that is not known."""
+        if isinstance(self.data, StreamData):
+            return self.plan.limit
+        return min(len(self.data), self.plan.limit or len(self.data))
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Keep the model on the accelerator's device inside the block, and put it back afterwards."""
+        device = next(self.model.parameters()).device
+        # A model with a device map stays where it is.
+        is_elsewhere = device != self.accelerator.device and not hasattr(self.model, "hf_device_map")
+        try:
+            if is_elsewhere:
+                self.model.to(self.accelerator.device)
+            yield
+        finally:
+            if is_elsewhere:
+                self.model.to(device)
+
+
+def open_work(
+    model: nn.Module,
+    dataset: Any,
+    image_processor: Any,
+    plan: Plan,
+    accelerator: Accelerator,
+    *,
+    model_id: str | None,
+    model_revision: str | None,
+    data_id: str | None,
+    reading: Mapping[str, Any],
+) -> Work:
+    """Open model and data, and check that they fit the plan.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        dataset: What the user gave as data.
+        image_processor: The model's, or None.
+        plan ([`Plan`]): How the run goes.
+        accelerator (`Accelerator`): The processes that share it.
+        model_id, data_id (`str`, *optional*): What results call model and data, if not what they were loaded as.
+        model_revision (`str`, *optional*): The model's revision that was asked for, if not the main branch.
+        reading (`Mapping[str, Any]`): How the data are read: keyword arguments of [`open_data`].
+
+    Raises:
+        ArgumentError, ArgumentTypeError, UnsupportedModelError: If something cannot be used; the message says what.
+    """
+    check_model(model)
+    described = describe_model(model, model_id, model_revision)
+    data = open_data(dataset, dict(enumerate(described["labels"])), **reading)
+    if plan.target == "label" and data.has_labels is False:
+        raise ArgumentError('`target` "label" needs labels; got data without any. Use target "predicted".')
+    if data_id is not None:
+        data.identity["id"] = data_id
+    return Work(
+        model=model,
+        described=described,
+        data=data,
+        image_processor=image_processor,
+        plan=plan,
+        accelerator=accelerator,
+    )
