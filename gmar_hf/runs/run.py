@@ -1,5 +1,6 @@
 """Work over a data set that survives a kill: batch after batch, saved now and then, by one process or many."""
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
@@ -71,7 +72,7 @@ class Run(ABC, Generic[Result]):
             RunInterrupted: On Ctrl-C, once the batch in hand is saved.
         """
         folder = output.folder
-        is_new = folder is not None and not folder.exists()
+        is_new = folder is not None and not os.path.exists(folder)  # which is False, too, for a name that cannot be
         try:
             if folder is not None:
                 self.done, self.folder = set(gather(sorted(self.open_folder(output)))), folder

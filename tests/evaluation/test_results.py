@@ -122,7 +122,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match="an evaluation \\(rows.safetensors"):
         Evaluation.load(path)
     path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
-    with pytest.raises(ArtifactError, match=r"not of format gmar_hf.evaluation 1.*gmar-hf evaluate"):
+    with pytest.raises(ArtifactError, match=r"must be an evaluation .*; it is something else.*gmar-hf evaluate"):
         Evaluation.load(path)
     made(np.ones((1, 3, 1)), [0]).save(path)
     path.write_bytes(path.read_bytes()[:-5])

@@ -230,6 +230,7 @@ def test_one_process_tells_for_all(stopped, variants, changed, message):
     assert {path.name: path.read_bytes() for path in (stopped / "out" / "checkpoints").glob("rank-*")} == before
 
 
+@pytest.mark.slow
 def test_a_finished_folder_is_not_overwritten(home, variants, tmp_path):
     def run(*options):
         with Forks([*variants["label"], *options], [tmp_path] * 2) as survey:
@@ -273,6 +274,7 @@ def test_machines_with_folders_of_their_own(home, variants, undisturbed, tmp_pat
     assert_same(load(*folders), undisturbed(name, 2), EQUAL)
 
 
+@pytest.mark.slow
 def test_two_machines_under_accelerate_launch(home, variants, undisturbed, tmp_path):
     """Killed with their launchers; then the machines have changed places."""
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -475,6 +477,7 @@ def test_control_c(home, variants, undisturbed, big, tmp_path):
     assert_same(load(folder), undisturbed("big", 2), NEAR)
 
 
+@pytest.mark.slow
 def test_a_launcher_is_asked_to_stop(home, variants, undisturbed, tmp_path):
     """torchrun, which passes it on."""
     arguments = [*variants["big"], "--save-every", 1]

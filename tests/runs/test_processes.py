@@ -1,0 +1,53 @@
+"""What a process tells when another one of its run is gone."""
+
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from gmar_hf import GMARError
+from gmar_hf.runs import processes
+from gmar_hf.runs.processes import RunInterrupted, exchange, patient
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    monkeypatch.setattr(processes, "PartialState", lambda: SimpleNamespace(num_processes=2, process_index=0))
+
+
+def interrupt_in(seconds):
+    timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    return timer
+
+
+class TestExchange:
+    @pytest.mark.parametrize("is_patient", [False, True])
+    @pytest.mark.parametrize("signal_first", [False, True])
+    def test_both_were_interrupted(self, two_processes, is_patient, signal_first):
+        """Whichever reaches this process first: its own signal, or the connection that the other one's end broke."""
+
+        def broken():
+            with exchange():
+                if signal_first:
+                    signal.raise_signal(signal.SIGINT)
+                else:
+                    interrupt_in(0.2)
+                raise RuntimeError("Connection closed by peer")
+
+        if is_patient:
+            with patient(), pytest.raises(RunInterrupted):
+                broken()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                broken()
+
+    def test_only_the_other_one_is_gone(self, two_processes, monkeypatch):
+        monkeypatch.setattr(processes, "_GRACE", 0.1)
+        with pytest.raises(GMARError, match="another one is gone.*same command"), exchange():
+            raise RuntimeError("Connection closed by peer")
+
+    def test_a_single_process_has_its_own_errors(self):
+        with pytest.raises(RuntimeError, match="out of memory"), exchange():
+            raise RuntimeError("out of memory")
