@@ -119,7 +119,7 @@ def test_the_file_gives_back_every_figure(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "rows.safetensors"
-    with pytest.raises(ArtifactError, match="an evaluation \\(rows.safetensors"):
+    with pytest.raises(ArtifactError, match=r"an evaluation \(rows.safetensors"):
         Evaluation.load(path)
     path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     with pytest.raises(ArtifactError, match=r"must be an evaluation .*; it is something else.*gmar-hf evaluate"):

@@ -45,7 +45,7 @@ class TestExchange:
 
     def test_only_the_other_one_is_gone(self, two_processes, monkeypatch):
         monkeypatch.setattr(processes, "_GRACE", 0.1)
-        with pytest.raises(GMARError, match="another one is gone.*same command"), exchange():
+        with pytest.raises(GMARError, match=r"another one is gone.*same command"), exchange():
             raise RuntimeError("Connection closed by peer")
 
     def test_a_single_process_has_its_own_errors(self):
