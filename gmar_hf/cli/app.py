@@ -41,7 +41,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label may hold letters that a terminal lacks
     try:
-        app()
+        app(prog_name="gmar-hf")
     except (GMARError, OSError) as error:
         if isinstance(error, GMARError) and error.is_echo:  # of several processes one tells
             raise SystemExit(1) from None
