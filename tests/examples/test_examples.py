@@ -177,7 +177,7 @@ def test_training_writes_what_load_reads(tiny_data, tmp_path, monkeypatch):
         result = CliRunner().invoke(training.app, [*arguments, str(num_threads), *teacher])
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["macro_average_precision"] == 0.5
-    monkeypatch.setattr(demo, "_FOLDER", tmp_path)
+    monkeypatch.setattr("gmar_hf.demo.models._FOLDER", tmp_path)
     for name in demo.MODELS:
         model, _ = demo.load(name)
         pixel_values = torch.zeros(1, 3, 64, 64)
