@@ -27,7 +27,7 @@ class Bootstrap:
         self._times = generator.multinomial(self._num_images, shares, size=num_draws)  # each image in each draw
 
     def interval(self, values: np.ndarray) -> dict[str, float | int | None]:
-        """The mean of rows and its percentile interval of 95 %.
+        """Return the mean of rows and its percentile interval of 95 %.
 
         Args:
             values (`np.ndarray` of shape (rows,)): NaN where a row has no figure; such rows are left out.
@@ -37,9 +37,8 @@ class Bootstrap:
                 "num_rows", how many rows have one.
 
         Example:
-            >>> found = Bootstrap(["a", "b", "b"]).interval(np.array([1.0, 2.0, 6.0]))
-            >>> found["mean"], found["low"], found["high"], found["num_rows"]
-            (3.0, 1.0, 4.0, 3)
+            >>> Bootstrap(["a", "b", "b"]).interval(np.array([1.0, 2.0, 6.0]))
+            {'mean': 3.0, 'low': 1.0, 'high': 4.0, 'num_rows': 3}
         """
         known = np.isfinite(values)
         counts = np.bincount(self._image[known], minlength=self._num_images)
@@ -47,12 +46,12 @@ class Bootstrap:
         if not num_rows:
             return {"mean": None, "low": None, "high": None, "num_rows": 0}
         mean = float(values[known].mean())
-        low: float | None = None
-        high: float | None = None
+        low = high = None
+        # Each draw takes some images several times and others never; a draw without any figure says nothing.
         if np.count_nonzero(counts) > 1:
             sums = np.bincount(self._image[known], weights=values[known], minlength=self._num_images)
             drawn = self._times @ counts
             means = (self._times @ sums)[drawn > 0] / drawn[drawn > 0]
             margin = (1 - LEVEL) / 2
-            low, high = (float(one) for one in np.quantile(means, [margin, 1 - margin]))
+            low, high = np.quantile(means, [margin, 1 - margin]).tolist()
         return {"mean": mean, "low": low, "high": high, "num_rows": num_rows}

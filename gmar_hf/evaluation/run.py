@@ -116,9 +116,10 @@ class EvaluationRun(Run[Evaluation]):
         pictures = draw_pictures(
             evaluation, work.model, work.data, work.image_processor, self._questions.methods, work.accelerator.device
         )
-        write_page(evaluation, pictures, folder / "index.html")
+        summary = evaluation.summary()
+        write_page(evaluation, summary, pictures, folder / "index.html")
         evaluation.save(folder / ROWS)
-        write_results(evaluation, folder)
+        write_results(evaluation, summary, folder)
 
     def _described_methods(self, measured: list[Measured]) -> list[dict[str, Any]]:
         """Return what the results say of each method; its time is the median over the batches."""

@@ -3,7 +3,8 @@
 Average drop and increase are those of Chattopadhay et al. ("Grad-CAM++", WACV 2018), average gain that of Zhang et al.
 ("Opti-CAM", CVIU 2024); Xplique's documentation has all three. `s` is the probability of the target on the image, `m`
 that on the image multiplied by its map. The map's negative part counts as 0; it is divided by its maximum and brought
-to pixels by bilinear interpolation. Where a map has no positive part nothing is seen.
+to pixels by bilinear interpolation; over pixels beyond the last whole patch it goes on evenly. Where a map has no
+positive part nothing is seen.
 """
 
 import torch
@@ -26,21 +27,17 @@ def average_drop(
     """Return the share of the probability that is lost behind the map: `max(0, s - m) / s`, 0 where `s` is 0.
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
-            are the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a probability each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, over which the map goes on evenly.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], float32, on the images' device; lower for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
 
     Example:
         >>> score = lambda rows: rows.mean(dim=(1, 2, 3))
@@ -62,21 +59,17 @@ def average_increase(
     """Tell whether the probability is higher behind the map: `m > s`.
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
-            are the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a probability each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, over which the map goes on evenly.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): 1 or 0, float32, on the images' device; higher for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
     whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return (masked > whole).float()
@@ -93,21 +86,17 @@ def average_gain(
     """Return the share of what the probability lacked that is won: `max(0, m - s) / (1 - s)`, 0 where `s` is 1.
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one probability a row (M,); the rows
-            are the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a probability each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, over which the map goes on evenly.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], float32, on the images' device; higher for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
     whole, masked = _probabilities(score_fn, pixel_values, attribution, patch_size, max_rows)
     return ((masked - whole).clamp_min(0) / (1 - whole)).where(whole < 1, 0).float()

@@ -1,4 +1,4 @@
-"""Whether differences of importance are differences of effect."""
+"""Whether differences of importance are differences of effect; pixels beyond the last whole patch are never hidden."""
 
 from itertools import pairwise
 
@@ -31,16 +31,13 @@ def saco(
     less; the sum is divided by that of the magnitudes.
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
-            the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a score each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_groups (`int`, defaults to 10): At least two, at most one a patch; their sizes differ by one at most.
-        baseline (`str` or `torch.Tensor`, defaults to "mean"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "mean"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -48,9 +45,7 @@ def saco(
             all groups have the same salience.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
 
     Example:
         >>> score = lambda rows: rows.sum(dim=(1, 2, 3))

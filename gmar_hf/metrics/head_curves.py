@@ -31,8 +31,7 @@ def ablation_curve(
     stand for long when they go last.
 
     Args:
-        model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT. It
-            answers in eval mode and is as it was afterwards.
+        model (`nn.Module`): An image classifier of transformers, or one wrapped by PEFT; it is left as it was.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
         target: The class of each image, (batch,) ints; an int for all; None for the predicted class.
         head_scores (`torch.Tensor` of shape (batch, layers, heads)): Such as `head_contribution` of an
@@ -50,9 +49,7 @@ def ablation_curve(
             the target; `auc` (batch,). float32, on the images' device.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a logit is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a logit is not finite.
         UnsupportedModelError: If the model's heads cannot be silenced.
 
     Example:
@@ -89,8 +86,7 @@ def random_ablation_curve(
     """Take out more and more heads in orders drawn by chance, each image in its own: the mean over the orders.
 
     Args:
-        model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT. It
-            answers in eval mode and is as it was afterwards.
+        model (`nn.Module`): An image classifier of transformers, or one wrapped by PEFT; it is left as it was.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
         target: The class of each image, (batch,) ints; an int for all; None for the predicted class.
         num_orders (`int`, defaults to 5): How many orders an image gets.
@@ -107,9 +103,7 @@ def random_ablation_curve(
             the target, the mean over the orders; `auc` (batch,). float32, on the images' device.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a logit is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a logit is not finite.
         UnsupportedModelError: If the model's heads cannot be silenced.
     """
     _check_curve(function, num_steps, max_rows)

@@ -149,8 +149,7 @@ def head_ablation(
     it keeps what the head says of every image (Wang et al., "Interpretability in the Wild", ICLR 2023).
 
     Args:
-        model (`nn.Module`): An image classifier of transformers on the attention interface, or one wrapped by PEFT. It
-            answers in eval mode and is as it was afterwards.
+        model (`nn.Module`): An image classifier of transformers, or one wrapped by PEFT; it is left as it was.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor makes.
         target: The class of each image, (batch,) ints; an int for all; None for the predicted class.
         ablation (`str`, defaults to "zero"): "zero", or "mean": the mean of the head's outputs over the batch, for
@@ -162,9 +161,7 @@ def head_ablation(
         [`HeadAblation`]: `change` (batch, layers, heads), in logits.
 
     Raises:
-        ArgumentError: For a value that cannot be used; the message says what can.
-        ArgumentTypeError: For an argument of the wrong kind.
-        NonFiniteError: If a logit is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a logit is not finite.
         UnsupportedModelError: If the model's heads cannot be silenced.
 
     Example:

@@ -9,10 +9,11 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.utils.checks import check_whole
 
 
 def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -> torch.Tensor:
-    """Whether the map's maximum is on the object (Zhang et al., "Excitation Backprop", IJCV 2018).
+    """Tell whether the map's maximum is on the object (Zhang et al., "Excitation Backprop", IJCV 2018).
 
     Args:
         attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps.
@@ -25,8 +26,7 @@ def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int
             row by row) or one within the tolerance, else 0; float32 on the map's device.
 
     Raises:
-        ArgumentError: If map and masks do not fit together, or the map is not finite.
-        ArgumentTypeError: If an argument is of the wrong kind.
+        ArgumentError, ArgumentTypeError: If an argument cannot be used, or map and masks do not fit together.
 
     Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]])
@@ -35,8 +35,7 @@ def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int
         >>> pointing_game(torch.tensor([[[0.1, 0.7], [0.0, 0.2]]]), mask, tolerance=1)
         tensor([1.])
     """
-    if not isinstance(tolerance, int) or isinstance(tolerance, bool) or tolerance < 0:
-        raise ArgumentError(f"`tolerance` must be a number of patches, 0 or more; got {tolerance!r}.")
+    check_whole("tolerance", tolerance)
     patches = _by_patch(attribution, masks)
     touched = (patches.num_inside > 0).float().unflatten(1, attribution.shape[1:])
     reach = min(tolerance, max(attribution.shape[1:]))  # beyond it every patch is within reach
@@ -45,17 +44,18 @@ def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int
 
 
 def energy_pointing_game(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The share of the map's positive mass that is on the object (Wang et al., "Score-CAM", CVPR Workshops 2020).
+    """Return the share of the map's positive mass on the object (Wang et al., "Score-CAM", CVPR Workshops 2020).
 
     Args:
-        attribution, masks: As in [`pointing_game`]. The mass of a patch lies evenly on its pixels.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps; a patch's mass lies evenly on its pixels.
+        masks (`torch.Tensor` of shape (batch, height, width), bool): True on the object's pixels.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], 0 where the map has no positive part; float32 on the map's
             device. A map that says nothing gets the object's share of the image.
 
     Raises:
-        ArgumentError, ArgumentTypeError: As [`pointing_game`].
+        ArgumentError, ArgumentTypeError: If an argument cannot be used, or map and masks do not fit together.
 
     Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]])
@@ -70,20 +70,21 @@ def energy_pointing_game(attribution: torch.Tensor, masks: torch.Tensor) -> torc
 
 
 def pixel_average_precision(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The area under precision over recall, when pixels are called the object's in the order of the map.
+    """Return the area under precision over recall, when pixels are called the object's in the order of the map.
 
-    The sum of precision times the gain in recall over the map's different values, as scikit-learn's
-    `average_precision_score` over all pixels of the image.
+    It is the sum of precision times the gain in recall over the map's different values, as scikit-learn's
+    `average_precision_score` has it over all pixels of the image.
 
     Args:
-        attribution, masks: As in [`pointing_game`]. Each pixel has the value of its patch.
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps; each pixel has the value of its patch.
+        masks (`torch.Tensor` of shape (batch, height, width), bool): True on the object's pixels.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1]; float32 on the map's device. A constant map gets the object's
             share of the image.
 
     Raises:
-        ArgumentError, ArgumentTypeError: As [`pointing_game`].
+        ArgumentError, ArgumentTypeError: If an argument cannot be used, or map and masks do not fit together.
 
     Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]])
@@ -101,16 +102,17 @@ def pixel_average_precision(attribution: torch.Tensor, masks: torch.Tensor) -> t
 
 
 def iou(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of the object with the patches above the map's own mean.
+    """Return the intersection over union of the object with the patches above the map's own mean.
 
     Args:
-        attribution, masks: As in [`pointing_game`].
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps.
+        masks (`torch.Tensor` of shape (batch, height, width), bool): True on the object's pixels.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], 0 for a constant map; float32 on the map's device.
 
     Raises:
-        ArgumentError, ArgumentTypeError: As [`pointing_game`].
+        ArgumentError, ArgumentTypeError: If an argument cannot be used, or map and masks do not fit together.
 
     Example:
         >>> mask = torch.tensor([[[True, False], [False, False]]])
@@ -128,9 +130,9 @@ def iou(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def sparseness(attribution: torch.Tensor) -> torch.Tensor:
-    """The Gini index of the map's magnitudes: how few patches carry it (Hurley and Rickard, "Comparing Measures of
-    Sparsity", 2009).
+    """Return the Gini index of the map's magnitudes, which tells how few patches carry it.
 
+    It is that of Hurley and Rickard ("Comparing Measures of Sparsity", IEEE Trans. Information Theory 2009).
     With magnitudes `c` in rising order, their sum `s` and `N` patches: `1 - 2 sum_k c_k / s (N - k + 1/2) / N`.
 
     Args:
@@ -141,7 +143,7 @@ def sparseness(attribution: torch.Tensor) -> torch.Tensor:
             carries all; float32 on the map's device. Neither end is better.
 
     Raises:
-        ArgumentError, ArgumentTypeError: As [`pointing_game`].
+        ArgumentError, ArgumentTypeError: If the map cannot be used.
 
     Example:
         >>> sparseness(torch.tensor([[[0.0, 0.0], [0.0, -2.0]]]))
@@ -156,15 +158,10 @@ def sparseness(attribution: torch.Tensor) -> torch.Tensor:
 
 
 def checked_maps(name: str, maps: torch.Tensor) -> torch.Tensor:
-    """Maps that can be measured: detached, float32 at least.
-
-    Args:
-        name (`str`): The argument they were given by.
-        maps (`torch.Tensor` of shape (batch, rows, cols)): As the user gave them.
+    """Return a user's maps (batch, rows, cols) of the argument `name`, detached, float32 at least.
 
     Raises:
-        ArgumentError: If there are none, or they are not finite.
-        ArgumentTypeError: If they are no tensor.
+        ArgumentError, ArgumentTypeError: If they are no tensor, of another shape, empty or not finite.
     """
     if not isinstance(maps, torch.Tensor) or maps.is_complex():
         got = "complex numbers" if isinstance(maps, torch.Tensor) else type(maps).__name__
@@ -191,6 +188,7 @@ class _Patches(NamedTuple):
 
 
 def _by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> _Patches:
+    """Check maps and masks and bring them to one grid."""
     values = checked_maps("attribution", attribution)
     if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
         got = masks.dtype if isinstance(masks, torch.Tensor) else type(masks).__name__
@@ -215,8 +213,5 @@ def _by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> _Patches:
 
 
 def _relative(values: torch.Tensor) -> torch.Tensor:
-    """Numbers (batch, patches) of 0 or more, divided by the largest of their row, so that their sum cannot overflow.
-
-    A row of zeros becomes NaN.
-    """
+    """Divide numbers (batch, patches) of 0 or more by the largest of their row: no sum overflows, zeros become NaN."""
     return values / values.amax(dim=1, keepdim=True)

@@ -1,7 +1,8 @@
 """What a score does when the patches that a map calls important are hidden or shown, one after the other.
 
-Patches go as whole, equal values row by row. The pixels that hidden patches show (`baseline`) decide half of the
-ranking of maps, and a map that was made with a baseline shines under it: measure under several.
+Patches go as whole, equal values row by row; pixels beyond the last whole patch are never hidden. The
+pixels that hidden patches show (`baseline`) decide half of the ranking of maps, and a map that was made with a
+baseline shines under it: measure under several.
 """
 
 from dataclasses import dataclass
@@ -54,16 +55,13 @@ def insertion(
     """Show the patches of a hidden image, the most important first (Petsiuk et al., "RISE", BMVC 2018).
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
-            the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a score each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -71,9 +69,7 @@ def insertion(
             on the images' device; `auc` (batch,), higher for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
 
     Example:
         >>> score = lambda rows: rows.mean(dim=(1, 2, 3))
@@ -100,16 +96,13 @@ def deletion(
     """Hide the patches of an image, the most important first (Petsiuk et al., "RISE", BMVC 2018).
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
-            the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a score each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k hides `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -117,9 +110,7 @@ def deletion(
             on the images' device; `auc` (batch,), lower for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
 
     Example:
         >>> score = lambda rows: rows.mean(dim=(1, 2, 3))
@@ -149,25 +140,20 @@ def insertion_minus_deletion(
     tells how sure the model is.
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
-            the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a score each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows, and hides, `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): float32, in the unit of the scores; higher for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
     inserted, deleted = insertion_and_deletion(
         score_fn,
@@ -196,25 +182,20 @@ def insertion_and_deletion(
     """Make the curves of [`insertion`] and [`deletion`]; their common ends are scored once.
 
     Args:
-        score_fn (`Callable`): From pixel values (M, channels, height, width) to one score a row (M,); the rows are
-            the batch over and over, in its order. [`score_function`] makes one.
+        score_fn (`Callable`): From rows of pixel values to a score each (M,), as [`score_function`] makes one.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows, and hides, `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
         Two [`Curve`]: insertion's and deletion's.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     inserted, deleted = _score_curves(score_fn, images, num_steps, max_rows, "show", "hide")
@@ -243,11 +224,9 @@ def positive_perturbation(
             a score (M,) as floats or bools, such as whether the label is ranked first: they count as they are.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -256,9 +235,7 @@ def positive_perturbation(
             lower for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
     return _score_standing(score_fn, images, max_rows)
@@ -281,11 +258,9 @@ def negative_perturbation(
             or to a score (M,) as floats or bools, which count as they are.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show: a name that
-            [`baseline_pixels`] knows, or pixel values.
+        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show, by [`baseline_pixels`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
-        patch_size (`int` or pair of `int`, *optional*): Height and width of a patch, in pixels; needed only where
-            pixels are left over beyond the last whole patch, which are never hidden.
+        patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
 
     Returns:
@@ -293,9 +268,7 @@ def negative_perturbation(
             that of the whole image and 0 elsewhere; `auc` (batch,), higher for a better map.
 
     Raises:
-        ArgumentError: If an argument has a value that cannot be used; the message says what can.
-        ArgumentTypeError: If an argument is of the wrong kind.
-        NonFiniteError: If a score is NaN or infinite.
+        ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
     images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size, most_important_first=False)
     return _score_standing(score_fn, images, max_rows)

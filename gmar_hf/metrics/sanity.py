@@ -42,8 +42,8 @@ def class_sensitivity(
     Args:
         attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps for one class.
         other_attribution (`torch.Tensor` of the same shape): Those for the other.
-        other_masks (`torch.Tensor` of shape (batch, height, width), bool, *optional*): Where the other class's object
-            is, as in [`energy_pointing_game`].
+        other_masks (`torch.Tensor` of shape (batch, height, width), bool, *optional*): True on the pixels of the other
+            class's object.
 
     Returns:
         [`ClassSensitivity`]: float32, on the maps' device; lower for maps that tell classes apart.
@@ -57,13 +57,14 @@ def class_sensitivity(
         >>> class_sensitivity(maps, -maps).correlation
         tensor([-1.])
     """
-    one, other = checked_maps("attribution", attribution), checked_maps("other_attribution", other_attribution)
-    if one.shape != other.shape:
+    maps, other_maps = checked_maps("attribution", attribution), checked_maps("other_attribution", other_attribution)
+    if maps.shape != other_maps.shape:
         raise ArgumentError(
-            f"`other_attribution` must be of the shape of `attribution`, {tuple(one.shape)}; got {tuple(other.shape)}."
+            f"`other_attribution` must be of the shape of `attribution`, {tuple(maps.shape)}; "
+            f"got {tuple(other_maps.shape)}."
         )
     return ClassSensitivity(
-        correlation=pearson(one.flatten(1), other.flatten(1)).to(one.device, torch.float32),
+        correlation=pearson(maps.flatten(1), other_maps.flatten(1)).to(maps.device, torch.float32),
         energy_on_other=None if other_masks is None else energy_pointing_game(attribution, other_masks),
     )
 
@@ -121,17 +122,20 @@ def randomization_check(model: nn.Module, explain_fn: ExplainFunction, *, seed: 
             f"`explain_fn` must be a function from a model to maps; got {type(explain_fn).__name__}."
         )
     check_seed("seed", seed)
-    changing = _plain_copy(model)
-    weights = changing.state_dict()  # the model's own memory
-    new_weights = _new_weights(changing, seed)
-    stages = _stages(changing, list(weights))
-    trained = checked_maps("explain_fn", explain_fn(changing))
+    # The copy's weights are changed where they lie: what is copied into `weights` is in the model.
+    copied = _plain_copy(model)
+    weights = copied.state_dict()
+    new_weights = _new_weights(copied, seed)
+    stages = _stages(copied, list(weights))
+    trained = checked_maps("explain_fn", explain_fn(copied))
+
+    # Each stage forgets on top of those before it.
     correlations = []
     for names in stages.values():
         with torch.no_grad():
             for name in names:
                 weights[name].copy_(new_weights[name])
-        maps = checked_maps("explain_fn", explain_fn(changing))
+        maps = checked_maps("explain_fn", explain_fn(copied))
         if maps.shape != trained.shape:
             raise ArgumentError(
                 f"`explain_fn` must give maps of one shape; got {tuple(maps.shape)} after {tuple(trained.shape)}."
@@ -141,7 +145,7 @@ def randomization_check(model: nn.Module, explain_fn: ExplainFunction, *, seed: 
 
 
 def _plain_copy(model: nn.Module) -> PreTrainedModel:
-    """A copy of the transformers model itself, without compilation, with adapters merged."""
+    """Copy the transformers model itself, without compilation, with adapters merged."""
     check_model(model)
     if not isinstance(unwrapped(model), PreTrainedModel):
         raise ArgumentTypeError(
@@ -157,25 +161,26 @@ def _plain_copy(model: nn.Module) -> PreTrainedModel:
 
 
 def _new_weights(model: PreTrainedModel, seed: int) -> dict[str, torch.Tensor]:
-    """By name, those of a new model of the same class and config."""
+    """Return the weights, by name, of a new model of the same class and config."""
     config = copy.deepcopy(model.config)
     config._attn_implementation = "eager"  # nothing is computed; others look for devices and packages
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seed)  # the accelerators' generators are left alone
-            made = type(model)(config).state_dict()
+            new_weights: dict[str, torch.Tensor] = type(model)(config).state_dict()
     except Exception as error:
         raise _not_made(model, f"it raised {type(error).__name__}: {error}") from error
     for name, weight in model.state_dict().items():
-        if name not in made or made[name].shape != weight.shape:
+        if name not in new_weights or new_weights[name].shape != weight.shape:
             raise _not_made(model, f"`{name}` came out otherwise")
-    return made
+    return new_weights
 
 
 def _stages(model: PreTrainedModel, names: list[str]) -> dict[str, list[str]]:
-    """The names of the weights by stage, from the head down: what is defined behind the layers, they, what is before.
+    """Sort the names of the weights by stage, from the head down.
 
-    Whatever the family calls them, transformers defines the parts of a model in the order in which images pass them.
+    Whatever the family calls them, transformers defines the parts of a model in the order in which images pass them:
+    first the embeddings, then the layers, then the head.
     """
     prefix, layers = encoder_layers(model)
     inside = [index for index, name in enumerate(names) if name.startswith(f"{prefix}.")]

@@ -116,7 +116,7 @@ class TestPointing:
     @pytest.mark.parametrize("tolerance", [-1, 1.0, True, "1"])
     def test_tolerance_is_a_count(self, tolerance):
         maps, masks = example()
-        with pytest.raises(ArgumentError, match="`tolerance` must be a number of patches, 0 or more; got"):
+        with pytest.raises(ArgumentError, match="`tolerance` must be a whole number of 0 or more; got"):
             pointing_game(maps, masks, tolerance)
 
 

@@ -15,14 +15,14 @@ _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 
 
 def random(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Uniform chance, of its own for each image and class."""
+    """Draw uniform noise, another for each image and class."""
     grid = patch_grid(model, pixel_values)
-    maps = [torch.rand(grid.rows, grid.cols, generator=one) for one in generators(pixel_values, target)]
+    maps = [torch.rand(grid.rows, grid.cols, generator=generator) for generator in generators(pixel_values, target)]
     return torch.stack(maps).to(pixel_values.device)
 
 
 def centre_blob(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """A Gaussian in the middle, a quarter of each side wide."""
+    """Draw a Gaussian in the middle, a quarter of each side wide."""
     grid = patch_grid(model, pixel_values)
     sides = [
         torch.exp(-(((torch.arange(side) + 0.5) / side - 0.5) ** 2) / (2 * _BLOB_SIGMA**2))
@@ -32,7 +32,7 @@ def centre_blob(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tens
 
 
 def edges(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The magnitude of the Sobel gradient, summed over the channels and pixels of each patch."""
+    """Draw the magnitude of the Sobel gradient, summed over the channels and pixels of each patch."""
     pixels = pixel_values.float().flatten(0, 1)[:, None]
     kernels = torch.stack([_SOBEL, _SOBEL.T])[:, None].to(pixels)
     magnitude = conv2d(pad(pixels, (1, 1, 1, 1), mode="replicate"), kernels).norm(dim=1)
@@ -40,34 +40,29 @@ def edges(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) ->
 
 
 def shuffled_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """GMAR (L1) with the head weights of every layer dealt out anew: what is left is not due to the weights."""
+    """Draw GMAR (L1) with the head weights of every layer dealt out anew: what is left is not due to the weights."""
     weights = explain(model, pixel_values, target, return_maps=False).head_importance
     assert weights is not None
     shuffled = torch.empty_like(weights)
     for image, generator in enumerate(generators(pixel_values, target)):
-        for layer, own in enumerate(weights[image]):
-            shuffled[image, layer] = own[torch.randperm(len(own), generator=generator).to(own.device)]
+        for layer, layer_weights in enumerate(weights[image]):
+            order = torch.randperm(len(layer_weights), generator=generator)
+            shuffled[image, layer] = layer_weights[order.to(layer_weights.device)]
     return _fused(model, pixel_values, target, shuffled)
 
 
 def uniform_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """GMAR with equal head weights, which is attention rollout."""
-    shape = encoder_shape(model)
-    return _fused(model, pixel_values, target, torch.ones(shape))
+    """Draw GMAR with equal head weights, which is attention rollout."""
+    return _fused(model, pixel_values, target, torch.ones(encoder_shape(model)))
 
 
 def generators(pixel_values: torch.Tensor, target: torch.Tensor) -> list[torch.Generator]:
-    """One for each image and class, seeded by both: the same in whatever batch, order and process.
-
-    Args:
-        pixel_values (`torch.Tensor` of shape (rows, channels, height, width)): The images.
-        target (`torch.LongTensor` of shape (rows,)): The classes.
-    """
-    found = []
-    for pixels, one in zip(pixel_values.detach().float().cpu(), target.tolist(), strict=True):
-        content = hashlib.sha256(pixels.contiguous().numpy().tobytes() + str(one).encode())
-        found.append(torch.Generator().manual_seed(int.from_bytes(content.digest()[:7])))
-    return found
+    """Make a generator for each image and class, seeded by both: the same in whatever batch, order and process."""
+    seeded = []
+    for pixels, label in zip(pixel_values.detach().float().cpu(), target.tolist(), strict=True):
+        content = hashlib.sha256(pixels.contiguous().numpy().tobytes() + str(label).encode())
+        seeded.append(torch.Generator().manual_seed(int.from_bytes(content.digest()[:7])))
+    return seeded
 
 
 def _fused(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -20,13 +20,13 @@ _HALF_SCALE = 2.0**10  # fp16 gradients of a head that averages many tokens woul
 
 
 def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.Tensor:
-    """The map of LeGrad ("LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity",
-    arXiv 2404.03214), by one SDPA forward and one backward.
+    """Draw the map of LeGrad by one SDPA forward and one backward.
 
-    With `y_l` the logit that the model's own final norm, pooling and head make of the tokens behind layer l, and `A_l`
-    that layer's attention, it is the sum over layers of `mean_h mean_i relu(dy_l / dA_l)`, on the patch tokens. The
-    authors read `y_l` from a CLIP text embedding; ours is the classifier's. They divide the sum by its range; ours is
-    raw.
+    The method is that of "LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity"
+    (arXiv 2404.03214). With `y_l` the logit that the model's own norm, pooling and head make of the tokens behind
+    layer l, and `A_l` that layer's attention, it is the sum over layers of `mean_h mean_i relu(dy_l / dA_l)`, on the
+    patch tokens. The authors read `y_l` from a CLIP text embedding; ours is the classifier's. They divide the sum by
+    its range; ours is raw.
 
     Args:
         model (`nn.Module`): An image classifier, as for [`explain`].
@@ -50,6 +50,7 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
     check_model(model)
     pixels = checked_pixels(model, pixel_values)
     recorder = _Layers()
+    # One forward gives the logits of every layer's tokens, one backward the gradients of every layer's attention.
     with gradients_on(), frozen(model), ExitStack() as stack:
         stack.enter_context(recording(model, recorder))
         tokens = _separated(model, recorder, stack)
@@ -58,12 +59,13 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
         batch = len(pixels)
         if len(tokens) != layers or logits.shape[0] != layers * batch:
             raise unsupported(unwrapped(model), "its layers' tokens cannot be handed to its head one by one")
-        own = logits.view(layers, batch, -1)
-        chosen = choose_target(target, own[-1].detach()).target
-        assert chosen is not None
-        score = class_scores(logits.float(), chosen.repeat(layers))[0]
+        classes = choose_target(target, logits[-batch:].detach()).target  # the last layer's are the model's own
+        assert classes is not None
+        score = class_scores(logits.float(), classes.repeat(layers))[0]
         scale = _HALF_SCALE if pixels.dtype == torch.float16 else 1.0
         gradients = torch.autograd.grad(score.sum() * scale, recorder.outputs, allow_unused=True)
+
+    # The layers' maps are added up, each a mean over heads and queries.
     grid = find_grid(pair(pixels.shape[-2:]), patch_size(model), recorder.values[0].shape[2])
     total = torch.zeros(batch, recorder.values[0].shape[2], device=pixels.device)
     for gradient, value in zip(gradients, recorder.values, strict=True):
@@ -83,11 +85,10 @@ class _Layers:
         self.outputs: list[torch.Tensor] = []
 
     def begin(self) -> None:
-        """Part of the recorder's protocol."""
+        """Do nothing: the recorder's protocol has it."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
-        output = call.compute_output()
-        output = output.detach().requires_grad_()
+        output = call.compute_output().detach().requires_grad_()
         self.values.append(call.value.detach())
         self.outputs.append(output)
         return output, None
@@ -125,7 +126,7 @@ def _separated(model: nn.Module, recorder: _Layers, stack: ExitStack) -> list[to
 
 
 def _positive_mean(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Mean over heads and queries of relu(G), `G = dO V^T`, piece by piece: (batch, tokens)."""
+    """Average relu(G), `G = dO V^T`, over heads and queries, piece by piece: (batch, tokens)."""
     output_grad, values = at_least_float32(output_grad), at_least_float32(value).transpose(-2, -1)
     batch, heads, num_tokens, _ = value.shape
     total = output_grad.new_zeros(batch, num_tokens)

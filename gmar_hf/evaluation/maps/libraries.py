@@ -22,14 +22,15 @@ Logits = Callable[[torch.Tensor], torch.Tensor]
 
 
 def integrated_gradients(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Integrated gradients of the logit (Sundararajan, Taly, Yan 2017), by captum: 32 midpoint steps from the blurred
-    image, its Gaussian as wide as a patch is high; summed over each patch.
+    """Draw integrated gradients of the logit (Sundararajan, Taly, Yan 2017), by captum, summed over each patch.
+
+    There are 32 midpoint steps from the blurred image, whose Gaussian is as wide as a patch is high.
     """
     from captum.attr import IntegratedGradients
 
     with _differentiable(model, pixel_values) as (logits, pixels):
         blurred = baseline_pixels(pixels, "blur", blur_sigma=float(patch_size(model)[0]))
-        found = IntegratedGradients(logits).attribute(
+        attribution = IntegratedGradients(logits).attribute(
             pixels,
             blurred,
             target=target,
@@ -37,23 +38,20 @@ def integrated_gradients(model: nn.Module, pixel_values: torch.Tensor, target: t
             method="riemann_middle",
             internal_batch_size=max(_MAX_ROWS, len(pixels)),
         )
-    return sum_over_patches(model, found)
+    return sum_over_patches(model, attribution)
 
 
 def input_x_gradient(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Pixel values times the logit's gradient (Shrikumar et al. 2016), by captum; summed over each patch.
-
-    It measures against zero in the model's pixel values.
-    """
+    """Draw pixel values times the logit's gradient (Shrikumar et al. 2016), by captum, summed over each patch."""
     from captum.attr import InputXGradient
 
     with _differentiable(model, pixel_values) as (logits, pixels):
-        found = InputXGradient(logits).attribute(pixels.requires_grad_(), target=target)
-    return sum_over_patches(model, found.detach())
+        attribution = InputXGradient(logits).attribute(pixels.requires_grad_(), target=target)
+    return sum_over_patches(model, attribution.detach())
 
 
 def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """What the logit loses when one patch shows the blurred image (Zeiler and Fergus 2014), by captum."""
+    """Draw what the logit loses when one patch shows the blurred image (Zeiler and Fergus 2014), by captum."""
     from captum.attr import FeatureAblation
 
     grid, (height, width) = patch_grid(model, pixel_values), patch_size(model)
@@ -63,7 +61,7 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
     # Captum wants a part for every pixel: those beyond the last whole patch are one more.
     parts = torch.nn.functional.pad(patches, (0, beyond[1], 0, beyond[0]), value=grid.rows * grid.cols)
     with _differentiable(model, pixel_values) as (logits, pixels), torch.no_grad():
-        found = FeatureAblation(logits).attribute(
+        attribution = FeatureAblation(logits).attribute(
             pixels,
             baseline_pixels(pixels, "blur", blur_sigma=float(height)),
             target=target,
@@ -71,11 +69,11 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
             perturbations_per_eval=max(1, _MAX_ROWS // len(pixels)),
         )
     # Each pixel and channel has its patch's figure.
-    return found[:, 0, : grid.rows * height : height, : grid.cols * width : width].float()
+    return attribution[:, 0, : grid.rows * height : height, : grid.cols * width : width].float()
 
 
 def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Grad-CAM (Selvaraju et al. 2017), by torch-cam, on the patch tokens of the last place that reaches the logit.
+    """Draw Grad-CAM (Selvaraju et al. 2017), by torch-cam, of the patch tokens of the last place the logit hears of.
 
     That is the last encoder layer's output where the head reads patches; where it reads other tokens alone, such as a
     class token, it is behind the first layer norm of that layer. Positive parts only: many patches are zero, alike.
@@ -98,15 +96,15 @@ def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor)
 
 @contextmanager
 def _differentiable(model: nn.Module, pixel_values: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
-    """From pixel values to logits, and pixels that a graph can begin with; the model in eval mode, frozen."""
+    """Give the classifier as a function to logits, and pixels that a graph can begin with; the model is frozen."""
     with gradients_on(), frozen(model):
         yield lambda pixels: model(pixel_values=pixels).logits, checked_pixels(model, pixel_values)
 
 
 def _last_norm(model: nn.Module, logits: Logits, pixels: torch.Tensor) -> nn.Module:
-    """The layer norm that the last encoder layer calls first."""
+    """Find the layer norm that the last encoder layer calls first."""
     _, layers = encoder_layers(model)
-    called: list[nn.Module] = []
+    called: list[nn.Module] = []  # in this order
     norms = [module for module in layers[-1].modules() if isinstance(module, nn.LayerNorm)]
     hooks = [norm.register_forward_hook(lambda module, args, output: called.append(module)) for norm in norms]
     try:

@@ -202,12 +202,13 @@ def register_map_method(
         raise ArgumentError(f"`name` must not be taken; got {name!r}, which is. Choose another.")
     if not callable(draw):
         raise ArgumentError(f"`draw` must be a function; got {type(draw).__name__}.")
-    MAP_METHODS[name] = MapMethod(name, draw, cost, baseline, about=_first_line(draw) if about is None else about)
+    about = _first_line(draw) if about is None else about
+    MAP_METHODS[name] = MapMethod(name=name, draw=draw, cost=cost, baseline=baseline, about=about)
     return MAP_METHODS[name]
 
 
 def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
-    """Look maps up.
+    """Look maps up in the registry, or import them.
 
     Args:
         names (`Sequence`): Names of the registry, "module:function" of a function of your own (which is imported; in
@@ -257,7 +258,7 @@ def _find_map_method(name: str) -> MapMethod:
         raise ArgumentError(f"`methods` must name a function that its module has; got {name!r}. Check its name.")
     if not callable(draw):
         raise ArgumentError(f"`methods` must name a function; got {name!r}, which is none.")
-    return MapMethod(function.replace("_", "-").lower(), draw, about=_first_line(draw))
+    return MapMethod(name=function.replace("_", "-").lower(), draw=draw, about=_first_line(draw))
 
 
 def _first_line(draw: MapFunction) -> str:

@@ -42,11 +42,12 @@ class Picture:
     figures: dict[str, float]
 
 
-def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) -> None:
+def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Picture], path: Path) -> None:
     """Write the page.
 
     Args:
-        evaluation ([`Evaluation`]): What was found.
+        evaluation ([`Evaluation`]): The figures.
+        summary (`dict`): The evaluation's own, which takes long to make.
         pictures (`Sequence` of [`Picture`]): To show below.
         path (`Path`): The HTML file.
 
@@ -60,13 +61,12 @@ def write_page(evaluation: Evaluation, pictures: Sequence[Picture], path: Path) 
         trim_blocks=True,
     )
     settings = evaluation.settings
-    summary = evaluation.summary()
     hides = any(metric.baseline for metric in evaluation.metrics)
     ranked = [row.labels_first for row in evaluation.rows if row.labels_first is not None]
     table = _figures(evaluation, summary)
     text = environment.get_template(_TEMPLATE).render(
         model=printable(settings["model"]["id"]),
-        data=printable(" and ".join(one["id"] for one in settings["datasets"])),
+        data=printable(" and ".join(dataset["id"] for dataset in settings["datasets"])),
         num_images=evaluation.num_images,
         num_rows=len(evaluation.rows),
         num_ranked=len(ranked),
@@ -108,7 +108,7 @@ def _about(metric: Metric) -> str:
 
 
 def _legend(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What is known of each name, once."""
+    """Return what is known of each name, once."""
     return {printable(name): printable(about) for name, about in entries if about}
 
 
@@ -117,7 +117,7 @@ def _columns(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
         {
             "title": _title(metric),
             "arrow": _ARROWS[metric.higher_is_better],
-            # Of masks, for one, not all need to be known.
+            # Where masks are missing there is no figure.
             "num_rows": max((figures[metric.key]["num_rows"] for figures in summary.values()), default=0),
         }
         for metric in evaluation.metrics
@@ -125,7 +125,7 @@ def _columns(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
 
 
 def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
-    """The rows of the table of means."""
+    """Make the rows of the table of means."""
     rows = []
     for method in evaluation.methods:
         cells = []
@@ -135,19 +135,14 @@ def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
             is_best = figures["mean"] is not None and figures["mean"] == _best(metric, summary)
             cells.append({**_cell(figures, ""), "marked": marked, "bold": is_best})
         forwards = "?" if method["forwards"] is None else f"{method['forwards']:g}"
-        rows.append(
-            {
-                "name": printable(method["name"]),
-                "cells": cells,
-                "costs": [forwards, f"{method['milliseconds']:.1f}"],
-            }
-        )
+        costs = [forwards, f"{method['milliseconds']:.1f}"]
+        rows.append({"name": printable(method["name"]), "cells": cells, "costs": costs})
     return rows
 
 
 def _differences(evaluation: Evaluation, summary: Summary) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a table for each method that all others are compared with."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Make the rows of a table for each method that all others are compared with."""
+    tables: dict[str, list[dict[str, Any]]] = {}
     for reference in REFERENCES:
         for name, by_metric in summary.items():
             if reference not in summary or name == reference:
@@ -155,17 +150,16 @@ def _differences(evaluation: Evaluation, summary: Summary) -> dict[str, list[dic
             cells = []
             for metric in evaluation.metrics:
                 figures = by_metric[metric.key][f"minus_{reference}"]
-                ends = (figures["low"], figures["high"])
-                better_end = ends[0] if metric.higher_is_better else ends[1]  # the one that is nearer to 0
-                is_better = metric.higher_is_better is not None and better_end is not None
-                is_better = is_better and (better_end > 0 if metric.higher_is_better else better_end < 0)
+                # A method is better if its whole interval is on the better side of 0.
+                low, high = figures["low"], figures["high"]
+                is_better = low is not None and {True: low > 0, False: high < 0, None: False}[metric.higher_is_better]
                 cells.append({**_cell(figures, "+"), "marked": False, "bold": is_better})
-            found.setdefault(reference, []).append({"name": printable(name), "cells": cells, "costs": []})
-    return found
+            tables.setdefault(reference, []).append({"name": printable(name), "cells": cells, "costs": []})
+    return tables
 
 
 def _cell(figures: dict[str, Any], sign: str) -> dict[str, str]:
-    """A figure and its interval as texts."""
+    """Write a figure and its interval as texts."""
     mean, low, high = (figures[name] for name in ("mean", "low", "high"))
     return {
         "text": "–" if mean is None else f"{mean:{sign}z.3f}",  # noqa: RUF001 (a dash for nothing)
@@ -182,8 +176,8 @@ def _best(metric: Metric, summary: Summary) -> float | None:
 
 
 def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
-    """A figure for each curve and baseline."""
-    found = []
+    """Draw a figure for each curve and baseline."""
+    pictures = []
     for metric in evaluation.metrics:
         if metric.function not in CURVES or metric.key not in evaluation.curves:
             continue
@@ -199,8 +193,8 @@ def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
         )
         with io.BytesIO() as content:
             figure.savefig(content, format="png", dpi=110)
-            found.append({"title": _title(metric), "source": _data(content.getvalue())})
-    return found
+            pictures.append({"title": _title(metric), "source": _data(content.getvalue())})
+    return pictures
 
 
 def _picture(picture: Picture) -> dict[str, Any]:
@@ -210,12 +204,7 @@ def _picture(picture: Picture) -> dict[str, Any]:
         figure, name = picture.figures.get(name, math.nan), printable(name)
         caption = name if math.isnan(figure) else f"{name}: {figure:z.2f}"
         panels.append({"alt": f"map of {name} for {label}", "caption": caption, "source": _png(overlay)})
-    return {
-        "image": image,
-        "label": label,
-        "score": f"{picture.row.score:.2f}",
-        "panels": panels,
-    }
+    return {"image": image, "label": label, "score": f"{picture.row.score:.2f}", "panels": panels}
 
 
 def _png(image: Image.Image) -> str:

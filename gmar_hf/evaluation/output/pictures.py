@@ -44,22 +44,22 @@ def draw_pictures(
     Returns:
         `list` of [`Picture`]: At most twelve, the furthest apart first.
     """
-    return [
-        _draw(evaluation, place, model, data, image_processor, methods, device) for place in telling_rows(evaluation)
-    ]
+    places = telling_rows(evaluation)
+    return [_draw(evaluation, place, model, data, image_processor, methods, device) for place in places]
 
 
-def telling_rows(evaluation: Evaluation, count: int = NUM_PICTURES) -> list[int]:
-    """The rows whose figures scatter most between methods, one of each image."""
+def telling_rows(evaluation: Evaluation) -> list[int]:
+    """Return the places of the rows whose figures scatter most between methods, one of each image, twelve at most."""
     keys = [metric.key for metric in evaluation.metrics]
     figures = evaluation.values[:, :, keys.index(_SHOWN_BY) if _SHOWN_BY in keys else 0]
+    # Scatter of the figures that there are, by row.
     known = np.isfinite(figures)
     means = np.where(known, figures, 0).sum(axis=1) / known.sum(axis=1).clip(1)
     scatter = np.where(known, (figures - means[:, None]) ** 2, 0).sum(axis=1)
-    found: dict[int, int] = {}
+    places: dict[int, int] = {}
     for place in np.argsort(-scatter, kind="stable"):
-        found.setdefault(evaluation.rows[place].index, int(place))
-    return list(found.values())[:count]
+        places.setdefault(evaluation.rows[place].index, int(place))
+    return list(places.values())[:NUM_PICTURES]
 
 
 def _draw(
@@ -73,42 +73,42 @@ def _draw(
 ) -> Picture:
     row: Row = evaluation.rows[place]
     sample = data.read(row.index)
-    (seen,) = processed([sample], image_processor)
-    if isinstance(seen, Exception):  # it could be read before
+    (values,) = processed([sample], image_processor)
+    if isinstance(values, Exception):  # it could be read before
         raise ArgumentError(f"`dataset` must not change while it is evaluated; {row.image!r} cannot be read now.")
-    pixels = checked_pixels(model, seen[None].to(device))
+    pixels = checked_pixels(model, values[None].to(device))
     target = torch.tensor([row.target], device=device)
+
+    # The maps lie over the image itself; without one, over its pixel values.
     grid, (patch_height, patch_width) = patch_grid(model, pixels), patch_size(model)
     covered = (grid.rows * patch_height, grid.cols * patch_width)
     if isinstance(sample.image, Image.Image):
         image = sample.image
         box = image_box(image.size, image_processor, pair(pixels.shape[-2:]), covered)
     else:
-        image, box = _shown(pixels[0]), (0.0, 0.0, float(covered[1]), float(covered[0]))
+        image, box = _as_image(pixels[0]), (0.0, 0.0, float(covered[1]), float(covered[0]))
     overlays = {}
     for method in methods:
         maps = method.draw(model, pixels, target)[0].detach().float().cpu()
-        overlays[method.name] = overlay(image, heatmap(maps, box, image.size))
-    keys = [metric.key for metric in evaluation.metrics]
+        overlays[method.name] = _resized(overlay(image, heatmap(maps, box, image.size)))
+
+    # The figure that stands below each map.
     figures = {}
-    if _SHOWN_BY in keys:
-        found = evaluation.values[place, :, keys.index(_SHOWN_BY)]
-        figures = {method.name: float(found[number]) for number, method in enumerate(methods)}
-    return Picture(
-        image=_enlarged(image), row=row, overlays={k: _enlarged(v) for k, v in overlays.items()}, figures=figures
-    )
+    if any(metric.key == _SHOWN_BY for metric in evaluation.metrics):
+        figures = {method.name: float(evaluation.of(method.name, _SHOWN_BY)[place]) for method in methods}
+    return Picture(image=_resized(image), row=row, overlays=overlays, figures=figures)
 
 
-def _shown(pixels: torch.Tensor) -> Image.Image:
-    """Processed pixel values (channels, height, width) as a picture: each from its least to its largest value."""
+def _as_image(pixels: torch.Tensor) -> Image.Image:
+    """Make an image of pixel values (channels, height, width): black the least of them, white the largest."""
     values = pixels.float().cpu()
     values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
     values = (values - values.min()) / (values.max() - values.min()).clamp_min(1e-12)
     return Image.fromarray((values.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
 
 
-def _enlarged(image: Image.Image) -> Image.Image:
-    """At most 256 pixels wide and high, and not tiny."""
+def _resized(image: Image.Image) -> Image.Image:
+    """Bring an image to at most 256 pixels in width and height, and enlarge a tiny one."""
     if max(image.size) < _LEAST_SIDE:
         factor = -(-_LEAST_SIDE // max(image.size))
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -16,18 +16,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 _FIGURES = ("mean", "low", "high")
 
 
-def write_results(evaluation: Evaluation, folder: Path) -> None:
-    """Write results.csv (a row for each method and metric), images.csv (for each explained class and method) and,
-    last, results.json.
+def write_results(evaluation: Evaluation, summary: dict[str, Any], folder: Path) -> None:
+    """Write results.csv, images.csv and, last, results.json.
+
+    The first has a row for each method and metric, the second for each explained class and method.
 
     Args:
-        evaluation ([`Evaluation`]): What was found.
-        folder (`Path`): Where to.
+        evaluation ([`Evaluation`]): The figures.
+        summary (`dict`): The evaluation's own, which takes long to make.
+        folder (`Path`): Where the files go.
 
     Raises:
         ArgumentError: If the folder cannot be written.
     """
-    summary = evaluation.summary()
     _write_csv(folder / "results.csv", _summary_rows(evaluation, summary))
     _write_csv(folder / "images.csv", _image_rows(evaluation))
     content = {

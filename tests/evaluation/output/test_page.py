@@ -52,7 +52,7 @@ class Page(HTMLParser):
 
 
 def page_of(evaluation: Evaluation, pictures, tmp_path) -> Page:
-    write_page(evaluation, pictures, tmp_path / "index.html")
+    write_page(evaluation, evaluation.summary(), pictures, tmp_path / "index.html")
     return Page((tmp_path / "index.html").read_text(encoding="utf-8"))
 
 

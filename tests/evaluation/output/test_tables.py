@@ -12,9 +12,13 @@ from gmar_hf.evaluation.output.tables import write_results
 from tests.helpers.evaluations import CURVES, METHODS, METRICS, NASTY, made, read_csv
 
 
+def write(evaluation, folder):
+    write_results(evaluation, evaluation.summary(), folder)
+
+
 def test_json_holds_what_the_summary_says(tmp_path):
     evaluation = made(curves=CURVES)
-    write_results(evaluation, tmp_path)
+    write(evaluation, tmp_path)
     found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert (found["model"], found["num_images"], found["num_rows"]) == ("me/model", 6, 12)
     assert found["methods"] == evaluation.summary()
@@ -30,7 +34,7 @@ def test_json_holds_what_the_summary_says(tmp_path):
 
 def test_csv_has_a_row_for_each_method_and_metric(tmp_path):
     evaluation = made()
-    write_results(evaluation, tmp_path)
+    write(evaluation, tmp_path)
     rows = read_csv(tmp_path / "results.csv")
     assert [(row["method"], row["metric"]) for row in rows] == [(a, b.key) for a in METHODS for b in METRICS]
     for row in rows:
@@ -55,7 +59,7 @@ def test_csv_has_a_row_for_each_method_and_metric(tmp_path):
 
 def test_csv_has_every_single_figure(tmp_path):
     evaluation = made()
-    write_results(evaluation, tmp_path)
+    write(evaluation, tmp_path)
     rows = read_csv(tmp_path / "images.csv")
     assert len(rows) == 12 * len(METHODS)
     values = [[float(row[metric.key] or "nan") for metric in METRICS] for row in rows]
@@ -71,26 +75,26 @@ def test_a_spreadsheet_runs_nothing(tmp_path):
     for beginning in ("=", "+", "-", "@", "\t", "\r", "\n", " =", *full_width):
         evaluation = made(2, label=beginning + 'HYPERLINK("http://x")', image=beginning + 'image {}, "quoted"\n')
         evaluation.values[0, 0, 0] = -0.125
-        write_results(evaluation, tmp_path)
+        write(evaluation, tmp_path)
         rows = read_csv(tmp_path / "images.csv")
         assert rows[0]["label"] == f'\'{beginning}HYPERLINK("http://x")'
         assert {row["image"][: 1 + len(beginning)] for row in rows} == {"'" + beginning}
         assert rows[0]["insertion"] == "-0.125"  # a number stays one
     unknown = made(1, rows=[Row("a", 0, "cat", 0.5, None, 0)], values=np.ones((1, len(METHODS), len(METRICS))))
-    write_results(unknown, tmp_path)
+    write(unknown, tmp_path)
     assert {row["labels_first"] for row in read_csv(tmp_path / "images.csv")} == {""}
 
 
 def test_names_of_files_need_not_be_utf_8(tmp_path):
     evaluation = made(2, image="caf\udce9 {}", label="Ünïcode")
-    write_results(evaluation, tmp_path)
+    write(evaluation, tmp_path)
     row = read_csv(tmp_path / "images.csv")[0]
     assert (row["image"], row["label"]) == ("caf\\udce9 0", "Ünïcode")
     assert json.loads((tmp_path / "results.json").read_text())["num_images"] == 2
 
 
 def test_names_are_held_as_they_are(tmp_path):
-    write_results(made(2, model_id=NASTY, label=NASTY), tmp_path)
+    write(made(2, model_id=NASTY, label=NASTY), tmp_path)
     assert read_csv(tmp_path / "images.csv")[0]["label"] == NASTY
     assert json.loads((tmp_path / "results.json").read_text())["model"] == NASTY
 
@@ -98,20 +102,23 @@ def test_names_are_held_as_they_are(tmp_path):
 def test_files_take_the_place_of_others_and_leave_nothing_else(tmp_path):
     for num_images in (2, 3):
         evaluation = made(num_images)
-        write_results(evaluation, tmp_path)
-        write_page(evaluation, [], tmp_path / "index.html")
+        write(evaluation, tmp_path)
+        write_page(evaluation, evaluation.summary(), [], tmp_path / "index.html")
         assert len(read_csv(tmp_path / "images.csv")) == num_images * 2 * len(METHODS)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "images.csv", "index.html", "results.csv", "results.json",
     ]  # fmt: skip
-    for write in (lambda: write_results(made(1), tmp_path / "no"), lambda: write_page(made(1), [], tmp_path / "no/a")):
+    for fail in (
+        lambda: write(made(1), tmp_path / "no"),
+        lambda: write_page(made(1), made(1).summary(), [], tmp_path / "no/a"),
+    ):
         with pytest.raises(ArgumentError, match=r"`path` must be a file that can be written; got '.*no/"):
-            write()
+            fail()
 
 
 def test_results_json_is_written_last(tmp_path, monkeypatch):
     """It tells that all is there."""
     (tmp_path / "images.csv").mkdir()  # cannot be replaced
     with pytest.raises(ArgumentError):
-        write_results(made(1), tmp_path)
+        write(made(1), tmp_path)
     assert not (tmp_path / "results.json").exists()
