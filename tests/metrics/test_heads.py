@@ -9,6 +9,7 @@ import gmar_hf
 from gmar_hf import ArgumentError, ArgumentTypeError, NonFiniteError, UnsupportedModelError
 from gmar_hf.metrics import Curve, HeadAblation, ablation_curve, head_ablation, random_ablation_curve
 from tests.helpers import zoo
+from tests.helpers.sampling import sample_product
 from tests.helpers.state import make_uneven, snapshot
 
 # peft 0.21 still calls a method that transformers 5.20 renamed.
@@ -73,8 +74,7 @@ def without(model, pixel_values, heads, ablation="zero"):
 
 
 class TestAblation:
-    @pytest.mark.parametrize("ablation", ["zero", "mean"])
-    @pytest.mark.parametrize("name", sorted(zoo.MODELS))
+    @pytest.mark.parametrize(("name", "ablation"), sample_product(sorted(zoo.MODELS), ["zero", "mean"]))
     def test_equals_a_loop_with_hooks(self, name, ablation):
         model = zoo.MODELS[name]().double()
         images = zoo.pixel_values(model, batch=3)
@@ -231,9 +231,8 @@ class TestTheModel:
         assert snapshot(model) == before
         hook.remove()
 
-    def test_answers_other_threads_with_every_head(self):
-        model = zoo.vit()
-        images = zoo.pixel_values(model)
+    def test_answers_other_threads_with_every_head(self, vit):
+        model, images = vit
         expected = logits(model, images)
         seen = []
 
@@ -298,9 +297,9 @@ class TestCorrelation:
 
 
 class TestCurve:
-    @pytest.mark.parametrize("function", sorted(FUNCTIONS))
-    @pytest.mark.parametrize("ablation", ["zero", "mean"])
-    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize(
+        ("first", "ablation", "function"), sample_product([True, False], ["zero", "mean"], sorted(FUNCTIONS))
+    )
     def test_equals_a_loop_with_hooks(self, first, ablation, function):
         model = zoo.vit_landscape().double()
         images = zoo.pixel_values(model, batch=2)
@@ -319,9 +318,8 @@ class TestCurve:
                 assert curve.scores[image, count].item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-7)
 
     @pytest.mark.parametrize(("num_steps", "counts"), [(1, [0, 9]), (2, [0, 4, 9]), (4, [0, 2, 4, 7, 9])])
-    def test_steps(self, num_steps, counts):
-        model = zoo.vit()
-        images = zoo.pixel_values(model)
+    def test_steps(self, vit, num_steps, counts):
+        model, images = vit
         scores = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0))
         every = ablation_curve(model, images, 1, scores)
         some = ablation_curve(model, images, 1, scores, num_steps=num_steps)
@@ -329,19 +327,15 @@ class TestCurve:
         torch.testing.assert_close(some.scores, every.scores[:, counts], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(every.scores[:, 0], logits(model, images)[:, 1])
 
-    def test_equal_scores_go_layer_by_layer(self):
-        model = zoo.vit()
-        images = zoo.pixel_values(model)
+    def test_equal_scores_go_layer_by_layer(self, vit):
+        model, images = vit
         falling = -torch.arange(9.0).view(1, 3, 3).expand(2, 3, 3)
         for first in (True, False):
             equal = ablation_curve(model, images, 1, torch.ones(2, 3, 3), most_important_first=first)
             torch.testing.assert_close(equal.scores, ablation_curve(model, images, 1, falling).scores)
 
-    def test_contributions_order_the_demo_models_heads(self):
-        model, image_processor = gmar_hf.demo.load("vit")
-        scenes = gmar_hf.demo.scenes(8)
-        images = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
-        target = [scene["labels"][0] for scene in scenes]
+    def test_contributions_order_the_demo_models_heads(self, demo_batch):
+        model, images, target, _ = demo_batch("vit")
         scores = gmar_hf.explain(model, images, target, return_maps=False).head_contribution
         options = dict(num_steps=8, function="sigmoid")
         falling = ablation_curve(model, images, target, scores, **options).auc
@@ -351,9 +345,8 @@ class TestCurve:
 
 
 class TestRandomCurve:
-    def test_is_the_mean_over_orders(self):
-        model = zoo.vit()
-        images = zoo.pixel_values(model)
+    def test_is_the_mean_over_orders(self, vit):
+        model, images = vit
         found = random_ablation_curve(model, images, 1, num_orders=3, seed=7, num_steps=3)
         generator = torch.Generator().manual_seed(7)
         curves = [
@@ -362,9 +355,8 @@ class TestRandomCurve:
         torch.testing.assert_close(found.scores, torch.stack([curve.scores for curve in curves]).mean(0))
         torch.testing.assert_close(found.shares, curves[0].shares)
 
-    def test_seeds(self):
-        model = zoo.vit()
-        images = zoo.pixel_values(model)
+    def test_seeds(self, vit):
+        model, images = vit
         torch.manual_seed(5)
         one, same, other = (random_ablation_curve(model, images, seed=seed).scores for seed in (0, 0, 1))
         assert torch.equal(one, same)
@@ -375,41 +367,40 @@ class TestRandomCurve:
 
 class TestErrors:
     @pytest.mark.parametrize("call", [head_ablation, random_ablation_curve])
-    def test_arguments(self, call):
-        model = zoo.vit()
-        images = zoo.pixel_values(model)
-        with pytest.raises(ArgumentError, match='`ablation` must be one of "zero", "mean"; got \'median\''):
-            call(model, images, ablation="median")
-        with pytest.raises(ArgumentError, match='`ablation` must not be "mean" for a batch of one image'):
-            call(model, images[:1], ablation="mean")
-        with pytest.raises(ArgumentError, match="`max_rows` must be a whole number of 1 or more; got 0"):
-            call(model, images, max_rows=0)
-        with pytest.raises(ArgumentError, match=r"`target` must be in \[0, 4\]"):
-            call(model, images, 5)
-        with pytest.raises(ArgumentError, match=r"`target` must have one class an image, shape \(2,\); got \(2, 2\)"):
-            call(model, images, [[0, 1], [1, 2]])
-        with pytest.raises(ArgumentTypeError, match=r"`target` must be a class, .* got a callable"):
-            call(model, images, lambda logits: logits[:, 0])
-        with pytest.raises(ArgumentError, match="`ablate` must be an argument that ViTForImageClassification knows"):
-            call(model, images, ablate="mean")
-        with pytest.raises(ArgumentError, match="`pixel_values` must be floating point"):
-            call(model, images[0])
-        with pytest.raises(ArgumentTypeError, match="`model` must be an image classifier"):
-            call(None, images)
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(ablation="median"), '`ablation` must be one of "zero", "mean"; got \'median\''),
+            (dict(max_rows=0), "`max_rows` must be a whole number of 1 or more; got 0"),
+            (dict(target=5), r"`target` must be in \[0, 4\]"),
+            (dict(target=[[0, 1], [1, 2]]), r"`target` must have one class an image, shape \(2,\); got \(2, 2\)"),
+            (dict(target=lambda logits: logits[:, 0]), r"`target` must be a class, .* got a callable"),
+            (dict(ablate="mean"), "`ablate` must be an argument that ViTForImageClassification knows"),
+            (dict(pixel_values=torch.zeros(1, 3, 32, 32), ablation="mean"), 'must not be "mean" for a batch of one'),
+            (dict(pixel_values=torch.zeros(3, 32, 32)), "`pixel_values` must be floating point"),
+            (dict(model=None), "`model` must be an image classifier"),
+        ],
+    )
+    def test_arguments(self, call, arguments, message, vit):
+        kind = ArgumentTypeError if "must be a class" in message or "`model`" in message else ArgumentError
+        with pytest.raises(kind, match=message):
+            call(**{**dict(zip(("model", "pixel_values"), vit, strict=True)), **arguments})
 
-    def test_curves(self):
-        model = zoo.vit()
-        images, scores = zoo.pixel_values(model), torch.ones(2, 3, 3)
-        with pytest.raises(ArgumentError, match=r"`head_scores` must be of shape \(2, 3, 3\) .* got \(2, 9\)"):
-            ablation_curve(model, images, 1, scores.flatten(1))
-        with pytest.raises(
-            ArgumentError, match='`function` must be one of "softmax", "sigmoid", "logit"; got \'log\''
-        ):
-            ablation_curve(model, images, 1, scores, function="log")
-        with pytest.raises(ArgumentError, match="`num_steps` must be a whole number of 1 or more; got 0"):
-            ablation_curve(model, images, 1, scores, num_steps=0)
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(head_scores=torch.ones(2, 9)), r"`head_scores` must be of shape \(2, 3, 3\) .* got \(2, 9\)"),
+            (dict(function="log"), '`function` must be one of "softmax", "sigmoid", "logit"; got \'log\''),
+            (dict(num_steps=0), "`num_steps` must be a whole number of 1 or more; got 0"),
+        ],
+    )
+    def test_curves(self, arguments, message, vit):
+        with pytest.raises(ArgumentError, match=message):
+            ablation_curve(*vit, 1, **{"head_scores": torch.ones(2, 3, 3), **arguments})
+
+    def test_orders_are_counted(self, vit):
         with pytest.raises(ArgumentError, match="`num_orders` must be a whole number of 1 or more; got 0"):
-            random_ablation_curve(model, images, 1, num_orders=0)
+            random_ablation_curve(*vit, 1, num_orders=0)
 
     @pytest.mark.parametrize("name", sorted(zoo.REFUSED))
     def test_models_that_cannot_be_silenced(self, name):
@@ -437,12 +428,9 @@ class TestErrors:
 
 
 @pytest.mark.parametrize(("name", "least"), [("vit", 0.9), ("deit", 0.9), ("beit", 0.85)])
-def test_contributions_foretell_ablation(name, least):
+def test_contributions_foretell_ablation(name, least, demo_batch):
     """On 200 scenes the means are 0.96, 0.97 and 0.95; those of GMAR's weights, by magnitude, at most 0.42."""
-    model, image_processor = gmar_hf.demo.load(name)
-    scenes = gmar_hf.demo.scenes(12)
-    images = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
-    target = torch.tensor([scene["labels"][0] for scene in scenes])
+    model, images, target, _ = demo_batch(name)
     out = gmar_hf.explain(model, images, target, return_maps=False)
     ablation = head_ablation(model, images, target)
     contribution = ablation.correlation(out.head_contribution)

@@ -79,10 +79,8 @@ class TestClassSensitivity:
         with pytest.raises(ArgumentTypeError, match="`masks` must be a bool tensor"):
             class_sensitivity(maps, maps, maps)
 
-    def test_contributions_tell_classes_apart_and_rollout_does_not(self):
-        model, image_processor = gmar_hf.demo.load("vit")
-        scenes = gmar_hf.demo.scenes(8)
-        images = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
+    def test_contributions_tell_classes_apart_and_rollout_does_not(self, demo_batch):
+        model, images, _, scenes = demo_batch("vit")
         targets = torch.tensor([scene["labels"] for scene in scenes])
         masks = torch.tensor(np.stack([scene["masks"][scene["labels"][1]] for scene in scenes]))
         found = {}
@@ -231,11 +229,8 @@ class TestCorrelation:
                 theirs = stats.spearmanr(maps[0][image].flatten(), changed[image].flatten()).statistic
                 assert stage[image].item() == pytest.approx(theirs, abs=1e-6)
 
-    def test_contributions_of_the_demo_model_forget(self):
-        model, image_processor = gmar_hf.demo.load("vit")
-        scenes = gmar_hf.demo.scenes(8)
-        images = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
-        target = [scene["labels"][0] for scene in scenes]
+    def test_contributions_of_the_demo_model_forget(self, demo_batch):
+        model, images, target, _ = demo_batch("vit")
         check = randomization_check(
             model, lambda copied: gmar_hf.explain(copied, images, target, "contribution").attribution
         )
@@ -246,37 +241,35 @@ class TestCorrelation:
 
 
 class TestErrors:
-    def test_seeds_that_are_none(self):
-        with pytest.raises(ArgumentError, match="`seed` must be a whole number"):
-            randomization_check(zoo.vit(), Watching([]), seed="a")
+    ONE = torch.ones(1, 2, 2)
 
-    def test_no_function(self):
-        with pytest.raises(
-            ArgumentTypeError, match="`explain_fn` must be a function from a model to maps; got Tensor"
-        ):
-            randomization_check(zoo.vit(), torch.ones(1, 2, 2))
+    @pytest.mark.parametrize(
+        ("explain", "error", "message"),
+        [
+            (ONE, ArgumentTypeError, "`explain_fn` must be a function from a model to maps; got Tensor"),
+            (Watching([ONE, ONE[:, :1]]), ArgumentError, r"`explain_fn` must give maps of one shape; got \(1, 1, 2\)"),
+            (
+                lambda m: gmar_hf.explain(m, zoo.pixel_values(m)),
+                ArgumentTypeError,
+                r"must be a tensor .* got Explanation",
+            ),
+            (Watching([ONE * torch.nan]), ArgumentError, "`explain_fn` must be finite"),
+        ],
+    )
+    def test_what_explains(self, explain, error, message):
+        with pytest.raises(error, match=message):
+            randomization_check(zoo.vit(), explain)
 
-    @pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), torch.nn.Sequential(zoo.vit())])
-    def test_no_transformers_model(self, model):
-        with pytest.raises(ArgumentTypeError, match="`model` must be a transformers model"):
-            randomization_check(model, Watching())
-
-    def test_maps_change_their_shape(self):
-        maps = [torch.ones(1, 2, 2), torch.ones(1, 2, 3)]
-        with pytest.raises(ArgumentError, match=r"`explain_fn` must give maps of one shape; got \(1, 2, 3\) after"):
-            randomization_check(zoo.vit(), Watching(maps))
-
-    def test_maps_are_maps(self):
-        with pytest.raises(ArgumentTypeError, match=r"`explain_fn` must be a tensor .* got Explanation"):
-            randomization_check(zoo.vit(), lambda model: gmar_hf.explain(model, zoo.pixel_values(model)))
-        with pytest.raises(ArgumentError, match="`explain_fn` must be finite"):
-            randomization_check(zoo.vit(), lambda model: torch.full((1, 2, 2), torch.nan))
-
-    def test_no_layers(self):
+    def test_what_is_explained(self):
+        for model in (torch.nn.Linear(2, 2), torch.nn.Sequential(zoo.vit())):
+            with pytest.raises(ArgumentTypeError, match="`model` must be a transformers model"):
+                randomization_check(model, Watching())
         with pytest.raises(
             UnsupportedModelError, match=r"ResNetForImageClassification cannot be explained: .* layers"
         ):
             randomization_check(zoo.resnet(), Watching())
+        with pytest.raises(ArgumentError, match="`seed` must be a whole number"):
+            randomization_check(zoo.vit(), Watching([]), seed="a")
 
     def test_a_class_that_needs_more_than_its_config(self):
         class Demanding(zoo.ViTForImageClassification):
@@ -298,7 +291,5 @@ class TestErrors:
     def test_weights_elsewhere(self):
         model = zoo.vit()
         model.vit.layernorm.to("meta")
-        with pytest.raises(
-            ArgumentError, match="`model` must have its weights in memory; got some that are offloaded"
-        ):
+        with pytest.raises(ArgumentError, match="`model` must have its weights in memory; got some that are off"):
             randomization_check(model, Watching())
