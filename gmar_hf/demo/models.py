@@ -1,9 +1,10 @@
-"""The bundled models."""
+"""Loading the bundled models, which were trained on scenes of other garments than those that ship."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmar_hf.errors import ArgumentError, ArtifactError
+from gmar_hf.errors import ArtifactError
+from gmar_hf.utils.checks import check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ViTImageProcessorPil
@@ -37,8 +38,7 @@ def load(name: str) -> "tuple[PreTrainedModel, ViTImageProcessorPil]":
     import torch
     from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
-    if name not in MODELS:
-        raise ArgumentError(f"`name` must be one of {', '.join(map(repr, MODELS))}; got {name!r}.")
+    check_choice("name", name, MODELS)
     folder = _FOLDER / name
     if not (folder / "model.safetensors").is_file():
         raise ArtifactError(f"The demo model {name!r} is missing from {folder}. Install gmar-hf again.")

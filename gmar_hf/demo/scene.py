@@ -7,11 +7,13 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.checks import check_whole
 
 LABELS = ("T-shirt", "trouser", "dress", "sandal", "bag", "ankle boot")
 SCENE_SIZE = 64
 GARMENT_SIZE = 28  # the side of a Fashion-MNIST picture, pixels
 GARMENT_THRESHOLD = 26  # grey level (0-255) from which a pixel belongs to the garment and not to its backdrop
+_MAX_GARMENTS = 2  # for more, a scene has no room
 _MAX_PLACEMENTS = 200
 
 
@@ -45,24 +47,22 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
         `masks` (label index -> bool array (64, 64), true where that garment's pixels are).
 
     Raises:
-        ArgumentError: If `num_images` or `seed` is negative or `num_garments` is neither 1 nor 2.
+        ArgumentError: If `num_images` or `seed` is no whole number or negative, or `num_garments` neither 1 nor 2.
 
     Example:
         >>> scene = scenes(1, seed=0)[0]
         >>> scene["image"].size, len(scene["labels"]), scene["masks"][scene["labels"][0]].shape
         ((64, 64), 2, (64, 64))
     """
-    if num_images < 0:
-        raise ArgumentError(f"`num_images` must be 0 or more; got {num_images}.")
-    if seed < 0:
-        raise ArgumentError(f"`seed` must be 0 or more; got {seed}.")
-    _check_num_garments(num_garments)
+    check_whole("num_images", num_images)
+    check_whole("seed", seed)
+    check_whole("num_garments", num_garments, minimum=1, maximum=_MAX_GARMENTS)
     garments = _bundled_garments()
-    made = []
+    drawn = []
     for index in range(num_images):
         pixels, masks = make_scene(np.random.default_rng([seed, index]), garments, num_garments)
-        made.append({"image": Image.fromarray(pixels), "labels": sorted(masks), "masks": masks})
-    return made
+        drawn.append({"image": Image.fromarray(pixels), "labels": sorted(masks), "masks": masks})
+    return drawn
 
 
 def make_scene(
@@ -82,7 +82,7 @@ def make_scene(
     Raises:
         ArgumentError: If the garments cannot stand side by side in a scene.
     """
-    _check_num_garments(num_garments)
+    check_whole("num_garments", num_garments, minimum=1, maximum=_MAX_GARMENTS)
     if not 1 <= style.min_size <= style.max_size <= SCENE_SIZE or num_garments * style.min_size > SCENE_SIZE:
         raise ArgumentError(
             f"`style` must have 1 <= min_size <= max_size <= {SCENE_SIZE} and room for {num_garments} garments of "
@@ -95,6 +95,7 @@ def make_scene(
     for label, (left, top, size) in zip(labels, _place(rng, num_garments, style), strict=True):
         grey = Image.fromarray(garments[label][rng.integers(len(garments[label]))])
         scaled = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+        # The garment is coloured and shaded by its grey level; its backdrop lets the canvas through.
         inside = scaled >= GARMENT_THRESHOLD
         colour = 0.5 + 0.5 * rng.random(3)
         shaded = (0.4 + 0.6 * scaled[..., None] / 255) * colour
@@ -103,11 +104,6 @@ def make_scene(
         masks[label] = np.zeros((SCENE_SIZE, SCENE_SIZE), dtype=bool)
         masks[label][window] = inside
     return (canvas * 255).round().astype(np.uint8), masks
-
-
-def _check_num_garments(num_garments: int) -> None:
-    if num_garments not in (1, 2):
-        raise ArgumentError(f"`num_garments` must be 1 or 2 (a scene has room for two); got {num_garments}.")
 
 
 def _place(rng: np.random.Generator, count: int, style: SceneStyle) -> list[tuple[int, int, int]]:
@@ -131,9 +127,11 @@ def _are_apart(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
     """A coloured background (64, 64, 3) in [0, 1]: smooth blotches crossed by stripes."""
+    # Blotches: a few random colours, blown up smoothly.
     cells = int(rng.integers(3, 17))
     blotches = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
     smooth = np.asarray(blotches.resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BICUBIC)) / 255
+    # Stripes: a sine of random angle, period (pixels) and phase.
     angle, period, phase = rng.random(3) * (np.pi, 20, 2 * np.pi) + (0, 4, 0)
     rows, columns = np.mgrid[:SCENE_SIZE, :SCENE_SIZE]
     stripes = np.sin(2 * np.pi * (columns * np.cos(angle) + rows * np.sin(angle)) / period + phase)
