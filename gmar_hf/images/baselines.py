@@ -7,6 +7,7 @@ from torch.nn.functional import conv2d, pad
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.utils.checks import check_choice, check_number
+from gmar_hf.utils.tensors import at_least_float32, check_images
 from gmar_hf.utils.text import quoted
 
 BASELINES = ("blur", "zero", "mean", "other")
@@ -64,25 +65,6 @@ def baseline_pixels(
     return images.roll(1, dims=0)
 
 
-def check_images(pixel_values: torch.Tensor) -> None:
-    """Refuse what is no batch of images.
-
-    Raises:
-        ArgumentError: If the shape or the dtype do not fit.
-        ArgumentTypeError: If it is no tensor.
-    """
-    if not isinstance(pixel_values, torch.Tensor):
-        raise ArgumentTypeError(
-            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}."
-        )
-    if pixel_values.ndim != 4 or pixel_values.numel() == 0 or not pixel_values.is_floating_point():
-        raise ArgumentError(
-            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
-            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs a batch "
-            "axis, `pixel_values[None]`."
-        )
-
-
 def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> torch.Tensor:
     if not baseline.isfinite().all():
         raise ArgumentError(f"`{argument}` must hold finite pixel values; got NaN or infinity.")
@@ -98,7 +80,7 @@ def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> t
 def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Rows, then columns, in float32 at least: half precision has no convolution everywhere."""
     sigma = check_number("blur_sigma", sigma, above=0, unit="pixels")
-    blurred = images.to(torch.promote_types(images.dtype, torch.float32)).flatten(0, 1)[:, None]
+    blurred = at_least_float32(images).flatten(0, 1)[:, None]
     for dim in (-2, -1):
         radius = min(math.ceil(4 * sigma), images.shape[dim] - 1)
         steps = torch.arange(-radius, radius + 1, dtype=torch.float64)

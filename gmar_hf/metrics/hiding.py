@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.baselines import Baseline, check_images
+from gmar_hf.images.baselines import Baseline
 from gmar_hf.images.baselines import baseline_pixels as baseline_pixels
 from gmar_hf.metrics.localization import checked_maps
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
 from gmar_hf.utils.checks import check_whole, is_whole
+from gmar_hf.utils.tensors import check_images
 
 Interval = tuple[int, int]
 """Patches of these ranks: from the first, which is in, to the last, which is not."""

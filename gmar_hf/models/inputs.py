@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.errors import ArgumentError
 from gmar_hf.models.introspection import class_name, setting
+from gmar_hf.utils.tensors import check_images
 
 
 def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -23,18 +24,7 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
         ArgumentError: If the shape, the channels or the dtype do not fit.
         ArgumentTypeError: If it is no tensor.
     """
-    if not isinstance(pixel_values, torch.Tensor):
-        raise ArgumentTypeError(
-            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
-            'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
-        )
-    if pixel_values.ndim != 4 or pixel_values.shape[0] == 0 or not pixel_values.is_floating_point():
-        raise ArgumentError(
-            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
-            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs "
-            "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
-            "patches, are not supported."
-        )
+    check_images(pixel_values)
     channels = setting(model, "num_channels")
     if channels is not None and pixel_values.shape[1] != channels:
         raise ArgumentError(

@@ -2,7 +2,33 @@
 
 import torch
 
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor in float32, or as it is where it is finer: reductions are never done in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_images(pixel_values: torch.Tensor) -> None:
+    """Refuse what is no batch of images.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What was given.
+
+    Raises:
+        ArgumentError: If the shape or the dtype do not fit.
+        ArgumentTypeError: If it is no tensor.
+    """
+    if not isinstance(pixel_values, torch.Tensor):
+        raise ArgumentTypeError(
+            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
+            'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
+        )
+    if pixel_values.ndim != 4 or pixel_values.numel() == 0 or not pixel_values.is_floating_point():
+        raise ArgumentError(
+            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
+            f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs "
+            "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
+            "patches, are not supported."
+        )
