@@ -1,7 +1,8 @@
-"""Data sets of the `datasets` library."""
+"""Data sets and streams of the library `datasets`, read row by row; their columns are found first."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,25 +23,11 @@ _Read = TypeVar("_Read")
 _SHUFFLE_BUFFER = 1000  # samples among which a stream is shuffled
 
 
-class _Table:
-    """What a data set and a stream of `datasets` have in common: the columns that are read, and their reader."""
-
-    has_labels: Any  # a bool, which a stream of other kinds may not know yet
-    has_masks: Any
-
-    def _read_columns(self, table: Any, identity: dict[str, Any], columns: Columns, labels: LabelReader) -> None:
-        self._reader = _RowReader(table, columns, labels, identity)
-        self._table = _narrowed(table, columns)
-        self.identity = identity
-        self.has_labels = columns.label is not None
-        self.has_masks = columns.mask is not None
-
-
-class TableData(_Table, MapData):
-    """A `datasets.Dataset`.
+class _Table(ABC):
+    """What a data set and a stream of `datasets` have in common: the columns that are read, and their reader.
 
     Args:
-        table (`datasets.Dataset`): As the user has it.
+        table (`datasets.Dataset` or `datasets.IterableDataset`): As the user has it.
         identity (`dict`): Its entry in a report.
         id2label (`Mapping[int, str]`): The model's labels.
         label_map (`Mapping[str, str | int]`, *optional*): From its class names to labels or indices.
@@ -51,6 +38,9 @@ class TableData(_Table, MapData):
         ArgumentError: If it has no images, masks that are no images, or labels that are none of the model's.
     """
 
+    has_labels: Any  # a bool, which a stream of other kinds may not know yet
+    has_masks: Any
+
     def __init__(
         self,
         table: Any,
@@ -60,6 +50,30 @@ class TableData(_Table, MapData):
         use_labels: bool = True,
         use_masks: bool = False,
     ) -> None:
+        self._check(table)
+        features = table.features or guessed_features(table)
+        columns = find_columns(features, use_labels, label_map, use_masks)
+        labels = LabelReader(id2label, label_map, columns.names)
+        labels.check(self._known_labels(table, features, columns))  # now, rather than after hours
+        self._reader = _RowReader(table, columns, labels, identity)
+        self._table = _narrowed(table, columns)
+        self.identity = identity
+        self.has_labels = columns.label is not None
+        self.has_masks = columns.mask is not None
+
+    @abstractmethod
+    def _check(self, table: Any) -> None:
+        """Refuse a table that cannot be read."""
+
+    @abstractmethod
+    def _known_labels(self, table: Any, features: Mapping[str, Any], columns: Columns) -> Iterable[Any]:
+        """Return the labels of which it is known before any row is read that they occur, or may."""
+
+
+class TableData(_Table, MapData):
+    """A `datasets.Dataset`."""
+
+    def _check(self, table: Any) -> None:
         if not len(table):
             raise ArgumentError("`data` must hold at least one image; got a data set of 0 rows. Check its split.")
         if table.format["type"] == "custom":
@@ -67,11 +81,9 @@ class TableData(_Table, MapData):
                 "`data` must give its rows as they are (nobody can tell what labels mean behind a transform); got a "
                 "data set with a transform. Remove it with `with_format(None)`, and pass an `image_processor`."
             )
-        columns = find_columns(table.features, use_labels, label_map, use_masks)
-        labels = LabelReader(id2label, label_map, columns.names)
-        if columns.label is not None:  # now, rather than after hours
-            labels.check(_distinct(table, columns.label))
-        self._read_columns(table, identity, columns, labels)
+
+    def _known_labels(self, table: Any, features: Mapping[str, Any], columns: Columns) -> Iterable[Any]:
+        return () if columns.label is None else _distinct(table, columns.label)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -81,36 +93,26 @@ class TableData(_Table, MapData):
 
 
 class TableStream(_Table, StreamData):
-    """A `datasets.IterableDataset`, which takes the same arguments as [`TableData`].
+    """A `datasets.IterableDataset`.
 
     Of its class names every one must be known, because which of them occur only shows in the end.
     """
 
-    def __init__(
-        self,
-        table: Any,
-        identity: dict[str, Any],
-        id2label: Mapping[int, str],
-        label_map: Mapping[str, str | int] | None = None,
-        use_labels: bool = True,
-        use_masks: bool = False,
-    ) -> None:
+    def _check(self, table: Any) -> None:
         if getattr(table, "_distributed", None) is not None:
             raise ArgumentError(
                 "`data` must not be split among processes yet (samples would be lost); got a stream that "
                 "`split_dataset_by_node` made. Pass the whole one."
             )
-        features = table.features or guessed_features(table)
-        columns = find_columns(features, use_labels, label_map, use_masks)
+
+    def _known_labels(self, table: Any, features: Mapping[str, Any], columns: Columns) -> Iterable[Any]:
         if table.features is None and columns.label is not None and "string" not in kind_of(features[columns.label]):
             raise ArgumentError(
                 f"`data` must have known features: without them nobody can tell what the numbers in column "
                 f"{columns.label!r} mean (`map` forgets a stream's class names). Pass `features=` to `map`, cast the "
                 "column, or leave labels out with `use_labels=False` (`--no-labels`)."
             )
-        labels = LabelReader(id2label, label_map, columns.names)
-        labels.check(columns.names or ())
-        self._read_columns(table, identity, columns, labels)
+        return columns.names or ()
 
     def _share(self, rank: int, num_processes: int, skip: int) -> Iterator[Sample]:
         from datasets.distributed import split_dataset_by_node
