@@ -185,8 +185,8 @@ class GMARExplainer(Pipeline):
             if "head_maps" in fields:
                 result["head_maps"] = fields["head_maps"]
             if return_explanation:
-                own = {name: tensor.clone() for name, tensor in tensors.items()}
-                result["explanation"] = Explanation(**own, settings={**settings, "box": list(box)})
+                copies = {name: tensor.clone() for name, tensor in tensors.items()}
+                result["explanation"] = Explanation(**copies, settings={**settings, "box": list(box)})
             results.append(result)
         return results
 

@@ -90,7 +90,7 @@ def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict]:
 def _describe(scene: dict, result: dict, number: int, method: str) -> dict[str, Any]:
     import numpy as np
 
-    (other,) = (label for label in scene["labels"] if label != result["target"])
+    (neighbour,) = (label for label in scene["labels"] if label != result["target"])
     heat = np.asarray(result["heatmap"], dtype=float)
     total = heat.sum() or 1.0
     return {
@@ -99,7 +99,7 @@ def _describe(scene: dict, result: dict, number: int, method: str) -> dict[str, 
         "score": result["score"],
         "method": method,
         "energy_on_target": heat[scene["masks"][result["target"]]].sum() / total,
-        "energy_on_other": heat[scene["masks"][other]].sum() / total,
+        "energy_on_other": heat[scene["masks"][neighbour]].sum() / total,
         "file": f"scene{number}-{safe(result['label'])}-{method}.png",
     }
 

@@ -124,9 +124,9 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
         cells = []
         for column in columns:
             mean = summary[method["name"]][column.key]["mean"]
-            own = method["baseline"] is not None and method["baseline"] == column.baseline
-            marked = marked or own
-            cells.append("-" if mean is None else f"{mean:z.2f}{'*' if own else ''}")
+            made_with = method["baseline"] is not None and method["baseline"] == column.baseline
+            marked = marked or made_with
+            cells.append("-" if mean is None else f"{mean:z.2f}{'*' if made_with else ''}")
         forwards = "-" if method["forwards"] is None else f"{method['forwards']:g}"
         table.add_row(printable(method["name"]), *cells, forwards, f"{method['milliseconds']:.1f}")
     Console().print(table)

@@ -1,4 +1,4 @@
-"""Data sets of torch, and lists of dicts."""
+"""Data sets of torch, and lists of dicts: each item is a dict that holds an image, and perhaps labels and masks."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -74,7 +74,7 @@ class ItemData(MapData):
 
 
 class ItemStream(StreamData):
-    """A torch IterableDataset; arguments as of [`ItemData`]. Its fingerprint is the name of its class."""
+    """A torch IterableDataset, which takes what [`ItemData`] takes. Its fingerprint is the name of its class."""
 
     def __init__(self, items: Any, labels: LabelReader | None, mask_classes: LabelReader | None = None) -> None:
         self._items, self._labels, self._mask_classes = items, labels, mask_classes

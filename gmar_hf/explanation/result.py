@@ -1,4 +1,4 @@
-"""The result of explaining a batch."""
+"""What comes out of explaining a batch, and the file that it is kept in."""
 
 import os
 from collections.abc import Mapping

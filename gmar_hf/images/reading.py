@@ -30,7 +30,6 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
         source: a path, an http(s) URL, a data URI, base64 text or a PIL image (which is left as it is).
         timeout: seconds that a URL may take to connect and between two chunks. Default None: no limit.
 
-
     Returns:
         A new image, mode "RGB", turned as its EXIF orientation says.
 
@@ -42,19 +41,7 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
 
 
 def read_named(source: ImageSource, name: str) -> Image.Image:
-    """Read an image as [`read_image`] does, under a name that errors show in place of its path.
-
-    Args:
-        source: a path, an http(s) URL, a data URI, base64 text or a PIL image (which is left as it is).
-        name: what errors call the image.
-
-    Returns:
-        A new image, mode "RGB", turned as its EXIF orientation says.
-
-    Raises:
-        ImageError: the file, the URL or the data cannot be read as an image.
-        ArgumentTypeError: `source` is of another type.
-    """
+    """Read an image as [`read_image`] does, without a limit of time; errors show a name in place of its path."""
     return _read(source, repr(name), None)
 
 
@@ -85,7 +72,7 @@ def _read(source: ImageSource, name: str, timeout: float | None) -> Image.Image:
 
 
 def image_suffixes() -> set[str]:
-    """The suffixes of files that Pillow reads, in lower case and with their dot.
+    """Return the suffixes of files that Pillow reads, in lower case and with their dot.
 
     Example:
         >>> ".jpg" in image_suffixes(), ".pdf" in image_suffixes()

@@ -127,13 +127,13 @@ def _configs(model: nn.Module) -> list[PreTrainedConfig]:
 
 
 def _switch(config: Any) -> Undo:
-    own = config._attn_implementation
+    implementation = config._attn_implementation
 
     def undo() -> None:
-        config._attn_implementation_internal = own
+        config._attn_implementation_internal = implementation
         del _own_implementation[id(config)]
 
-    _own_implementation[id(config)] = own
+    _own_implementation[id(config)] = implementation
     config._attn_implementation_internal = IMPLEMENTATION  # the public setter would write to sub-configs too
     return undo
 
@@ -176,13 +176,13 @@ def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
 def _own_function(module: nn.Module) -> Any:
     """What `module` would have called, had its config not been switched for somebody else."""
     config: Any = module.config
-    own = _own_implementation.get(id(config))
-    if own is None:
-        own = config._attn_implementation  # the other thread has switched back in the meantime
-    if own == IMPLEMENTATION:  # a copy of a switched config, made inside the block, never had another one
-        own = _own_implementation.get(id(config), "sdpa")
+    name = _own_implementation.get(id(config))
+    if name is None:
+        name = config._attn_implementation  # the other thread has switched back in the meantime
+    if name == IMPLEMENTATION:  # a copy of a switched config, made inside the block, never had another one
+        name = _own_implementation.get(id(config), "sdpa")
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
