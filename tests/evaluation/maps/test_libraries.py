@@ -7,6 +7,7 @@ from gmar_hf.evaluation import MAP_METHODS
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.models.introspection import encoder_layers
 from tests.helpers import zoo
+from tests.helpers.sampling import sample_product
 from tests.helpers.state import make_uneven, snapshot
 
 pytest.importorskip("captum")
@@ -41,8 +42,7 @@ def gradient(model, images, target):
     return torch.autograd.grad(logit(model, images, target).sum(), images)[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("make", FAMILIES)
+@pytest.mark.parametrize(("make", "name"), sample_product(FAMILIES, NAMES))
 def test_maps_are_of_the_models_patches_and_the_model_as_it_was(name, make):
     model = zoo.MODELS[make]()
     make_uneven(model)
