@@ -81,6 +81,7 @@ def assert_close(actual, expected):
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_the_pipeline_with_a_model_from_the_hub(model_folder, tmp_path):
     image = photo(size=(320, 240))
     image.save(tmp_path / "photo.png")

@@ -47,6 +47,7 @@ def test_what_it_writes_and_prints(run):
     assert np.mean(on_target) > 2 * np.mean(on_other)  # a trained model, explained
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(run, monkeypatch):
     monkeypatch.setattr(demonstration, "NUM_SCENES", 1)
     code, out, err = run("demo", "--out", "one", "--seed", 5, "--json")

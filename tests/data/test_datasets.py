@@ -528,6 +528,7 @@ def test_pictures_made_in_memory():
     assert [value for *_, value in everything(open_data(source, LABELS))] == [7, 9]
 
 
+@pytest.mark.slow
 def test_datasets_need_not_be_installed(tmp_path, monkeypatch):
     table().save_to_disk(tmp_path / "saved")
     write(tmp_path / "flat", {"a.png": 1})

@@ -196,6 +196,7 @@ def test_what_cannot_be_loaded(found, case, text):
     assert found[case].isprintable()
 
 
+@pytest.mark.slow
 def test_offline(found, home):
     """Without a connection, what has been loaded once is still there."""
     cases = [

@@ -369,6 +369,7 @@ def test_unreadable_items_have_a_fingerprint(tmp_path):
         assert fingerprint([{"image": half}]) == fingerprint([{"image": half}])
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_every_process(tmp_path):
     """Sets and texts are hashed by another seed in the other process."""
     write(tmp_path, {"a.png": 1})

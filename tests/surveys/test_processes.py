@@ -20,6 +20,7 @@ from gmar_hf.report.statistics import KEYS
 from tests.helpers import zoo
 from tests.helpers.commands import save_model
 from tests.helpers.explainers import name_classes, photo
+from tests.helpers.sampling import pick, sample_product
 from tests.helpers.survey_processes import (
     PATIENCE,
     Command,
@@ -153,7 +154,7 @@ def assert_same(report, expected, tolerance):
 # However many processes
 
 
-@pytest.mark.parametrize("name", ["predicted", "label"])
+@pytest.mark.parametrize("name", pick(["predicted", "label"], 1))
 def test_one_two_and_three_processes(undisturbed, name):
     reports = [undisturbed(name, number) for number in (1, 2, 3)]
     counts = reports[0].settings["counts"]
@@ -168,6 +169,7 @@ def test_one_two_and_three_processes(undisturbed, name):
         assert_same(report, reports[0], NEAR)
 
 
+@pytest.mark.slow
 def test_more_processes_than_batches(home, variants, undisturbed, tmp_path):
     with Forks([*variants["label"], "--batch-size", 20], [tmp_path] * 3) as survey:
         assert survey.finish() == [0, 0, 0], survey.errors
@@ -256,8 +258,7 @@ def test_a_finished_folder_is_not_overwritten(home, variants, tmp_path):
 # Machines without a common folder
 
 
-@pytest.mark.parametrize("name", ["predicted", "stream"])
-@pytest.mark.parametrize("order", ["ab ab ab", "ab ba ab"])
+@pytest.mark.parametrize(("order", "name"), sample_product(["ab ab ab", "ab ba ab"], ["predicted", "stream"]))
 def test_machines_with_folders_of_their_own(home, variants, undisturbed, tmp_path, name, order):
     """Killed twice; a machine may come back with the folder, and what is in it, of the other."""
     finished = set()
@@ -385,7 +386,9 @@ def is_finished(out):
     return (out / "config.json").exists() and not any((out / "checkpoints").glob("rank-*"))
 
 
-@pytest.mark.parametrize(("name", "numbers"), [("predicted", [1, 2]), ("stream", [2])])
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("predicted", [1, 2]), pytest.param("stream", [2], marks=pytest.mark.slow)]
+)
 def test_a_few_kills(home, variants, undisturbed, tmp_path, name, numbers):
     met = campaign(tmp_path, variants[name], partial(undisturbed, name), 1, 2, numbers)
     assert met["kills"] == 2
@@ -442,7 +445,7 @@ def test_the_second_control_c_stops_at_once(home, variants, undisturbed, tmp_pat
         assert saved(tmp_path) == set()
 
 
-@pytest.mark.parametrize("name", ["predicted", "stable"])
+@pytest.mark.parametrize("name", pick(["predicted", "stable"], 1))
 def test_who_waits_for_the_others_tells_of_it_too(home, variants, tmp_path, name):
     """The first process has nothing left to do when both are interrupted, and hears of it when the second is gone."""
     arguments = [*variants[name], "--batch-size", 3, "--limit", 9]
@@ -454,6 +457,7 @@ def test_who_waits_for_the_others_tells_of_it_too(home, variants, tmp_path, name
         assert saved(tmp_path) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_control_c(home, variants, undisturbed, big, tmp_path):
     """The command itself. What it has finished is gone afterwards, so nobody reads it again."""
     copy = shutil.copytree(big, tmp_path / "big", copy_function=os.link)
@@ -499,6 +503,7 @@ def test_a_launcher_is_asked_to_stop(home, variants, undisturbed, tmp_path):
 # Streams
 
 
+@pytest.mark.slow
 def test_streams_go_on_with_the_same_number_of_processes(home, variants, undisturbed, tmp_path):
     arguments = [*variants["stream"], "--save-every", 1]
     with Forks(arguments, [tmp_path] * 2, pace=0.1) as survey:

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, Metric, Row
@@ -250,6 +251,7 @@ def test_the_page_needs_nothing_else(tmp_path):
     assert "http" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_many_methods_and_metrics(tmp_path):
     """All methods there are under three baselines, and some pictures: the page is no monster."""
     columns = [
