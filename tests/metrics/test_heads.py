@@ -1,5 +1,6 @@
 """Heads taken out, against zeros and means in the inputs of the output projections, one head at a time."""
 
+import functools
 import threading
 
 import pytest
@@ -37,11 +38,9 @@ def hooked(model, pixel_values, hooks):
     ]
     assert len(projections) == shape_of(model)[0]
 
-    def as_hook(change):
-        return lambda module, inputs: (change(inputs[0].clone()),)
-
     handles = [
-        projections[layer].register_forward_pre_hook(as_hook(change)) for layer, change in enumerate(hooks) if change
+        projection.register_forward_pre_hook(lambda module, inputs, change=change: (change(inputs[0].clone()),))
+        for projection, change in zip(projections, hooks, strict=True)
     ]
     try:
         return logits(model, pixel_values)
@@ -53,24 +52,21 @@ def hooked(model, pixel_values, hooks):
 def without(model, pixel_values, heads, ablation="zero"):
     """Return the logits (batch, classes) without these heads, by hooks: one forward, nothing batched or left out."""
     num_layers, num_heads = shape_of(model)
-    kept = [None] * num_layers
-    hooked(
-        model, pixel_values, [lambda hidden, at=at: kept.__setitem__(at, hidden) or hidden for at in range(num_layers)]
-    )
-    width = kept[0].shape[-1] // num_heads
+    means = [None] * num_layers  # (tokens, heads * head_dim) of the whole model
 
-    def silence(layer):
-        def change(hidden):
-            for one, head in heads:
-                if one == layer:
-                    part = slice(head * width, (head + 1) * width)
-                    mean = sum(kept[layer][image, :, part] for image in range(len(hidden))) / len(hidden)
-                    hidden[..., part] = 0 if ablation == "zero" else mean
-            return hidden
+    def keep(layer, hidden):
+        means[layer] = sum(hidden) / len(hidden)
+        return hidden
 
-        return change
+    def silence(layer, hidden):
+        width = hidden.shape[-1] // num_heads
+        for head in [head for place, head in heads if place == layer]:
+            part = slice(head * width, (head + 1) * width)
+            hidden[..., part] = 0 if ablation == "zero" else means[layer][:, part]
+        return hidden
 
-    return hooked(model, pixel_values, [silence(layer) for layer in range(num_layers)])
+    hooked(model, pixel_values, [functools.partial(keep, layer) for layer in range(num_layers)])
+    return hooked(model, pixel_values, [functools.partial(silence, layer) for layer in range(num_layers)])
 
 
 class TestAblation:
@@ -129,20 +125,12 @@ class TestAblation:
     def test_lower_layers_are_not_computed_again(self):
         model = zoo.vit_landscape()
         images = zoo.pixel_values(model, batch=2)
-        rows = dict.fromkeys(range(3), 0)
-
-        def count(number):
-            def add(module, inputs):
-                rows[number] += len(inputs[0])
-
-            return add
-
-        hooks = [layer.mlp.register_forward_pre_hook(count(number)) for number, layer in enumerate(model.vit.layers)]
+        rows = [[], [], []]
+        for layer, sizes in zip(model.vit.layers, rows, strict=True):
+            layer.mlp.register_forward_pre_hook(lambda module, inputs, sizes=sizes: sizes.append(len(inputs[0])))
         head_ablation(model, images, 1)
-        for hook in hooks:
-            hook.remove()
         # One batch of 2 with all heads; then for each layer 2 rows below it, and 2 for each of the 4 heads from it on.
-        assert rows == {0: 2 + 8 + 2 + 2, 1: 2 + 8 + 8 + 2, 2: 2 + 8 + 8 + 8}
+        assert [sum(sizes) for sizes in rows] == [2 + 8 + 2 + 2, 2 + 8 + 8 + 2, 2 + 8 + 8 + 8]
 
     def test_batch_equals_loop(self):
         model = zoo.beit_relative()

@@ -31,9 +31,7 @@ def oracle(metric, one, mask):
     pixels, mask = to_pixels(one).double().numpy(), mask.numpy()
     places = [(y, x) for y in range(pixels.shape[0]) for x in range(pixels.shape[1])]
     if metric is pointing_game:
-        top = max(
-            places, key=lambda place: pixels[place]
-        )  # of equal ones the first pixel, which is of the first patch
+        top = max(places, key=lambda place: pixels[place])  # of equal ones the first, which is of the first patch
         row, col = top[0] // PATCH[0], top[1] // PATCH[1]
         patch = [(y, x) for y, x in places if (y // PATCH[0], x // PATCH[1]) == (row, col)]
         return float(any(mask[place] for place in patch))
@@ -182,19 +180,12 @@ class TestAnyInput:
 
     @pytest.mark.parametrize("metric", MASKED)
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-    def test_dtypes(self, metric, dtype):
-        maps, masks = example()
-        maps = maps.to(dtype)
-        found = metric(maps, masks)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, metric(maps.float(), masks), rtol=1e-5, atol=1e-6)
-
-    @pytest.mark.parametrize("metric", MASKED)
-    def test_inputs_are_left_alone_and_no_graph_comes_out(self, metric):
-        maps, masks = example()
+    def test_dtypes_no_graph_and_inputs_left_alone(self, metric, dtype):
+        maps, masks = (part.to(dtype) if part.is_floating_point() else part for part in example())
         before = maps.clone(), masks.clone()
-        found = metric(maps.requires_grad_(), masks)
-        assert not found.requires_grad
+        figures = metric(maps.requires_grad_(), masks)
+        assert (figures.dtype, figures.requires_grad) == (torch.float32, False)
+        torch.testing.assert_close(figures, metric(maps.detach().float(), masks), rtol=1e-5, atol=1e-6)
         assert torch.equal(maps, before[0])
         assert torch.equal(masks, before[1])
 
@@ -202,12 +193,8 @@ class TestAnyInput:
         maps, masks = example()
         maps = maps / maps.abs().max()
         for scale in (3e38, 1e-40):
-            torch.testing.assert_close(
-                energy_pointing_game((maps.double() * scale).float(), masks),
-                energy_pointing_game(maps, masks),
-                rtol=1e-3,
-                atol=1e-3,
-            )
+            scaled = energy_pointing_game((maps.double() * scale).float(), masks)
+            torch.testing.assert_close(scaled, energy_pointing_game(maps, masks), rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize("metric", MASKED)
     def test_maps_of_pixels(self, metric):
@@ -217,39 +204,49 @@ class TestAnyInput:
 
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("masks", "error", "message"),
+        [
+            (torch.ones(6, 12, 11) > 0, ArgumentError, r"the map's 3 x 5 patches divide evenly; got 12 x 11\. Crop"),
+            *(
+                (
+                    torch.ones(shape) > 0,
+                    ArgumentError,
+                    r"one mask for each of the 6 maps, shape \(6, height, width\); got",
+                )
+                for shape in ((5, 12, 10), (6, 1, 12, 10), (12, 10), (6, 0, 10))
+            ),
+            *(
+                (masks, ArgumentTypeError, "`masks` must be a bool tensor")
+                for masks in (example()[1].float(), example()[1].numpy(), None)
+            ),
+        ],
+    )
     @pytest.mark.parametrize("metric", MASKED)
-    def test_sizes_that_do_not_divide(self, metric):
-        with pytest.raises(
-            ArgumentError, match=r"`masks` .* the map's 3 x 5 patches divide evenly; got 12 x 11\. Crop"
-        ):
-            metric(example()[0], torch.ones(6, 12, 11, dtype=torch.bool))
+    def test_masks(self, metric, masks, error, message):
+        with pytest.raises(error, match=message):
+            metric(example()[0], masks)
 
-    @pytest.mark.parametrize("shape", [(5, 12, 10), (6, 1, 12, 10), (12, 10), (6, 0, 10)])
-    def test_one_mask_a_map(self, shape):
-        with pytest.raises(ArgumentError, match=r"one mask for each of the 6 maps, shape \(6, height, width\); got"):
-            iou(example()[0], torch.ones(shape, dtype=torch.bool))
-
-    @pytest.mark.parametrize("masks", [example()[1].float(), example()[1].numpy(), None])
-    def test_masks_are_bool_tensors(self, masks):
-        with pytest.raises(ArgumentTypeError, match="`masks` must be a bool tensor"):
-            iou(example()[0], masks)
-
-    @pytest.mark.parametrize("shape", [(3, 5), (6, 2, 3, 5), (6, 0, 5), (0, 3, 5)])
-    def test_one_map_an_image(self, shape):
-        with pytest.raises(ArgumentError, match=r"`attribution` must have one map an image.* Measure each of several"):
-            sparseness(torch.ones(shape))
-
-    @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-    def test_finite(self, wrong):
-        maps, masks = example()
-        maps[2, 1, 1] = wrong
-        for call in (lambda: sparseness(maps), lambda: iou(maps, masks)):
-            with pytest.raises(ArgumentError, match="`attribution` must be finite; got NaN or infinity"):
+    @pytest.mark.parametrize(
+        ("maps", "error", "message"),
+        [
+            *(
+                (
+                    torch.ones(shape),
+                    ArgumentError,
+                    "`attribution` must have one map an image.* Measure each of several",
+                )
+                for shape in ((3, 5), (6, 2, 3, 5), (6, 0, 5), (0, 3, 5))
+            ),
+            (example()[0] + torch.nan, ArgumentError, "`attribution` must be finite; got NaN or infinity"),
+            (example()[0] + torch.inf, ArgumentError, "`attribution` must be finite; got NaN or infinity"),
+            (example()[0].numpy(), ArgumentTypeError, r"`attribution` must be a tensor .* got ndarray"),
+        ],
+    )
+    def test_maps(self, maps, error, message):
+        for call in (lambda: sparseness(maps), lambda: iou(maps, example()[1])):
+            with pytest.raises(error, match=message):
                 call()
-
-    def test_a_map_is_a_tensor(self):
-        with pytest.raises(ArgumentTypeError, match=r"`attribution` must be a tensor .* got ndarray"):
-            sparseness(np.ones((1, 2, 2)))
 
 
 class TestPeers:

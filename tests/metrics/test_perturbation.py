@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -55,20 +56,17 @@ def slow_area(scores, shares):
 
 
 class TestByHand:
-    def test_insertion(self):
-        curve = metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=4, baseline="zero")
-        assert curve.scores.tolist() == [[0, 8, 10, 11, 15]]
-        assert curve.shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
-        assert curve.auc.tolist() == [(0 / 2 + 8 + 10 + 11 + 15 / 2) / 4]
-
-    def test_deletion(self):
-        curve = metrics.deletion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=4, baseline="zero")
-        assert curve.scores.tolist() == [[15, 7, 5, 4, 0]]
-        assert curve.auc.tolist() == [(15 / 2 + 7 + 5 + 4 + 0 / 2) / 4]
-
-    def test_the_difference(self):
-        found = metrics.insertion_minus_deletion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=4, baseline="zero")
-        assert found.tolist() == [9.125 - 5.875]
+    def test_insertion_and_deletion(self):
+        options = dict(num_steps=4, baseline="zero")
+        inserted = metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, **options)
+        assert inserted.scores.tolist() == [[0, 8, 10, 11, 15]]
+        assert inserted.shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert inserted.auc.tolist() == [(0 / 2 + 8 + 10 + 11 + 15 / 2) / 4]
+        deleted = metrics.deletion(patch_sum, QUARTERS, ORDER_8_2_1_4, **options)
+        assert deleted.scores.tolist() == [[15, 7, 5, 4, 0]]
+        assert deleted.auc.tolist() == [(15 / 2 + 7 + 5 + 4 + 0 / 2) / 4]
+        difference = metrics.insertion_minus_deletion(patch_sum, QUARTERS, ORDER_8_2_1_4, **options)
+        assert difference.tolist() == [9.125 - 5.875]
 
     def test_fewer_steps_take_several_patches(self):
         curve = metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=2, baseline="zero")
@@ -76,10 +74,9 @@ class TestByHand:
         assert curve.shares.tolist() == [0, 0.5, 1]
 
     def test_more_steps_than_patches_are_the_same_area(self):
-        few, many = (
-            metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=steps, baseline="zero")
-            for steps in (4, 16)
-        )
+        options = dict(baseline="zero")
+        few = metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=4, **options)
+        many = metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, num_steps=16, **options)
         assert many.scores.shape == (1, 17)
         assert many.auc.tolist() == few.auc.tolist()
 
@@ -211,13 +208,11 @@ class TestIndependently:
         inserted = metrics.insertion(model.score(target), images, attribution, **options)
         deleted = metrics.deletion(model.score(target), images, attribution, **options)
         for index, wanted in enumerate(target):
-            peer = peers.DeletionInsertionMetric(
-                GivenMap(model, to_pixels(attribution)[index : index + 1]),
-                lambda logits: logits.softmax(-1),
-                steps=ROWS * COLS,
-                baseline=filling[index : index + 1],
-            )
-            peer.update(images[index : index + 1], wanted)
+            part = slice(index, index + 1)
+            given = GivenMap(model, to_pixels(attribution)[part])
+            settings = dict(steps=ROWS * COLS, baseline=filling[part])
+            peer = peers.DeletionInsertionMetric(given, lambda logits: logits.softmax(-1), **settings)
+            peer.update(images[part], wanted)
             found = peer.summary()
             assert inserted.auc[index].item() == pytest.approx(found["insertion_auc"], abs=1e-6)
             assert deleted.auc[index].item() == pytest.approx(found["deletion_auc"], abs=1e-6)
@@ -275,13 +270,10 @@ class TestRows:
 
     def test_both_ends_are_scored_once(self):
         sizes = []
-
-        def score(rows):
-            sizes.append(len(rows))
-            return rows.mean((1, 2, 3))
-
         images, attribution = example()
-        metrics.insertion_minus_deletion(score, images, attribution, num_steps=5)
+        metrics.insertion_minus_deletion(
+            lambda rows: sizes.append(len(rows)) or rows.mean((1, 2, 3)), images, attribution, num_steps=5
+        )
         assert sizes == [3 * 2 * 5]
 
     def test_a_batch_is_its_images(self):
@@ -310,12 +302,8 @@ class TestRows:
         assert not curve.scores.requires_grad
         assert torch.equal(images, before[0])
         assert torch.equal(attribution, before[1])
-        torch.testing.assert_close(
-            curve.scores,
-            metrics.deletion(model.score([0, 3, 1]), images, attribution, baseline="zero").scores,
-            atol=1e-6,
-            rtol=0,
-        )
+        careful = metrics.deletion(model.score([0, 3, 1]), images, attribution, baseline="zero")
+        torch.testing.assert_close(curve.scores, careful.scores, atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     def test_results_are_float32(self, dtype):
@@ -333,13 +321,11 @@ class TestRows:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_results_are_on_the_images_device(self):
-        images, attribution = example()
-        curve = metrics.insertion(lambda rows: rows.mean((1, 2, 3)), images.cuda(), attribution)
-        on_cpu = metrics.insertion(lambda rows: rows.mean((1, 2, 3)), images, attribution)
+        (images, attribution), score = example(), lambda rows: rows.mean((1, 2, 3))
+        curve = metrics.insertion(score, images.cuda(), attribution)
         assert curve.scores.is_cuda
-        assert curve.auc.is_cuda
-        torch.testing.assert_close(curve.auc.cpu(), on_cpu.auc)
-        assert metrics.saco(lambda rows: rows.mean((1, 2, 3)), images.cuda(), attribution).is_cuda
+        torch.testing.assert_close(curve.auc, metrics.insertion(score, images, attribution).auc.cuda())
+        assert metrics.saco(score, images.cuda(), attribution).is_cuda
 
 
 class TestErrors:
@@ -420,18 +406,16 @@ def test_a_map_of_the_truth_is_at_the_better_end():
 
     hiding = {"num_steps": 8, "baseline": "zero"}
     figures = {
-        "insertion": lambda one: metrics.insertion(score, images, one, **hiding).auc,
-        "deletion": lambda one: metrics.deletion(score, images, one, **hiding).auc,
-        "insertion_minus_deletion": lambda one: metrics.insertion_minus_deletion(score, images, one, **hiding),
-        "positive_perturbation": lambda one: metrics.positive_perturbation(predict, images, one).auc,
-        "negative_perturbation": lambda one: metrics.negative_perturbation(predict, images, one).auc,
-        "saco": lambda one: metrics.saco(score, images, one, baseline="zero"),
-        "average_drop": lambda one: metrics.average_drop(score, images, one),
-        "pointing_game": lambda one: metrics.pointing_game(one, masks),
-        "energy_pointing_game": lambda one: metrics.energy_pointing_game(one, masks),
-        "pixel_average_precision": lambda one: metrics.pixel_average_precision(one, masks),
-        "iou": lambda one: metrics.iou(one, masks),
+        "insertion": lambda maps: metrics.insertion(score, images, maps, **hiding).auc,
+        "deletion": lambda maps: metrics.deletion(score, images, maps, **hiding).auc,
+        "insertion_minus_deletion": lambda maps: metrics.insertion_minus_deletion(score, images, maps, **hiding),
+        "positive_perturbation": lambda maps: metrics.positive_perturbation(predict, images, maps).auc,
+        "negative_perturbation": lambda maps: metrics.negative_perturbation(predict, images, maps).auc,
+        "saco": lambda maps: metrics.saco(score, images, maps, baseline="zero"),
+        "average_drop": lambda maps: metrics.average_drop(score, images, maps),
     }
+    for metric in (metrics.pointing_game, metrics.energy_pointing_game, metrics.pixel_average_precision, metrics.iou):
+        figures[metric.__name__] = functools.partial(metric, masks=masks)
     for name, figure in figures.items():
         right, upside_down = figure(corner), figure(wrong)
         assert ((right > upside_down) == metrics.HIGHER_IS_BETTER[name]).all(), name
