@@ -130,9 +130,7 @@ def test_logits_are_no_probabilities(metric):
 def test_results_are_float32_and_inputs_stay(metric, dtype):
     images, attribution = (tensor.to(dtype).requires_grad_() for tensor in example())
     before = images.detach().clone(), attribution.detach().clone()
-    found = metric(lambda rows: rows.mean((1, 2, 3)).sigmoid(), images, attribution)
-    assert found.dtype == torch.float32
-    assert found.shape == (3,)
-    assert not found.requires_grad
+    figures = metric(lambda rows: rows.mean((1, 2, 3)).sigmoid(), images, attribution)
+    assert (figures.dtype, figures.shape, figures.requires_grad) == (torch.float32, (3,), False)
     assert torch.equal(images, before[0])
     assert torch.equal(attribution, before[1])

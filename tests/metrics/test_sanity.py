@@ -34,9 +34,7 @@ class Watching:
     def __call__(self, model):
         self.models.append(model)
         self.seen.append(weights(model))
-        if self.maps is None:
-            return torch.arange(8.0).view(2, 2, 2)
-        return self.maps[len(self.seen) - 1]
+        return torch.arange(8.0).view(2, 2, 2) if self.maps is None else self.maps[len(self.seen) - 1]
 
 
 class TestClassSensitivity:
@@ -51,9 +49,7 @@ class TestClassSensitivity:
 
     def test_numpy(self):
         one, other = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
-        expected = [
-            np.corrcoef(first.flatten(), second.flatten())[0, 1] for first, second in zip(one, other, strict=True)
-        ]
+        expected = [np.corrcoef(*(part.flatten() for part in pair))[0, 1] for pair in zip(one, other, strict=True)]
         found = class_sensitivity(one, other).correlation
         assert found.dtype == torch.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -68,9 +64,7 @@ class TestClassSensitivity:
 
     def test_errors(self):
         maps = torch.ones(2, 3, 3)
-        with pytest.raises(
-            ArgumentError, match=r"`other_attribution` must be of the shape .* \(2, 3, 3\); got \(2, 3"
-        ):
+        with pytest.raises(ArgumentError, match=r"`other_attribution` must be of the shape .* got \(2, 3, 4\)"):
             class_sensitivity(maps, torch.ones(2, 3, 4))
         with pytest.raises(ArgumentError, match="`other_attribution` must be finite"):
             class_sensitivity(maps, maps * torch.nan)
@@ -178,13 +172,10 @@ class TestStages:
         watch = Watching()
         check = randomization_check(zoo.build(zoo.ViTForImageClassification, config), watch)
         assert check.stages == ("head", *(f"layer {number}" for number in reversed(range(12))), "embeddings")
-        first = watch.seen[11]  # after the head and the layers 11 to 2
-        assert torch.equal(
-            first["vit.layers.1.layernorm_before.weight"], watch.seen[0]["vit.layers.1.layernorm_before.weight"]
-        )
-        assert not torch.equal(
-            first["vit.layers.10.layernorm_before.weight"], watch.seen[0]["vit.layers.10.layernorm_before.weight"]
-        )
+        trained, changed = watch.seen[0], watch.seen[11]  # by the head and the layers 11 to 2
+        for number, stays in ((1, True), (10, False)):
+            name = f"vit.layers.{number}.layernorm_before.weight"
+            assert torch.equal(changed[name], trained[name]) is stays
 
     @OLD_NAMES_IN_PEFT
     def test_peft(self):
