@@ -382,8 +382,7 @@ def break_folder(folder, kind):
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["not a classifier", "broken config", "broken weights", "no weights", "no image processor", "empty"],
+    "kind", ["not a classifier", "broken config", "broken weights", "no weights", "no image processor", "empty"]
 )
 def test_model_folders_that_cannot_be_loaded(run, here, kind):
     break_folder(save_model("bad"), kind)

@@ -199,12 +199,7 @@ def test_what_cannot_be_loaded(found, case, text):
 @pytest.mark.slow
 def test_offline(found, home):
     """Without a connection, what has been loaded once is still there."""
-    cases = [
-        ("me/pets", {"split": "train"}),
-        ("me/pets", {}),
-        ("me/none", {"split": "train"}),
-        ("imges", {}),
-    ]
+    cases = [("me/pets", {"split": "train"}), ("me/pets", {}), ("me/none", {"split": "train"}), ("imges", {})]
     cached, which, *missing = opened("http://127.0.0.1:9", home, cases, HF_HUB_OFFLINE="1")
     assert cached == found["train"]
     assert which == found["which split"]

@@ -303,9 +303,7 @@ def test_heatmap_refuses_what_is_no_map(attribution, got):
 @EVERY_BACKEND
 @EVERY_SIZE
 @pytest.mark.parametrize(
-    ("family", "settings"),
-    (SETTINGS | CROPPED_AND_PADDED).values(),
-    ids=(SETTINGS | CROPPED_AND_PADDED).keys(),
+    ("family", "settings"), (SETTINGS | CROPPED_AND_PADDED).values(), ids=(SETTINGS | CROPPED_AND_PADDED).keys()
 )
 def test_mask_lies_on_the_pixels_that_show_the_object(family, settings, image_size, backend):
     """The processor itself says where: white pixels on black."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from gmar_hf.errors import ArgumentTypeError, UnsupportedModelError
 from gmar_hf.models.attention import IMPLEMENTATION, AttentionCall, is_recording, recording
 from gmar_hf.models.introspection import class_name, unsupported
 from tests.helpers import state, zoo
+from tests.helpers.threads import in_threads
 
 
 class Notebook:
@@ -45,22 +45,6 @@ def two_of_one_config(first: str = "sdpa") -> tuple[nn.Module, nn.Module]:
     assert models[0].config is models[1].config
     models[0].set_attn_implementation(first)
     return tuple(models)
-
-
-def in_thread(function) -> list:
-    """Run a function in a thread of its own, and give its result or its exception."""
-    results: list = []
-
-    def work():
-        try:
-            results.append(function())
-        except BaseException as error:
-            results.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return results
 
 
 class TestRecording:
@@ -158,10 +142,9 @@ class TestNesting:
         with recording(first, books[0]), recording(second, books[1]):
             run(first)
             run(second)
-        modules = [list(model.modules()) for model in (first, second)]
-        for book, own in zip(books, modules, strict=True):
+        for model, book in zip((first, second), books, strict=True):
             assert len(book.calls) == 3
-            assert all(any(call.module is module for module in own) for call in book.calls)
+            assert {call.module for call in book.calls} < set(model.modules())
 
     def test_blocks_that_end_in_the_order_of_their_beginning(self):
         first, second = zoo.vit(), zoo.vit()
@@ -193,9 +176,9 @@ class TestNesting:
 class TestBystanders:
     """Who is not recorded gets what the own implementation computes."""
 
-    @pytest.mark.parametrize("own", ["sdpa", "eager"])
-    def test_a_model_of_the_same_config(self, own):
-        first, second = two_of_one_config(own)
+    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    def test_a_model_of_the_same_config(self, implementation):
+        first, second = two_of_one_config(implementation)
         plain = run(second)
         book = Notebook()
         with recording(first, book):
@@ -203,15 +186,15 @@ class TestBystanders:
             assert not book.calls
             run(first)
         assert len(book.calls) == 3
-        assert first.config._attn_implementation == own
+        assert first.config._attn_implementation == implementation
 
     def test_attentions_of_an_eager_bystander(self):
         first, second = two_of_one_config("eager")
         pixels = zoo.pixel_values(second)
         plain = second(pixel_values=pixels, output_attentions=True).attentions
         with recording(first, Notebook()):
-            found = second(pixel_values=pixels, output_attentions=True).attentions
-        assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+            inside = second(pixel_values=pixels, output_attentions=True).attentions
+        assert all(torch.equal(a, b) for a, b in zip(inside, plain, strict=True))
 
     def test_padding_mask_of_a_bystander(self):
         first, second = two_of_one_config()
@@ -225,9 +208,10 @@ class TestBystanders:
     def test_another_thread_of_the_same_model(self):
         model, book = zoo.vit(), Notebook()
         plain = run(model)
+        elsewhere = []
         with recording(model, book):
-            (found,) = in_thread(lambda: run(model))
-        assert torch.equal(found, plain)
+            in_threads(lambda: elsewhere.append(run(model)))
+        assert torch.equal(elsewhere[0], plain)
         assert not book.calls
         assert book.num_begun == 0
 
@@ -242,37 +226,22 @@ class TestBystanders:
     def test_a_model_built_from_the_config_inside(self):
         model = zoo.vit()
         with recording(model, Notebook()):
-            other = zoo.build(ViTForImageClassification, model.config, seed=0)
-            torch.testing.assert_close(run(other), run(zoo.vit()))
-        torch.testing.assert_close(run(other), run(model))
+            twin = zoo.build(ViTForImageClassification, model.config, seed=0)
+            torch.testing.assert_close(run(twin), run(zoo.vit()))
+        torch.testing.assert_close(run(twin), run(model))
 
     def test_threads_with_two_models_of_one_config(self):
         models = two_of_one_config("eager")
         plain = [run(model) for model in models]
-        barrier = threading.Barrier(2)
         books = Notebook(), Notebook()
 
         def work(number: int) -> None:
-            barrier.wait()
             for _ in range(15):
                 with recording(models[number], books[number]):
                     torch.testing.assert_close(run(models[number]), plain[number])
                 assert torch.equal(run(models[number]), plain[number])
 
-        errors: list = []
-
-        def guarded(number: int) -> None:
-            try:
-                work(number)
-            except BaseException as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=guarded, args=(number,)) for number in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
+        in_threads(*(lambda number=number: work(number) for number in range(2)))
         assert [len(book.calls) for book in books] == [45, 45]
         assert models[0].config._attn_implementation == "eager"
 

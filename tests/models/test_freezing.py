@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from torch import nn
 
 from gmar_hf.models.freezing import Borrowed, frozen, full_precision, gradients_on
+from tests.helpers.threads import in_threads
 
 
 class Lamp:
@@ -45,6 +44,7 @@ class TestBorrowed:
             assert lamp.lit
         assert not lamp.lit
         assert lamp.num_changes == 2
+        assert not lit._held  # nothing is remembered
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
     def test_puts_back_after_an_exception(self, lit, error):
@@ -93,27 +93,16 @@ class TestBorrowed:
         assert not any(lamp.lit for lamp in lamps)
         assert not lit._held
 
-    def test_nothing_is_remembered(self, lit):
-        with lit.hold([Lamp(), Lamp()]):
-            pass
-        assert not lit._held
-
     def test_threads(self, lit):
         lamp = Lamp()
-        barrier = threading.Barrier(4)
         seen = []
 
         def work():
-            barrier.wait()
             for _ in range(200):
                 with lit.hold([lamp]):
                     seen.append(lamp.lit)
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(*[work] * 4)
         assert len(seen) == 800
         assert all(seen)
         assert not lamp.lit

@@ -47,6 +47,6 @@ def test_pair():
 
 def test_to_grid_is_row_major_and_keeps_other_axes():
     per_token = torch.arange(2 * 3 * 8).reshape(2, 3, 8)
-    found = to_grid(per_token, Grid(prefix=2, rows=2, cols=3))
-    assert found.shape == (2, 3, 2, 3)
-    assert found[0, 0].tolist() == [[2, 3, 4], [5, 6, 7]]
+    maps = to_grid(per_token, Grid(prefix=2, rows=2, cols=3))
+    assert maps.shape == (2, 3, 2, 3)
+    assert maps[0, 0].tolist() == [[2, 3, 4], [5, 6, 7]]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 import gmar_hf
 from tests.helpers import state, zoo
+from tests.helpers.threads import in_threads
 
 
 def explicit_model(name: str):
@@ -32,6 +31,14 @@ def droopy_vit():
     return zoo.build(ViTForImageClassification, config)
 
 
+def retained(model, pixels=None, **kwargs):
+    """The attentions of a forward, of which the second logit is differentiated; by default of the zoo's images."""
+    pixels = zoo.pixel_values(model) if pixels is None else pixels
+    with gmar_hf.retain_attention(model) as attentions:
+        model(pixel_values=pixels, **kwargs).logits[:, 1].sum().backward()
+    return attentions
+
+
 def enable_checkpointing(model, **kwargs) -> None:
     """Call what releases before and after 5.20 name differently."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -49,8 +56,8 @@ class TestProbabilities:
             expected = explicit_model(name)(pixel_values=pixels, output_attentions=True)
         torch.testing.assert_close(logits, expected.logits)
         assert len(attentions) == len(expected.attentions) == 3
-        for attention, other in zip(attentions, expected.attentions, strict=True):
-            torch.testing.assert_close(attention, other)
+        for attention, eager in zip(attentions, expected.attentions, strict=True):
+            torch.testing.assert_close(attention, eager)
             torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:-1]))
 
     @pytest.mark.parametrize("trainable", [True, False])
@@ -70,9 +77,7 @@ class TestProbabilities:
         # An own forward with one attention entry nudged: what `.grad` promises, without autograd.
         model = zoo.vit().double()
         pixels = zoo.pixel_values(model, batch=1)
-        with gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=pixels).logits[0, 1].backward()
-        slope = attentions[2].grad[0, 1, 0, 5]
+        slope = retained(model, pixels)[2].grad[0, 1, 0, 5]
 
         attention = model.vit.layers[2].attention
         value = {}
@@ -114,29 +119,23 @@ class TestProbabilities:
         model = zoo.vit()
         mask = torch.ones(2, 17)
         mask[0, -3:] = 0
-        with gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=zoo.pixel_values(model), attention_mask=mask)
-        for attention in attentions:
+        for attention in retained(model, attention_mask=mask):
             assert (attention[0, ..., -3:] == 0).all()
             assert (attention[1] > 0).all()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
     def test_other_dtypes(self, dtype):
         model = zoo.beit_relative().to(dtype)
-        with gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=zoo.pixel_values(model)).logits[:, 1].sum().backward()
-        for attention in attentions:
+        for attention in retained(model):
             assert attention.dtype == attention.grad.dtype == dtype
             sums = attention.double().sum(dim=-1)
             torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-12 if dtype.itemsize > 4 else 0.02)
 
     def test_autocast(self):
         model = zoo.vit()
-        pixels = zoo.pixel_values(model)
-        with gmar_hf.retain_attention(model) as plain:
-            model(pixel_values=pixels)
-        with torch.autocast("cpu", torch.bfloat16), gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=pixels).logits[:, 1].sum().backward()
+        plain = retained(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            attentions = retained(model)
         for attention, expected in zip(attentions, plain, strict=True):
             torch.testing.assert_close(attention.float(), expected, rtol=0, atol=0.05)
             assert attention.grad.abs().max() > 0
@@ -162,32 +161,25 @@ class TestForwards:
             model(pixel_values=pixels).logits[:, 1].sum().backward()
         assert all(attention.grad is not None for attention in attentions)
 
+    @pytest.mark.parametrize("is_alone", [True, False])
     @pytest.mark.parametrize("name", ["vit", "clip", "dinov2"])
-    def test_backbone_called_directly(self, name):
+    def test_backbone_called_directly(self, name, is_alone):
         model = zoo.MODELS[name]()
         backbone = next(part for part in model.children() if hasattr(part, "config"))
         pixels = zoo.pixel_values(model)
-        with gmar_hf.retain_attention(model) as attentions:
+        with gmar_hf.retain_attention(backbone if is_alone else model) as attentions:
             for batch in (2, 1):
                 backbone(pixel_values=pixels[:batch]).last_hidden_state.sum().backward()
                 assert len(attentions) == 3
                 assert all(attention.grad.shape[0] == batch for attention in attentions)
 
-    def test_a_model_without_a_head(self):
-        model = zoo.vit().vit
-        with gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=zoo.pixel_values(model)).last_hidden_state.sum().backward()
-        assert all(attention.grad is not None for attention in attentions)
-
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
     def test_without_gradients(self, mode):
         model = zoo.vit()
-        with gmar_hf.retain_attention(model) as expected:
-            model(pixel_values=zoo.pixel_values(model))
         with mode(), gmar_hf.retain_attention(model) as attentions:
             model(pixel_values=zoo.pixel_values(model))
-        for attention, other in zip(attentions, expected, strict=True):
-            assert torch.equal(attention, other)
+        for attention, expected in zip(attentions, retained(model), strict=True):
+            assert torch.equal(attention, expected)
             assert not attention.requires_grad
 
     def test_a_failing_forward(self):
@@ -215,9 +207,7 @@ class TestForwards:
     def test_only_the_last_layers_trainable(self):
         model = zoo.vit().requires_grad_(False)
         model.vit.layers[2].requires_grad_(True)
-        with gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=zoo.pixel_values(model)).logits[:, 1].sum().backward()
-        assert all(attention.grad.abs().max() > 0 for attention in attentions)
+        assert all(attention.grad.abs().max() > 0 for attention in retained(model))
 
 
 class TestTraining:
@@ -241,29 +231,23 @@ class TestTraining:
             if checkpointing:
                 enable_checkpointing(model, use_reentrant=False)
             torch.manual_seed(0)
-            with gmar_hf.retain_attention(model) as attentions:
-                model(pixel_values=zoo.pixel_values(model)).logits[:, 1].sum().backward()
-                assert len(attentions) == 3
+            attentions = retained(model)
+            assert len(attentions) == 3
             return [attention.grad for attention in attentions], dict(model.named_parameters())
 
         plain, parameters = gradients(checkpointing=False)
-        found, others = gradients(checkpointing=True)
-        for gradient, expected in zip(found, plain, strict=True):
-            torch.testing.assert_close(gradient, expected)
+        again, parameters_again = gradients(checkpointing=True)
+        torch.testing.assert_close(again, plain)
         for name, parameter in parameters.items():
-            torch.testing.assert_close(others[name].grad, parameter.grad)
+            torch.testing.assert_close(parameters_again[name].grad, parameter.grad)
 
     def test_reentrant_gradient_checkpointing(self):
         plain, model = zoo.vit().train(), zoo.vit().train()
-        pixels = zoo.pixel_values(model)
-        with gmar_hf.retain_attention(plain) as expected:
-            plain(pixel_values=pixels).logits[:, 1].sum().backward()
         enable_checkpointing(model, use_reentrant=True)
-        with gmar_hf.retain_attention(model) as attentions:
-            model(pixel_values=pixels.clone().requires_grad_()).logits[:, 1].sum().backward()
-        for attention, other in zip(attentions, expected, strict=True):
-            torch.testing.assert_close(attention, other)
-            torch.testing.assert_close(attention.grad, other.grad)
+        attentions = retained(model, zoo.pixel_values(model).requires_grad_())
+        for attention, expected in zip(attentions, retained(plain), strict=True):
+            torch.testing.assert_close(attention, expected)
+            torch.testing.assert_close(attention.grad, expected.grad)
 
     def test_a_training_step_inside(self):
         def step(model, context) -> list[torch.Tensor]:
@@ -273,10 +257,8 @@ class TestTraining:
             return [parameter.grad for parameter in model.parameters()]
 
         first, second = zoo.vit().train(), zoo.vit().train()
-        retained = step(first, gmar_hf.retain_attention(first))
-        plain = step(second, torch.enable_grad())
-        for gradient, expected in zip(retained, plain, strict=True):
-            torch.testing.assert_close(gradient, expected)
+        inside, plain = step(first, gmar_hf.retain_attention(first)), step(second, torch.enable_grad())
+        torch.testing.assert_close(inside, plain)
 
 
 class TestNesting:
@@ -287,39 +269,39 @@ class TestNesting:
         with gmar_hf.retain_attention(model) as attentions:
             logits = model(pixel_values=pixels).logits
             before = list(attentions)
-            found = gmar_hf.explain(model, pixels, 1)
+            out = gmar_hf.explain(model, pixels, 1)
             assert all(a is b for a, b in zip(attentions, before, strict=True))
             logits[:, 1].sum().backward()
-        assert torch.equal(found.attribution, plain.attribution)
+        assert torch.equal(out.attribution, plain.attribution)
         l1 = torch.stack([attention.grad.abs().sum(dim=(-2, -1)) for attention in attentions], dim=1)
-        torch.testing.assert_close(found.head_score, l1)
+        torch.testing.assert_close(out.head_score, l1)
 
     def test_inside_a_callable_target(self):
         model = zoo.vit()
         pixels = zoo.pixel_values(model)
         plain = gmar_hf.explain(model, pixels, 1, return_head_maps=True)
-        retained = []
+        kept = []
 
         def target(logits: torch.Tensor) -> torch.Tensor:
             with gmar_hf.retain_attention(model) as attentions:
-                other = model(pixel_values=pixels).logits
-            retained.extend(attentions)
-            torch.testing.assert_close(other, logits)
+                logits_again = model(pixel_values=pixels).logits
+            kept.extend(attentions)
+            torch.testing.assert_close(logits_again, logits)
             return logits[:, 1]
 
         before = state.snapshot(model)
-        found = gmar_hf.explain(model, pixels, target, return_head_maps=True)
+        out = gmar_hf.explain(model, pixels, target, return_head_maps=True)
         assert state.snapshot(model) == before
-        assert len(retained) == 3
-        assert torch.equal(found.head_maps, plain.head_maps)
+        assert len(kept) == 3
+        assert torch.equal(out.head_maps, plain.head_maps)
 
     def test_two_models_side_by_side(self):
-        first, second = zoo.vit(), zoo.beit_relative()
-        with gmar_hf.retain_attention(first) as one, gmar_hf.retain_attention(second) as other:
-            first(pixel_values=zoo.pixel_values(first)).logits[:, 0].sum().backward()
-            second(pixel_values=zoo.pixel_values(second)).logits[:, 0].sum().backward()
-        assert [attention.grad.shape for attention in one] == [(2, 3, 17, 17)] * 3
-        assert [attention.grad.shape for attention in other] == [(2, 4, 16, 16)] * 3
+        models = zoo.vit(), zoo.beit_relative()
+        with gmar_hf.retain_attention(models[0]) as first, gmar_hf.retain_attention(models[1]) as second:
+            for model in models:
+                model(pixel_values=zoo.pixel_values(model)).logits[:, 0].sum().backward()
+        assert [attention.grad.shape for attention in first] == [(2, 3, 17, 17)] * 3
+        assert [attention.grad.shape for attention in second] == [(2, 4, 16, 16)] * 3
 
     def test_two_blocks_of_one_model(self):
         model = zoo.vit()
@@ -360,27 +342,20 @@ class TestState:
         assert all(torch.equal(a, b) for a, b in zip(attentions, before, strict=True))
 
     def test_threads(self):
-        models = [zoo.vit(), zoo.vit()]
-        models[1] = models[0]  # one model, two threads
-        barrier = threading.Barrier(2)
-        found: dict[int, list] = {}
+        model = zoo.vit()
+        tensors: dict[int, list] = {}
 
-        def work(number: int) -> None:
-            pixels = zoo.pixel_values(models[number], batch=number + 1)
-            barrier.wait()
+        def work(batch: int) -> None:
+            pixels = zoo.pixel_values(model, batch=batch)
             for _ in range(10):
-                with gmar_hf.retain_attention(models[number]) as attentions:
-                    score = models[number](pixel_values=pixels).logits[:, 1].sum()
-                found[number] = [*attentions, *torch.autograd.grad(score, list(attentions))]
+                with gmar_hf.retain_attention(model) as attentions:
+                    score = model(pixel_values=pixels).logits[:, 1].sum()
+                tensors[batch] = [*attentions, *torch.autograd.grad(score, list(attentions))]
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert [tensor.shape[0] for tensor in found[0]] == [1] * 6
-        assert [tensor.shape[0] for tensor in found[1]] == [2] * 6
-        assert models[0].config._attn_implementation == "sdpa"
+        in_threads(lambda: work(1), lambda: work(2))
+        for batch in (1, 2):
+            assert [tensor.shape[0] for tensor in tensors[batch]] == [batch] * 6
+        assert model.config._attn_implementation == "sdpa"
 
     def test_what_is_no_model_is_refused(self):
         with (

@@ -22,9 +22,8 @@ def without(model, projections, pixel_values, heads):
         def zero(module, inputs):
             (hidden,) = inputs
             hidden = hidden.clone()
-            for one, head in heads:
-                if one == layer:
-                    hidden[..., head * width : (head + 1) * width] = 0
+            for _, head in (pair for pair in heads if pair[0] == layer):
+                hidden[..., head * width : (head + 1) * width] = 0
             return (hidden,)
 
         return zero

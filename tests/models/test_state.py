@@ -13,6 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 import gmar_hf
 from tests.helpers import state, zoo
 from tests.helpers.sampling import sample_product
+from tests.helpers.threads import in_threads
 
 METHODS = ["gmar", "contribution", "rollout", "gradient-rollout", "attention"]
 STAGES = ["forward", "late in the forward", "target", "head's backward", "encoder's backward"]
@@ -81,23 +82,23 @@ class TestState:
         plain = gmar_hf.explain(model, zoo.pixel_values(model), 1)
         model.config._attn_implementation = implementations
         before = state.snapshot(model)
-        found = gmar_hf.explain(model, zoo.pixel_values(model), 1)
-        assert torch.equal(found.attribution, plain.attribution)
+        out = gmar_hf.explain(model, zoo.pixel_values(model), 1)
+        assert torch.equal(out.attribution, plain.attribution)
         assert state.snapshot(model) == before
-        assert {name: config._attn_implementation for name, config in self.named(model)} == implementations
-
-    def named(self, model):
-        return [("", model.config)] + [
-            (name, getattr(model.config, name)) for name in ("vision_config", "text_config")
-        ]
+        configs = {
+            "": model.config,
+            "vision_config": model.config.vision_config,
+            "text_config": model.config.text_config,
+        }
+        assert {name: config._attn_implementation for name, config in configs.items()} == implementations
 
     def test_training_mode_makes_no_difference(self):
         config = ViTConfig(**zoo.NARROW, **zoo.SQUARE, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.5)
         model = zoo.build(ViTForImageClassification, config)
         plain = gmar_hf.explain(model, zoo.pixel_values(model), 1)
         model.train()
-        found = gmar_hf.explain(model, zoo.pixel_values(model), 1)
-        assert torch.equal(found.attribution, plain.attribution)
+        out = gmar_hf.explain(model, zoo.pixel_values(model), 1)
+        assert torch.equal(out.attribution, plain.attribution)
         assert all(module.training for module in model.modules())
 
     def test_in_the_middle_of_training(self):
@@ -117,8 +118,8 @@ class TestState:
                 optimizer.zero_grad()
             return model.state_dict()
 
-        plain, found = train(zoo.beit_relative(), explain=False), train(zoo.beit_relative(), explain=True)
-        assert all(torch.equal(found[name], tensor) for name, tensor in plain.items())
+        plain, explained = (train(zoo.beit_relative(), explain=explain) for explain in (False, True))
+        assert all(torch.equal(explained[name], tensor) for name, tensor in plain.items())
 
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
     def test_modes_of_autograd(self, mode):
@@ -143,17 +144,17 @@ class TestState:
     def test_a_target_that_writes_into_the_logits(self):
         model = zoo.vit()
         plain = gmar_hf.explain(model, zoo.pixel_values(model), lambda logits: logits[:, 1] * 2)
-        found = gmar_hf.explain(model, zoo.pixel_values(model), lambda logits: logits.mul_(2)[:, 1])
-        assert torch.equal(found.logits, plain.logits)
-        assert torch.equal(found.head_contribution, plain.head_contribution)
+        out = gmar_hf.explain(model, zoo.pixel_values(model), lambda logits: logits.mul_(2)[:, 1])
+        assert torch.equal(out.logits, plain.logits)
+        assert torch.equal(out.head_contribution, plain.head_contribution)
 
     def test_gradient_checkpointing_is_not_in_the_way(self):
         model = zoo.vit()
         plain = gmar_hf.explain(model, zoo.pixel_values(model), 1, return_head_maps=True)
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-        found = gmar_hf.explain(model.train(), zoo.pixel_values(model), 1, return_head_maps=True)
-        assert torch.equal(found.head_maps, plain.head_maps)
+        out = gmar_hf.explain(model.train(), zoo.pixel_values(model), 1, return_head_maps=True)
+        assert torch.equal(out.head_maps, plain.head_maps)
 
 
 class TestInferenceMode:
@@ -167,44 +168,22 @@ class TestInferenceMode:
         target = torch.tensor([1, 2])
         plain = gmar_hf.explain(model, zoo.pixel_values(model), target, method, attention_mask=mask)
         with torch.inference_mode():
-            found = gmar_hf.explain(
-                model, zoo.pixel_values(model), target.clone(), method, attention_mask=mask.clone()
-            )
             boolean = mask.clone()[:, None, None].expand(-1, 1, 17, -1) == 1
-            others = [
-                gmar_hf.explain(model, zoo.pixel_values(model), target.clone(), method, attention_mask=wide)
-                for wide in (boolean, torch.zeros(boolean.shape).masked_fill(~boolean, -1e9))
-            ]
-        assert torch.equal(found.attribution, plain.attribution)
-        for other in others:
-            torch.testing.assert_close(other.attribution, plain.attribution)
+            same, *wide = (
+                gmar_hf.explain(
+                    model, zoo.pixel_values(model), target.clone(), method, attention_mask=inside
+                ).attribution
+                for inside in (mask.clone(), boolean, torch.zeros(boolean.shape).masked_fill(~boolean, -1e9))
+            )
+        assert torch.equal(same, plain.attribution)
+        for attribution in wide:
+            torch.testing.assert_close(attribution, plain.attribution)
 
     def test_a_model_made_inside_is_refused(self):
         with torch.inference_mode():
             model = zoo.vit()
         with pytest.raises(gmar_hf.ArgumentError, match=r"must have been loaded outside `torch\.inference_mode`"):
             gmar_hf.explain(model, zoo.pixel_values(zoo.vit()))
-
-
-def in_threads(*functions) -> None:
-    """Run functions at once, and raise what one of them raised."""
-    barrier = threading.Barrier(len(functions))
-    errors = []
-
-    def work(function):
-        try:
-            barrier.wait()
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(function,)) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 class TestThreads:
@@ -215,9 +194,9 @@ class TestThreads:
 
         def run() -> None:
             for _ in range(times):
-                found = gmar_hf.explain(model, pixels, 1, method, return_head_maps=True)
+                tensors = gmar_hf.explain(model, pixels, 1, method, return_head_maps=True).tensors()
                 for name, tensor in expected.tensors().items():
-                    assert torch.equal(found.tensors()[name], tensor), name
+                    assert torch.equal(tensors[name], tensor), name
 
         return run
 
@@ -252,10 +231,10 @@ class TestThreads:
                 in_threads(lambda: others.append(model(pixel_values=zoo.pixel_values(model, batch=3)).logits))
 
         model.classifier.register_forward_pre_hook(elsewhere)
-        found = gmar_hf.explain(model, pixels, 1)
+        out = gmar_hf.explain(model, pixels, 1)
         assert others[0].shape == (3, 5)
-        assert torch.equal(found.readout, expected.readout)
-        assert torch.equal(found.attribution, expected.attribution)
+        assert torch.equal(out.readout, expected.readout)
+        assert torch.equal(out.attribution, expected.attribution)
 
     def test_retaining_and_explaining_one_model(self):
         model = zoo.vit()
@@ -272,12 +251,12 @@ class TestThreads:
         in_threads(retain, self.explaining(model))
         assert model.config._attn_implementation == "sdpa"
 
-    @pytest.mark.parametrize("own", ["sdpa", "eager"])
-    def test_a_bystander_of_one_config_is_trained(self, own):
+    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    def test_a_bystander_of_one_config_is_trained(self, implementation):
         config = ViTConfig(**zoo.NARROW, **zoo.SQUARE, num_labels=zoo.NUM_LABELS)
         explained = zoo.build(ViTForImageClassification, config, seed=0)
         bystander = zoo.build(ViTForImageClassification, config, seed=1).train()
-        explained.set_attn_implementation(own)
+        explained.set_attn_implementation(implementation)
         alone = zoo.build(ViTForImageClassification, copy.deepcopy(config), seed=1).train()
         images = zoo.pixel_values(bystander)
 
@@ -293,7 +272,7 @@ class TestThreads:
         for name, tensor in alone.state_dict().items():
             assert torch.equal(bystander.state_dict()[name], tensor), name
         assert bystander.training
-        assert config._attn_implementation == own
+        assert config._attn_implementation == implementation
 
     def test_a_bystander_runs_in_the_middle(self):
         config = ViTConfig(**zoo.NARROW, **zoo.SQUARE, num_labels=zoo.NUM_LABELS)
@@ -314,26 +293,26 @@ class TestThreads:
         )
         gmar_hf.explain(explained, images, target)
         assert len(outputs) == 2
-        for found in outputs:
-            assert torch.equal(found.logits, plain.logits)
-            assert all(torch.equal(a, b) for a, b in zip(found.attentions, plain.attentions, strict=True))
+        for output in outputs:
+            assert torch.equal(output.logits, plain.logits)
+            assert all(torch.equal(a, b) for a, b in zip(output.attentions, plain.attentions, strict=True))
 
 
 class TestNesting:
     def test_explain_inside_a_target(self):
-        model, other = zoo.vit(), zoo.deit()
+        model, second = zoo.vit(), zoo.deit()
         pixels = zoo.pixel_values(model)
         plain = gmar_hf.explain(model, pixels, 1, return_head_maps=True)
         inner = []
 
         def target(logits: torch.Tensor) -> torch.Tensor:
             inner.append(gmar_hf.explain(model, pixels, 1, return_head_maps=True))
-            gmar_hf.explain(other, zoo.pixel_values(other))
+            gmar_hf.explain(second, zoo.pixel_values(second))
             return logits[:, 1]
 
         state.make_uneven(model)
         before = state.snapshot(model)
         outer = gmar_hf.explain(model, pixels, target, return_head_maps=True)
         assert state.snapshot(model) == before
-        for found in (outer, *inner):
-            assert torch.equal(found.head_maps, plain.head_maps)
+        for out in (outer, *inner):
+            assert torch.equal(out.head_maps, plain.head_maps)
