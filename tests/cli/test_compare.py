@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from gmar_hf import HeadImportanceReport
-from tests.helpers import hub_server
+from tests.helpers.commands import printed, refusal
 from tests.helpers.reports import made_settings, make_moments, make_report
 
 
@@ -23,8 +22,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_what_is_printed(run, here):
-    code, out, err = run("compare", "a", "b")
-    assert (code, err) == (0, "")
+    out = printed(run("compare", "a", "b"))
     comparison = HeadImportanceReport.from_pretrained("a").compare(HeadImportanceReport.from_pretrained("b"))
     lines = out.splitlines()
     assert lines[:3] == [
@@ -47,8 +45,7 @@ def test_what_is_printed(run, here):
 
 
 def test_json(run, here):
-    code, out, err = run("compare", "a", "b", "--json")
-    assert (code, err) == (0, "")
+    out = printed(run("compare", "a", "b", "--json"))
     summary = json.loads(out)
     comparison = HeadImportanceReport.from_pretrained("a").compare(HeadImportanceReport.from_pretrained("b"))
     assert summary == {
@@ -65,8 +62,7 @@ def test_json(run, here):
 
 
 def test_nothing_has_moved(run, here):
-    code, out, err = run("compare", "a", "a")
-    assert (code, err) == (0, "")
+    out = printed(run("compare", "a", "a"))
     assert "Both rank all heads alike by the mean size of their contribution (contribution_abs).\n" in out
     assert " -> " not in out
     assert json.loads(run("compare", "a", "a", "--json")[1])["moved"] == []
@@ -129,28 +125,15 @@ def test_folders_that_are_no_reports(run, here):
         "a/config.json": "A report must be a folder or a repo id; got 'a/config.json', which is a file.",
     }.items():
         for names in ((name, "a"), ("a", name)):
-            code, out, err = run("compare", *names)
-            assert (code, out) == (1, "")
-            assert err.startswith(f"gmar-hf: {message}")
-            assert len(err.splitlines()) == 1
+            assert refusal(run("compare", *names)).startswith(message)
 
 
-def test_reports_on_the_hub(run, here):
-    disable_progress_bars()
-    try:
-        with hub_server.serving() as hub, hub_server.client_of(hub, here / "home"):
-            hub.add("me/heads", {path.name: path.read_bytes() for path in Path("b").iterdir()})
-            code, out, err = run("compare", "a", "me/heads")
-            assert (code, err) == (0, "")
-            assert "\nB: me/heads, of somebody/tiny-vit over 813 images" in out
-            code, out, err = run("compare", "me/none", "a")
-    finally:
-        enable_progress_bars()
-    assert (code, out) == (1, "")
-    assert err.startswith(
-        "gmar-hf: No folder here is called 'me/none'. To load the report, `repo_id` must be a repository that is on"
+def test_reports_on_the_hub(run, here, hub):
+    hub.add("me/heads", {path.name: path.read_bytes() for path in Path("b").iterdir()})
+    assert "\nB: me/heads, of somebody/tiny-vit over 813 images" in printed(run("compare", "a", "me/heads"))
+    assert refusal(run("compare", "me/none", "a")).startswith(
+        "No folder here is called 'me/none'. To load the report, `repo_id` must be a repository that is on"
     )
-    assert len(err.splitlines()) == 1
 
 
 def test_names_that_would_steer_a_terminal(run, here):
@@ -158,12 +141,11 @@ def test_names_that_would_steer_a_terminal(run, here):
     report = make_report(model={"id": "evil\x1b]0;title\x07", "is_local": True}, seed=1)
     report.settings["datasets"][0]["id"] = "data\x1b[31m"
     report.save_pretrained(folder)
-    code, out, err = run("compare", "a", folder)
-    assert (code, err) == (0, "")
+    out = printed(run("compare", "a", folder))
     assert r"B: \x1b[2J[red]x\nb, of evil\x1b]0;title\x07 over 60 images of data\x1b[31m, each" in out
     os.remove(f"{folder}/report.safetensors")
-    printed = out + run("compare", "a", folder)[2]
-    assert all(letter.isprintable() or letter == "\n" for letter in printed)
+    everything = out + run("compare", "a", folder)[2]
+    assert all(letter.isprintable() or letter == "\n" for letter in everything)
 
 
 @pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "c"], ["a", "b", "--colour"]])

@@ -12,6 +12,7 @@ from PIL import Image
 from gmar_hf.cli import demo as demonstration
 from gmar_hf.demo.scene import LABELS
 from tests.helpers import commands
+from tests.helpers.commands import printed, refusal
 
 
 @pytest.fixture
@@ -22,8 +23,7 @@ def run(monkeypatch, capsys, tmp_path):
 
 
 def test_what_it_writes_and_prints(run):
-    code, out, err = run("demo", "--out", "pictures")
-    assert (code, err) == (0, "")
+    out = printed(run("demo", "--out", "pictures"))
     entries = json.loads(Path("pictures/demo.json").read_text())
     assert len(entries) == 3 * 2 * 2  # scenes, garments, methods
     assert sorted(os.listdir("pictures")) == sorted(
@@ -50,8 +50,7 @@ def test_what_it_writes_and_prints(run):
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(run, monkeypatch):
     monkeypatch.setattr(demonstration, "NUM_SCENES", 1)
-    code, out, err = run("demo", "--out", "one", "--seed", 5, "--json")
-    assert (code, err) == (0, "")
+    out = printed(run("demo", "--out", "one", "--seed", 5, "--json"))
     assert json.loads(out) == json.loads(Path("one/demo.json").read_text())
     assert run("demo", "--out", "two", "--seed", 5)[0] == 0
     assert os.listdir("one") == os.listdir("two")
@@ -61,8 +60,8 @@ def test_the_same_seed_gives_the_same_files(run, monkeypatch):
 
 def test_bad_input(run):
     Path("file").touch()
-    code, out, err = run("demo", "--out", "file")
-    assert (code, out) == (1, "")
-    assert err.startswith("gmar-hf: `--out` must be a folder that can be written; got 'file' (")
+    assert refusal(run("demo", "--out", "file")).startswith(
+        "`--out` must be a folder that can be written; got 'file' ("
+    )
     assert run("demo", "--seed", -1)[0] == 2
     assert run("demo", "extra")[0] == 2

@@ -40,3 +40,21 @@ def run(monkeypatch, capsys, *arguments):
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
     return code, *capsys.readouterr()
+
+
+def printed(outcome):
+    """What a command printed that ended well and said nothing on standard error."""
+    code, out, err = outcome
+    assert (code, err) == (0, "")
+    return out
+
+
+def refusal(outcome, longest=700):
+    """The line, behind the command's name, in which a command ended that printed nothing else."""
+    code, out, err = outcome
+    assert (code, out) == (1, "")
+    assert err.startswith("gmar-hf: ")
+    assert len(err.splitlines()) == 1
+    assert err[:-1].isprintable()
+    assert len(err) < longest
+    return err.removeprefix("gmar-hf: ")
