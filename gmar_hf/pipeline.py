@@ -21,7 +21,7 @@ from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.plotting import overlay
 
 if TYPE_CHECKING:
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 TASK = "gmar-explanation"
 _SHOWN = ("attribution", "head_importance", "head_contribution", "head_maps")  # an explanation's fields in a result

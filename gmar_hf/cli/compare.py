@@ -11,7 +11,7 @@ from gmar_hf.cli.options import JsonOption
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class CompareOptions:
 def compare(options: CompareOptions) -> None:
     """Compare two reports: do they rank the heads alike, and which heads moved?"""
     from gmar_hf.models.weight_sample import same_weights
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
     names = (options.first, options.second)
     before, after = (HeadImportanceReport.from_pretrained(name) for name in names)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmar_hf.cli.app import command, echo_json
-from gmar_hf.cli.inputs import make_folder, safe
+from gmar_hf.cli.image_arguments import make_folder, safe
 from gmar_hf.cli.options import JsonOption
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable

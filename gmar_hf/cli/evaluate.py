@@ -12,7 +12,7 @@ import typer
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.data_run import run_over_data
 from gmar_hf.cli.options import DataOptions
-from gmar_hf.evaluation.maps.registry import BUILT_IN, DEFAULT_METHODS
+from gmar_hf.evaluation.maps.map_registry import BUILT_IN, DEFAULT_METHODS
 from gmar_hf.metrics.registry import DEFAULT_BASELINES, KNOWN_BASELINES, METRICS
 from gmar_hf.utils.text import printable, quantity
 

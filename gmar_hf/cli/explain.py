@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmar_hf.cli.app import command, echo_json
-from gmar_hf.cli.inputs import expand, make_folder, safe, stem, unique
+from gmar_hf.cli.image_arguments import expand, make_folder, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
 from gmar_hf.errors import GMARError, UnsupportedModelError
 from gmar_hf.explanation.methods import METHODS

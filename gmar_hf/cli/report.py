@@ -12,7 +12,7 @@ from gmar_hf.errors import GMARError
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 _DEMO_SCENES = 200
 
@@ -38,7 +38,7 @@ class ReportOptions(DataOptions):
 @command(ReportOptions, example="gmar-hf report --model MODEL --data FOLDER --out heads")
 def report(options: ReportOptions) -> None:
     """Show which heads matter over a data set, in a report for the Hub. Also under accelerate launch and torchrun."""
-    from gmar_hf.report.files import CARD_FILE, may_replace_card
+    from gmar_hf.report.report_files import CARD_FILE, may_replace_card
     from gmar_hf.surveys.surveying import survey
 
     settings = options.settings("streaming", "batch_size", "save_every", "until_stable", "license", "overwrite_card")

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from gmar_hf.data.sample import describe, digest
-from gmar_hf.data.tables import table_fingerprint
+from gmar_hf.data.table_files import table_fingerprint
 from gmar_hf.errors import ArgumentError, GMARError, HubError
 from gmar_hf.utils.hub import check_in_reach, hub_errors, no_folder, shown
 

@@ -9,12 +9,12 @@ from typing import Any
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from gmar_hf.data import datasets_library
-from gmar_hf.data.folder import FolderData, files_in
+from gmar_hf.data.image_folder import FolderData, files_in
 from gmar_hf.data.items import ItemData, ItemStream
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import MaskFolder
 from gmar_hf.data.sample import MapData, StreamData, digest
-from gmar_hf.data.tables import TableData, TableStream
+from gmar_hf.data.table_files import TableData, TableStream
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import image_suffixes
 

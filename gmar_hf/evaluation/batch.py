@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.evaluation.checkpoint import Measured
-from gmar_hf.evaluation.columns import measure
+from gmar_hf.evaluation.evaluation_checkpoint import Measured
 from gmar_hf.evaluation.maps.method import MapMethod
+from gmar_hf.evaluation.metric_columns import measure
 from gmar_hf.evaluation.results import Metric, Row
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.metrics.subject import Subject
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.inputs import checked_pixels
 from gmar_hf.models.introspection import label_names
+from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.runs.batches import Batch
 
 

@@ -13,17 +13,17 @@ from torch import nn
 from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions
-from gmar_hf.evaluation.columns import choose_metrics
+from gmar_hf.evaluation.evaluation_run import EvaluationRun
+from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, find_map_methods
 from gmar_hf.evaluation.maps.method import MapMethod
-from gmar_hf.evaluation.maps.registry import DEFAULT_METHODS, find_map_methods
+from gmar_hf.evaluation.metric_columns import choose_metrics
 from gmar_hf.evaluation.results import Evaluation
-from gmar_hf.evaluation.run import EvaluationRun
 from gmar_hf.metrics.registry import DEFAULT_BASELINES
 from gmar_hf.models.introspection import is_multi_label
 from gmar_hf.models.patches import known_patch_size
-from gmar_hf.runs.folder import Output
 from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import joined, together
+from gmar_hf.runs.run_folder import Output
 from gmar_hf.runs.work import open_work
 from gmar_hf.utils.checks import check_choice, check_number
 

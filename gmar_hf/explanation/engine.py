@@ -18,14 +18,14 @@ from gmar_hf.explanation.result import Explanation
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.images.baselines import Baseline
 from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.inputs import checked_pixels, usable_kwargs
 from gmar_hf.models.introspection import check_model, class_name, known_kwargs, setting, unsupported
+from gmar_hf.models.model_inputs import checked_pixels, usable_kwargs
 from gmar_hf.models.patches import Grid, by_size, find_grid, pair
 from gmar_hf.models.targets import Choice, Target, choose_target
 
 if TYPE_CHECKING:
     from gmar_hf.explanation.head_weights import HeadWeights
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 
 def explain(

@@ -13,7 +13,7 @@ from gmar_hf.models.introspection import class_name, config_of, encoder_shape
 from gmar_hf.models.weight_sample import same_weights, weight_sample
 
 if TYPE_CHECKING:
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
     HeadWeights = HeadImportanceReport | str | os.PathLike[str] | torch.Tensor
 
@@ -42,7 +42,7 @@ def open_report(head_weights: "HeadImportanceReport | str | os.PathLike[str]") -
         ArgumentTypeError: If it is something else.
         ArtifactError, HubError: If the report cannot be loaded.
     """
-    from gmar_hf.report.report import HeadImportanceReport
+    from gmar_hf.report.head_importance_report import HeadImportanceReport
 
     if isinstance(head_weights, HeadImportanceReport):
         return head_weights

@@ -9,7 +9,7 @@ from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.freezing import frozen, gradients_on
-from gmar_hf.models.inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.utils.tensors import at_least_float32
 

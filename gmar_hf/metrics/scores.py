@@ -8,8 +8,8 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.inputs import checked_pixels
 from gmar_hf.models.introspection import check_model
+from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.utils.checks import check_choice
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]

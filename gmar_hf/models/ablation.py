@@ -10,7 +10,6 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.models.attention import AttentionCall, is_recording, recording
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.inputs import checked_pixels
 from gmar_hf.models.introspection import (
     OFF_THE_INTERFACE,
     check_model,
@@ -19,6 +18,7 @@ from gmar_hf.models.introspection import (
     known_kwargs,
     unsupported,
 )
+from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
 

@@ -1,3 +1,3 @@
-from .report import HeadImportanceReport
+from .head_importance_report import HeadImportanceReport
 
 __all__ = ["HeadImportanceReport"]

@@ -12,8 +12,15 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelHubMixin, constan
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
 from gmar_hf.report.card import is_unedited, write_card
-from gmar_hf.report.files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, read_settings, read_tensors, write_report
 from gmar_hf.report.moments import Moments
+from gmar_hf.report.report_files import (
+    CARD_FILE,
+    SETTINGS_FILE,
+    TENSORS_FILE,
+    read_settings,
+    read_tensors,
+    write_report,
+)
 from gmar_hf.report.settings import check_moments, plain_settings
 from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card, shown
 

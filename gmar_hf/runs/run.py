@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from gmar_hf.data.sample import StreamData
 from gmar_hf.runs.batches import Batch, map_loader, stream_loader
-from gmar_hf.runs.folder import CHECKPOINTS, Output, clear_away
 from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient, together
 from gmar_hf.runs.progress import counted, progress
+from gmar_hf.runs.run_folder import CHECKPOINTS, Output, clear_away
 from gmar_hf.runs.work import Work
 
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-from .run import SurveyInterrupted
+from .survey_run import SurveyInterrupted
 from .surveying import survey
 
 __all__ = ["SurveyInterrupted", "survey"]

@@ -9,8 +9,8 @@ from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_scores import head_contribution, head_weights, l1_norm, l2_norm
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.inputs import checked_pixels
 from gmar_hf.models.introspection import check_model
+from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.report.statistics import KEYS
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from accelerate import Accelerator
 from torch import nn
 
-from gmar_hf.report.report import HeadImportanceReport
-from gmar_hf.runs.folder import Output
+from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import joined, together
+from gmar_hf.runs.run_folder import Output
 from gmar_hf.runs.work import open_work
-from gmar_hf.surveys.run import SurveyRun
+from gmar_hf.surveys.survey_run import SurveyRun
 
 
 def survey(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gmar_hf
-from gmar_hf.evaluation.maps.registry import MAP_METHODS
+from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS
 

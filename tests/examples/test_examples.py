@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gmar_hf import demo
 from gmar_hf.evaluation import Evaluation, Row
-from gmar_hf.evaluation.columns import choose_metrics
+from gmar_hf.evaluation.metric_columns import choose_metrics
 from tests.helpers.reports import make_report
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from gmar_hf.models.weight_sample import weight_sample
+from gmar_hf.report.head_importance_report import KEYS, OUTCOMES, HeadImportanceReport
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.report import KEYS, OUTCOMES, HeadImportanceReport
 from tests.helpers import zoo
 
 

@@ -19,8 +19,8 @@ import psutil
 import torch
 
 from gmar_hf.cli import main
-from gmar_hf.surveys import run as survey_run
-from gmar_hf.surveys.checkpoint import Part
+from gmar_hf.surveys import survey_run as survey_run
+from gmar_hf.surveys.survey_checkpoint import Part
 
 PATIENCE = 300  # seconds after which a process counts as hanging
 _LAUNCHERS_OWN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

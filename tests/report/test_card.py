@@ -17,8 +17,8 @@ from PIL import Image
 
 from gmar_hf.report.card import is_unedited, write_card
 from gmar_hf.report.figures import FIGURES, png
+from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.report import HeadImportanceReport
 from gmar_hf.report.statistics import KEYS, strongest_heads
 from gmar_hf.utils.text import printable
 from tests.helpers.reports import explanations, made_settings, make_report

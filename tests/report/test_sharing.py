@@ -8,9 +8,9 @@ import torch
 from huggingface_hub import constants
 
 from gmar_hf.errors import ArtifactError, GMARError, HubError
-from gmar_hf.report import files as report_files
+from gmar_hf.report import report_files as report_files
 from gmar_hf.report import sharing as shared_report
-from gmar_hf.report.report import HeadImportanceReport
+from gmar_hf.report.head_importance_report import HeadImportanceReport
 from tests.helpers import hub_server
 from tests.helpers.hub_routes import OWNER, READER, STRANGER
 from tests.helpers.reports import make_report

@@ -23,8 +23,8 @@ import gmar_hf
 from gmar_hf import ArgumentError, ArgumentTypeError, ArtifactError, HeadImportanceReport
 from gmar_hf.data.items import ItemData
 from gmar_hf.report.statistics import KEYS
-from gmar_hf.surveys.checkpoint import Part
-from gmar_hf.surveys.run import SurveyInterrupted
+from gmar_hf.surveys.survey_checkpoint import Part
+from gmar_hf.surveys.survey_run import SurveyInterrupted
 from tests.helpers import oracle, zoo
 from tests.helpers.explainers import image_processor, name_classes, photo
 from tests.helpers.state import make_uneven, snapshot

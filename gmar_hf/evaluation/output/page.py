@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gmar_hf.evaluation.columns import CURVES
+from gmar_hf.evaluation.metric_columns import CURVES
 from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.plotting import plot_curves

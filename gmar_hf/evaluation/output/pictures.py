@@ -14,7 +14,7 @@ from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.output.page import Picture
 from gmar_hf.evaluation.results import Evaluation, Row
 from gmar_hf.images.placement import heatmap, image_box
-from gmar_hf.models.inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import pair, patch_grid, patch_size
 from gmar_hf.plotting import overlay
 from gmar_hf.runs.batches import processed

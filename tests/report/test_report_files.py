@@ -13,8 +13,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
-from gmar_hf.report import files as report_files
-from gmar_hf.report.report import HeadImportanceReport
+from gmar_hf.report import report_files as report_files
+from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.utils import files
 from tests.helpers.reports import make_report
 from tests.report.test_settings import PLACES, at

@@ -119,7 +119,7 @@ def test_costs_count_forwards():
 
 
 def test_a_method_of_ones_own(monkeypatch):
-    monkeypatch.setattr("gmar_hf.evaluation.maps.registry.MAP_METHODS", dict(MAP_METHODS))
+    monkeypatch.setattr("gmar_hf.evaluation.maps.map_registry.MAP_METHODS", dict(MAP_METHODS))
 
     def mine(model, pixel_values, target):
         return torch.ones(len(pixel_values), 2, 2)

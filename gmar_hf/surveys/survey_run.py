@@ -17,18 +17,18 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.report.figures import FIGURES
-from gmar_hf.report.files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
+from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.report import HeadImportanceReport
+from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
 from gmar_hf.runs.batches import Batch
-from gmar_hf.runs.folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.identity import identity
 from gmar_hf.runs.processes import RunInterrupted, exchange, gather
 from gmar_hf.runs.run import Run
+from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
-from gmar_hf.surveys.checkpoint import COUNTS, Part
 from gmar_hf.surveys.scoring import score_heads
+from gmar_hf.surveys.survey_checkpoint import COUNTS, Part
 from gmar_hf.utils.files import remove_leftovers
 
 _STABLE_EVERY = 16  # batches between two looks at the standard errors, whatever the number of processes

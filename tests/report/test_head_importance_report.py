@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError
+from gmar_hf.report.head_importance_report import KEYS, MIN_CLASS_EXPLANATIONS, OUTCOMES, HeadImportanceReport
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.report import KEYS, MIN_CLASS_EXPLANATIONS, OUTCOMES, HeadImportanceReport
 from tests.helpers.reports import explanations, made_settings, make_moments, make_report
 
 

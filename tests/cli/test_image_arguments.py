@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gmar_hf.cli.inputs import expand, safe, stem, unique
+from gmar_hf.cli.image_arguments import expand, safe, stem, unique
 from gmar_hf.errors import ArgumentError
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions, measure_batch
-from gmar_hf.evaluation.checkpoint import COUNTS, Measured, joined_curves
+from gmar_hf.evaluation.evaluation_checkpoint import COUNTS, Measured, joined_curves
+from gmar_hf.evaluation.maps.map_registry import BUILT_IN
 from gmar_hf.evaluation.maps.method import MapMethod
-from gmar_hf.evaluation.maps.registry import BUILT_IN
 from gmar_hf.evaluation.output.page import write_page
 from gmar_hf.evaluation.output.pictures import draw_pictures
 from gmar_hf.evaluation.output.tables import write_results
@@ -21,10 +21,10 @@ from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
 from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch
-from gmar_hf.runs.folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.identity import identity
 from gmar_hf.runs.processes import gather
 from gmar_hf.runs.run import Run
+from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
 
 
