@@ -1,6 +1,6 @@
 from .evaluating import evaluate
-from .maps.method import MapMethod
 from .maps.map_registry import DEFAULT_METHODS, MAP_METHODS, find_map_methods, register_map_method
+from .maps.method import MapMethod
 from .results import Evaluation, Metric, Row
 
 __all__ = [

@@ -23,7 +23,7 @@ from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.runs.batches import Batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Questions:
     """What is asked of every batch.
 

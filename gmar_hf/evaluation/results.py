@@ -123,7 +123,13 @@ class Evaluation:
         if len(kept) != len(self.rows):
             raise ArgumentError(f"`rows` must hold one bool for each of the {len(self.rows)} rows; got {len(kept)}.")
         chosen = [row for row, keep in zip(self.rows, kept, strict=True) if keep]
-        return Evaluation(self.settings, self.methods, self.metrics, chosen, self.values[kept])
+        return Evaluation(
+            settings=self.settings,
+            methods=self.methods,
+            metrics=self.metrics,
+            rows=chosen,
+            values=self.values[kept],
+        )
 
     def summary(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Means with intervals, and the differences to rollout and to GMAR on the same images.

@@ -11,7 +11,7 @@ from gmar_hf.metrics.scores import score_function
 from gmar_hf.models.freezing import frozen
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Subject:
     """What maps are measured on; a row is one explained class of one image.
 

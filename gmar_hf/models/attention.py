@@ -27,7 +27,7 @@ from gmar_hf.models.introspection import unsupported
 IMPLEMENTATION = "gmar_hf"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AttentionCall:
     """One attention module's call: (batch, heads, tokens, head_dim) tensors, and the bias that is added to the scores.
 
@@ -159,7 +159,15 @@ def _attention(
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, "its attention is causal")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = AttentionCall(module, query, key, value, _bias(attention_mask, query.dtype), scaling, dropout)
+    call = AttentionCall(
+        module=module,
+        query=query,
+        key=key,
+        value=value,
+        bias=_bias(attention_mask, query.dtype),
+        scaling=scaling,
+        dropout=dropout,
+    )
     output, probabilities = recorder.attend(call)
     return output.transpose(1, 2).contiguous(), probabilities
 

@@ -14,7 +14,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.images.placement import place_mask
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batch:
     """What a survey reads at once.
 
@@ -115,7 +115,7 @@ class _StreamBatches(IterableDataset):
 
 
 def _batch(number: int, samples: list[Sample], places: list[int], image_processor: Any) -> Batch:
-    batch = Batch(number, len(samples))
+    batch = Batch(number=number, size=len(samples))
     good: list[tuple[Sample, int]] = []
     for sample, place in zip(samples, places, strict=True):
         if sample.image is None:

@@ -15,7 +15,7 @@ import gmar_hf
 from gmar_hf import HeadImportanceReport
 from gmar_hf.cli import loading
 from gmar_hf.report.report_files import read_settings
-from gmar_hf.surveys import survey_run as survey_run
+from gmar_hf.surveys import survey_run
 from gmar_hf.surveys.survey_checkpoint import Part
 from tests.helpers import zoo
 from tests.helpers.commands import printed, refusal, save_model

@@ -19,7 +19,7 @@ EVEN, FIRST = [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [1.0, 0.0]]
 
 
 def layer(**kwargs) -> LayerView:
-    call = AttentionCall(nn.Identity(), QUERY, KEY, VALUE, None, 1.0, 0.0)
+    call = AttentionCall(module=nn.Identity(), query=QUERY, key=KEY, value=VALUE, bias=None, scaling=1.0, dropout=0.0)
     defaults = {
         "call": call,
         "is_last": True,

@@ -21,7 +21,15 @@ ATTENTION = torch.tensor([[[[2 / 3, 1 / 3], [1 / 2, 1 / 2]]]])
 
 def layer_of(query, key, bias, scaling) -> AttentionCall:
     """Return the call of a layer whose values do not matter."""
-    return AttentionCall(torch.nn.Identity(), query, key, torch.zeros_like(query), bias, scaling, dropout=0.0)
+    return AttentionCall(
+        module=torch.nn.Identity(),
+        query=query,
+        key=key,
+        value=torch.zeros_like(query),
+        bias=bias,
+        scaling=scaling,
+        dropout=0.0,
+    )
 
 
 def random_layer(batch: int = 2, heads: int = 3, tokens: int = 13, channels: int = 4, seed: int = 0):

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from gmar_hf.cli import main
-from gmar_hf.surveys import survey_run as survey_run
+from gmar_hf.surveys import survey_run
 from gmar_hf.surveys.survey_checkpoint import Part
 
 PATIENCE = 300  # seconds after which a process counts as hanging
