@@ -14,9 +14,9 @@ import torch
 from PIL import Image as PILImage
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
-from gmar_hf.data import MapData, StreamData, open_data
+from gmar_hf.data import StreamData, open_data
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from tests.helpers.sample_files import LABELS, deep_grey, encoded, shade, truncated, write
+from tests.helpers.sample_files import LABELS, deep_grey, encoded, everything, message, shade, truncated, write
 from tests.helpers.sampling import sample_product
 
 datasets = pytest.importorskip("datasets")
@@ -45,23 +45,10 @@ def table(labels=(0, 1, 2), feature=CLASSES, image="image", label="label", **mor
     return Dataset.from_dict(columns | more, features=features)
 
 
-def everything(data, **settings):
-    assert isinstance(data, MapData)
-    samples = [data.read(index) for index in range(len(data))]
-    return [(sample.name, sample.labels, shade(sample)) for sample in samples]
-
-
 def labels_of(source, **settings):
     data = open_data(source, LABELS, **settings)
     samples = data.read(0, 1) if isinstance(data, StreamData) else [data.read(index) for index in range(len(data))]
     return [sample.labels for sample in samples]
-
-
-def message(*args, error=ArgumentError, **settings):
-    with pytest.raises(error) as caught:
-        open_data(args[0], LABELS, **settings)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def test_class_labels_are_matched_by_name():
@@ -225,13 +212,13 @@ def test_broken_images_are_samples(tmp_path):
     assert [sample.error or "" for sample in open_data(source.to_iterable_dataset(), LABELS).read(0, 1)] == errors
 
 
-def test_empty_data_sets():
+def test_data_sets_that_are_refused():
     assert message(table([])) == "`data` must hold at least one image; got a data set of 0 rows. Check its split."
-
-
-def test_transforms_are_refused():
     text = message(table().with_transform(lambda rows: rows))
     assert "got a data set with a transform. Remove it with `with_format(None)`" in text
+    split = datasets.distributed.split_dataset_by_node(table().to_iterable_dataset(), 0, 2)
+    assert "`data` must not be split among processes yet" in message(split)
+    assert "must be a mapping" in message(table(), label_map=["dog"], error=ArgumentTypeError)
 
 
 def test_splits_of_a_dict():
@@ -252,11 +239,11 @@ def test_splits_of_a_dict():
 def test_torch_subsets_keep_the_class_names():
     source = table([0, 1, 2, 1])
     assert everything(open_data(Subset(source, [2, 0]), LABELS)) == [("row 0", (0,), 2), ("row 1", (2,), 0)]
-    one, two = random_split(source, [3, 1], generator=torch.Generator().manual_seed(0))
-    shades = [shade for part in (one, two) for *_, shade in everything(open_data(part, LABELS))]
+    parts = random_split(source, [3, 1], generator=torch.Generator().manual_seed(0))
+    shades = [shade for part in parts for *_, shade in everything(open_data(part, LABELS))]
     assert sorted(shades) == [0, 1, 2, 3]
     assert everything(open_data(Subset(Subset(source, [3, 2, 0]), [1]), LABELS)) == [("row 0", (0,), 2)]
-    assert "got a ConcatDataset, which drops them" in message(ConcatDataset([one, two]))
+    assert "got a ConcatDataset, which drops them" in message(ConcatDataset(parts))
 
 
 def test_workers_of_a_loader_read(tmp_path):
@@ -305,7 +292,7 @@ def test_folders_with_parquet_files(tmp_path):
         table([number] * 2).to_parquet(tmp_path / "one" / "data" / f"{name}.parquet")
     table([2]).to_parquet(tmp_path / "two" / "all.parquet")
     assert "`split` must be one of" in message(tmp_path / "one")
-    assert "'nope'" in message(tmp_path / "one", split="nope") or "nope" in message(tmp_path / "one", split="nope")
+    assert "nope" in message(tmp_path / "one", split="nope")
     data = open_data(tmp_path / "one", LABELS, split="train")
     assert everything(data) == [("row 0", (2,), 0), ("row 1", (2,), 1), ("row 2", (1,), 0), ("row 3", (1,), 1)]
     assert {**data.identity, "fingerprint": None} == {
@@ -319,10 +306,8 @@ def test_folders_with_parquet_files(tmp_path):
     (tmp_path / "moved").mkdir()
     (tmp_path / "one").rename(tmp_path / "moved" / "one")
     assert open_data(tmp_path / "moved" / "one", LABELS, split="train").identity == data.identity
-    assert (
-        open_data(tmp_path / "moved" / "one", LABELS, split="test").identity["fingerprint"]
-        != (data.identity["fingerprint"])
-    )
+    test_split = open_data(tmp_path / "moved" / "one", LABELS, split="test")
+    assert test_split.identity["fingerprint"] != data.identity["fingerprint"]
     write(tmp_path, {"bad/a.parquet": b"no parquet"})
     assert "`data` must be what `datasets` can load; got" in message(tmp_path / "bad")
 
@@ -459,7 +444,7 @@ def test_streams_that_forgot_their_features():
 
 
 def test_threads_that_decode_are_stopped():
-    """As of image folders on the Hub: `datasets` decodes in threads before anything else is done."""
+    """Of image folders on the Hub `datasets` decodes the images in threads, before anything else is done."""
     pytest.importorskip("datasets", "5.2", reason="streams did not do so, and it could not be undone")
     with leaving_event_loops():
         stream = threaded_stream(encoded(0), encoded(1), b"broken")
@@ -474,7 +459,8 @@ def test_streams_that_decode_images_themselves():
         with pytest.raises(ArgumentError, match=r"got one \(cannot identify image file\)\. Call `decode\(False\)`"):
             list(samples)
         stream = threaded_stream(encoded(0), encoded(1)).skip(0)
-        assert [(one.labels, shade(one)) for one in open_data(stream, LABELS).read(0, 1)] == [((2,), 0), ((2,), 1)]
+        samples = open_data(stream, LABELS).read(0, 1)
+        assert [(sample.labels, shade(sample)) for sample in samples] == [((2,), 0), ((2,), 1)]
         del stream, samples
 
 
@@ -493,11 +479,6 @@ def leaving_event_loops():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
         gc.collect()
-
-
-def test_streams_that_are_split_already():
-    split = datasets.distributed.split_dataset_by_node(table().to_iterable_dataset(), 0, 2)
-    assert "`data` must not be split among processes yet" in message(split)
 
 
 def test_several_workers_cannot_share_a_stream(monkeypatch):
@@ -544,7 +525,3 @@ def test_datasets_need_not_be_installed(tmp_path, monkeypatch):
     assert len(lines) == 2
     assert all(line.endswith("Run `pip install datasets`.") for line in lines)
     assert [line.startswith("No folder here is called 'me/pets'. ") for line in lines] == [False, True]
-
-
-def test_other_types():
-    assert "must be a mapping" in message(table(), label_map=["dog"], error=ArgumentTypeError)

@@ -18,18 +18,18 @@ from gmar_hf import GMARError
 from gmar_hf.data import StreamData, open_data
 import datasets
 datasets.disable_progress_bars()
-found = []
+results = []
 for name, settings in json.loads(sys.argv[1]):
     try:
         if settings.pop("loaded", False):
             name = datasets.load_dataset(name, split="train", streaming=True).skip(0)
         data = open_data(name, {0: "cat", 1: "dog"}, **settings)
         read = list(data.read(0, 1)) if isinstance(data, StreamData) else [data.read(i) for i in range(len(data))]
-        samples = [[one.name, one.labels, one.image and one.image.getpixel((0, 0))[0], one.error] for one in read]
-        found.append(dict(identity=data.identity, has_labels=data.has_labels, samples=samples))
+        samples = [[s.name, s.labels, s.image and s.image.getpixel((0, 0))[0], s.error] for s in read]
+        results.append(dict(identity=data.identity, has_labels=data.has_labels, samples=samples))
     except GMARError as error:
-        found.append(f"{type(error).__name__}: {error}")
-print(json.dumps(found))
+        results.append(f"{type(error).__name__}: {error}")
+print(json.dumps(results))
 """
 
 
@@ -86,7 +86,7 @@ def opened(url, home, cases, **environment):
 
 
 @pytest.fixture(scope="module")
-def found(home, repos):
+def results(home, repos):
     """All at once, because starting Python and importing everything takes longest."""
     cases = {
         "train": ("me/pets", {"split": "train"}),
@@ -122,8 +122,8 @@ MISSING = "ArgumentError: `data` must be a folder that exists, or a data set on 
 LOADING = "No folder here is called '{0}'. To load the data set '{0}', "
 
 
-def test_a_split_is_loaded(found):
-    data = found["train"]
+def test_a_split_is_loaded(results):
+    data = results["train"]
     assert data["samples"] == [
         ["row 0 (1.png)", [0], 1, None],
         ["row 1 (2.png)", [1], None, BROKEN.format("row 1 (2.png)")],
@@ -133,44 +133,44 @@ def test_a_split_is_loaded(found):
     assert {**data["identity"], "fingerprint": None} == {
         "id": "me/pets", "is_local": False, "revision": None, "split": "train", "num_images": 3, "fingerprint": None,
     }  # fmt: skip
-    assert [row[2] for row in found["slice"]["samples"]] == [None, 3]
-    assert found["slice"]["identity"]["split"] == "train[1:]"
-    assert found["slice"]["identity"]["fingerprint"] != data["identity"]["fingerprint"]
+    assert [row[2] for row in results["slice"]["samples"]] == [None, 3]
+    assert results["slice"]["identity"]["split"] == "train[1:]"
+    assert results["slice"]["identity"]["fingerprint"] != data["identity"]["fingerprint"]
 
 
-def test_a_split_is_streamed(found):
-    data = found["stream"]
-    assert data["samples"] == found["train"]["samples"]
+def test_a_split_is_streamed(results):
+    data = results["stream"]
+    assert data["samples"] == results["train"]["samples"]
     assert {**data["identity"], "fingerprint": None} == {
         "id": "me/pets", "is_local": False, "revision": "main", "split": "train", "num_images": None,
         "fingerprint": None,
     }  # fmt: skip
 
 
-def test_splits_are_chosen(found):
-    assert found["which split"] == (
+def test_splits_are_chosen(results):
+    assert results["which split"] == (
         "ArgumentError: `split` must be one of 'train', 'test'; got None. Choose the one to survey."
     )
     for case in ("no such split", "no such split to stream"):
-        assert found[case].startswith(
+        assert results[case].startswith(
             "ArgumentError: `data` must be what `datasets` can load; got 'me/pets' (ValueError"
         )
-        assert "val" in found[case]
-        assert "['train', 'test']" in found[case]
+        assert "val" in results[case]
+        assert "['train', 'test']" in results[case]
     for case in ("only split", "only split to stream"):
-        assert found[case]["samples"] == [["row 0 (5.png)", [0], 5, None]]
-        assert found[case]["identity"]["split"] == "train"
+        assert results[case]["samples"] == [["row 0 (5.png)", [0], 5, None]]
+        assert results[case]["identity"]["split"] == "train"
 
 
-def test_folders_of_images_are_matched_by_name(found):
+def test_folders_of_images_are_matched_by_name(results):
     error = "`image` must be an intact image; got 'row 2 (c.png)' (cannot identify image file)."
-    assert found["folders"]["samples"] == [
+    assert results["folders"]["samples"] == [
         ["row 0 (a.png)", [0], 6, None],
         ["row 1 (b.png)", [1], 7, None],
         ["row 2 (c.png)", [1], None, error],
     ]
-    assert "`label` must be one of the model's labels or an index; got 'cats'." in found["unknown folders"]
-    assert found["decoding folders"] == (
+    assert "`label` must be one of the model's labels or an index; got 'cats'." in results["unknown folders"]
+    assert results["decoding folders"] == (
         "ArgumentError: `data` must not be a stream that decodes images itself (a broken one ends it); got one "
         "(cannot identify image file). Call `decode(False)` on it as soon as it is loaded."
     )
@@ -191,18 +191,18 @@ def test_folders_of_images_are_matched_by_name(found):
         ("no name", "HubError: " + LOADING.format("a--b/c") + "`repo_id` must be a name on the Hub"),
     ],
 )
-def test_what_cannot_be_loaded(found, case, text):
-    assert text.format(url=found["url"]) in found[case]
-    assert found[case].isprintable()
+def test_what_cannot_be_loaded(results, case, text):
+    assert text.format(url=results["url"]) in results[case]
+    assert results[case].isprintable()
 
 
 @pytest.mark.slow
-def test_offline(found, home):
+def test_offline(results, home):
     """Without a connection, what has been loaded once is still there."""
     cases = [("me/pets", {"split": "train"}), ("me/pets", {}), ("me/none", {"split": "train"}), ("imges", {})]
     cached, which, *missing = opened("http://127.0.0.1:9", home, cases, HF_HUB_OFFLINE="1")
-    assert cached == found["train"]
-    assert which == found["which split"]
+    assert cached == results["train"]
+    assert which == results["which split"]
     for (name, _), text in zip(cases[2:], missing, strict=True):
         assert text == (
             f"HubError: {LOADING.format(name)}the Hub must be in reach; got "

@@ -4,34 +4,16 @@ import pickle
 
 import pytest
 
-from gmar_hf.data import MapData, Sample, open_data
-from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from tests.helpers.sample_files import LABELS, deep_grey, encoded, shade, truncated, write
-
-
-def everything(data):
-    """Name, labels and shade of every sample."""
-    assert isinstance(data, MapData)
-    samples = [data.read(index) for index in range(len(data))]
-    return [(sample.name, sample.labels, shade(sample)) for sample in samples]
-
-
-def message(*args, error=ArgumentError, **settings):
-    with pytest.raises(error) as caught:
-        open_data(*args, **settings)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
+from gmar_hf.data import Sample, open_data
+from gmar_hf.errors import ArgumentTypeError
+from tests.helpers.sample_files import LABELS, deep_grey, encoded, everything, message, read, truncated, write
 
 
 def test_flat_folder(tmp_path):
-    write(
-        tmp_path, {"b.PNG": 2, "a.jpg": encoded(1, "JPEG"), "c.tar.gif": encoded(3, "GIF"), "Z.bmp": encoded(4, "BMP")}
-    )
-    write(
-        tmp_path,
-        {"notes.txt": b"no image", "a.pdf": b"", "metadata.csv": b"", "metadata.parquet": b"", "no suffix": 9},
-    )
-    write(tmp_path, {".hidden.png": 9, ".cache/x.png": 9})
+    for name, format in (("b.PNG", "PNG"), ("a.jpg", "JPEG"), ("c.tar.gif", "GIF"), ("Z.bmp", "BMP")):
+        write(tmp_path, {name: encoded(" abcZ".index(name[0]), format)})
+    write(tmp_path, {"a.pdf": b"", "metadata.csv": b"", "metadata.parquet": b"", "notes.txt": b"no image"})
+    write(tmp_path, {".hidden.png": 9, ".cache/x.png": 9, "no suffix": 9})
     data = open_data(tmp_path, LABELS)
     assert everything(data) == [("Z.bmp", None, 4), ("a.jpg", None, 1), ("b.PNG", None, 2), ("c.tar.gif", None, 3)]
     assert data.has_labels is False
@@ -69,19 +51,19 @@ def test_label_map(tmp_path):
 
 def test_unknown_class_folders_are_named(tmp_path):
     write(tmp_path, {"cats/a.png": 1})
-    assert message(tmp_path, LABELS) == (
+    assert message(tmp_path) == (
         "`class folder` must be one of the model's labels or an index; got 'cats'. "
         "Near it: 'cat', 'crane', 'dog'. Classes are matched by name, letter by letter, never by "
         "position: say in `label_map` (`--label-map FILE` on the command line) which label a name stands for, "
         "or leave labels out with `use_labels=False` (`--no-labels`)."
     )
     write(tmp_path, {"Dog/a.png": 1, "dog/a.png": 1, "2/a.png": 1})
-    text = message(tmp_path, LABELS)
+    text = message(tmp_path)
     assert "got '2'" in text
     assert text.endswith(
         "A number as a name is no index until it says so, as in {\"0\": 0}. In all, 3 are unknown: '2', 'Dog', 'cats'."
     )
-    assert "got 'cats'" in message(tmp_path, LABELS, label_map={"2": 2, "Dog": "dog"})
+    assert "got 'cats'" in message(tmp_path, label_map={"2": 2, "Dog": "dog"})
     assert everything(open_data(tmp_path, LABELS, use_labels=False))[0] == ("2/a.png", None, 1)
 
 
@@ -93,7 +75,7 @@ def test_digits_that_are_labels(tmp_path):
 
 def test_labels_of_several_classes_need_the_map(tmp_path):
     write(tmp_path, {"crane/a.png": 1})
-    assert "'crane', the label of classes [3, 4]. Pass an index." in message(tmp_path, LABELS)
+    assert "'crane', the label of classes [3, 4]. Pass an index." in message(tmp_path)
     assert everything(open_data(tmp_path, LABELS, label_map={"crane": 4})) == [("crane/a.png", (4,), 1)]
 
 
@@ -101,18 +83,18 @@ def test_bad_label_maps(tmp_path):
     write(tmp_path, {"dog/a.png": 1})
     write(tmp_path / "flat", {"a.png": 1})
     assert "`label_map` must be one of the model's labels or an index; got 'dogg'. Near it: 'dog'" in message(
-        tmp_path, LABELS, label_map={"x": "dogg"}
+        tmp_path, label_map={"x": "dogg"}
     )
-    assert "`label_map` must be an index in [0, 4] or a label; got 5." in message(tmp_path, LABELS, label_map={"x": 5})
+    assert "`label_map` must be an index in [0, 4] or a label; got 5." in message(tmp_path, label_map={"x": 5})
     for label in (None, True, 1.0):
         assert "`label_map` must be a label or an index" in message(
-            tmp_path, LABELS, label_map={"dog": label}, error=ArgumentTypeError
+            tmp_path, label_map={"dog": label}, error=ArgumentTypeError
         )
-    assert "must be a mapping" in message(tmp_path, LABELS, label_map=["dog"], error=ArgumentTypeError)
+    assert "must be a mapping" in message(tmp_path, label_map=["dog"], error=ArgumentTypeError)
     assert "`label_map` (`--label-map`) must be None for a folder without class folders" in message(
-        tmp_path / "flat", LABELS, label_map={"x": 0}
+        tmp_path / "flat", label_map={"x": 0}
     )
-    assert message(tmp_path, LABELS, label_map={"dog": 0}, use_labels=False) == (
+    assert message(tmp_path, label_map={"dog": 0}, use_labels=False) == (
         "`label_map` (`--label-map`) must be None with `use_labels=False` (`--no-labels`); got one. Leave one "
         "of them out."
     )
@@ -120,29 +102,29 @@ def test_bad_label_maps(tmp_path):
 
 def test_label_maps_of_other_data(tmp_path):
     write(tmp_path, {"dog/a.png": 1, "cat/a.png": 2})
-    assert message(tmp_path, LABELS, label_map={"Nope": "dog", "Neither": 0}) == (
+    assert message(tmp_path, label_map={"Nope": "dog", "Neither": 0}) == (
         "`label_map` (`--label-map`) must name at least one class folder of the data; got 'Nope', 'Neither', and the "
         "data have 'cat', 'dog'. Mend the names, or leave it out."
     )
     many = {f"n{number:08d}": "dog" for number in range(1000)}
-    assert "'n00000019' and 980 more, and the data have" in message(tmp_path, LABELS, label_map=many)
+    assert "'n00000019' and 980 more, and the data have" in message(tmp_path, label_map=many)
     for label_map in ({}, many | {"cat": "dog"}):
         assert len(everything(open_data(tmp_path, LABELS, label_map=label_map))) == 2
 
 
 def test_all_unknown_class_folders_are_named(tmp_path):
     write(tmp_path, {f"class {number:02d}/a.png": 1 for number in range(20)})
-    text = message(tmp_path, LABELS)
+    text = message(tmp_path)
     assert all(repr(f"class {number:02d}") in text for number in range(20))
     write(tmp_path, {"class 20/a.png": 1, "class 21/a.png": 1})
-    assert message(tmp_path, LABELS).endswith(
+    assert message(tmp_path).endswith(
         "In all, 22 are unknown: " + ", ".join(repr(f"class {number:02d}") for number in range(20)) + " and 2 more."
     )
 
 
 def test_images_beside_class_folders(tmp_path):
     write(tmp_path, {"dog/a.png": 1, "b.png": 2})
-    text = message(tmp_path, LABELS)
+    text = message(tmp_path)
     assert "with both: 'b.png' lies beside the folder 'dog'" in text
     assert everything(open_data(tmp_path, LABELS, use_labels=False)) == [("b.png", None, 2), ("dog/a.png", None, 1)]
     assert open_data(tmp_path, LABELS, use_labels=False).has_labels is False
@@ -151,20 +133,20 @@ def test_images_beside_class_folders(tmp_path):
 def test_empty_class_folders(tmp_path):
     (tmp_path / "whatever" / "deep").mkdir(parents=True)
     write(tmp_path, {"lost+found/readme.txt": b""})
-    assert "which has none" in message(tmp_path, LABELS)
+    assert "which has none" in message(tmp_path)
     write(tmp_path, {"dog/a.png": 1})
     assert everything(open_data(tmp_path, LABELS)) == [("dog/a.png", (1,), 1)]
 
 
 def test_folders_of_splits(tmp_path):
     write(tmp_path, {"train/dog/a.png": 1, "val/dog/a.png": 1})
-    assert message(tmp_path, LABELS).endswith("If the folders are splits, pass the path of one of them.")
+    assert message(tmp_path).endswith("If the folders are splits, pass the path of one of them.")
     assert everything(open_data(tmp_path / "val", LABELS)) == [("dog/a.png", (1,), 1)]
-    assert message(tmp_path, LABELS, split="train") == (
+    assert message(tmp_path, split="train") == (
         "`split` must be left out for a folder of images (pass the folder of the split); got 'train'."
     )
-    assert "`streaming` must be left out" in message(tmp_path, LABELS, streaming=True)
-    assert "`data_revision` (`--data-revision`) must be left out" in message(tmp_path, LABELS, revision="main")
+    assert "`streaming` must be left out" in message(tmp_path, streaming=True)
+    assert "`data_revision` (`--data-revision`) must be left out" in message(tmp_path, revision="main")
 
 
 def test_broken_images_are_samples(tmp_path):
@@ -190,22 +172,14 @@ def test_broken_images_are_samples(tmp_path):
 def test_long_paths_do_not_show_in_errors(tmp_path):
     folder = tmp_path.joinpath(*["secret" * 30] * 3)
     write(folder, {"a.png": b"broken", "b.png": truncated()})
-    data = open_data(folder, LABELS)
-    assert [data.read(index).error is not None for index in range(2)] == [True, True]
-    assert not any("secret" in (data.read(index).error or "") for index in range(2))
+    errors = [sample.error for sample in read(folder)]
+    assert len(errors) == 2
+    assert all(error and "secret" not in error for error in errors)
 
 
 def test_pictures_are_read_as_everywhere_else(tmp_path):
-    write(
-        tmp_path,
-        {"deep.png": deep_grey(), "see-through.png": encoded(200, mode="RGBA"), "grey.png": encoded(3, mode="L")},
-    )
-    data = open_data(tmp_path, LABELS)
-    assert [(name, value) for name, _, value in everything(data)] == [
-        ("deep.png", 128),
-        ("grey.png", 3),
-        ("see-through.png", 200),
-    ]
+    write(tmp_path, {"deep.png": deep_grey(), "grey.png": encoded(3, mode="L"), "rgba.png": encoded(200, mode="RGBA")})
+    assert [value for *_, value in everything(open_data(tmp_path, LABELS))] == [128, 3, 200]
 
 
 def test_symbolic_links(tmp_path):
@@ -242,7 +216,7 @@ def test_names_in_any_script(tmp_path):
         ("Ärger/é.png", (1,), 2),
         ("犬/写真 1.png", (0,), 1),
     ]
-    assert message(tmp_path, LABELS, label_map={"犬": 0, "Ärger": 0}).startswith(
+    assert message(tmp_path, label_map={"犬": 0, "Ärger": 0}).startswith(
         "`class folder` must be one of the model's labels or an index; got 'a\\u202eb'."
     )
 
@@ -258,21 +232,21 @@ def test_names_that_are_not_utf8(tmp_path):
 
 def test_order_and_fingerprint_depend_on_paths_and_sizes_only(tmp_path, monkeypatch):
     files = {"dog/b.png": 1, "dog/B.png": 2, "dog/a/z.png": 3, "cat/10.png": 4, "cat/9.png": 5}
-    one, two = write(tmp_path / "one", files), write(tmp_path / "two", dict(reversed(files.items())))
-    data = open_data(one, LABELS)
+    folder, second = write(tmp_path / "one", files), write(tmp_path / "two", dict(reversed(files.items())))
+    data = open_data(folder, LABELS)
     names = [name for name, *_ in everything(data)]
     assert names == ["cat/10.png", "cat/9.png", "dog/B.png", "dog/a/z.png", "dog/b.png"] == sorted(files)
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: list(scandir(path))[::-1])
-    assert open_data(two, LABELS).identity["fingerprint"] == data.identity["fingerprint"]
-    lines = "\0".join(["folder", *(f"{name}\0{(one / name).stat().st_size}" for name in names)])
+    assert open_data(second, LABELS).identity["fingerprint"] == data.identity["fingerprint"]
+    lines = "\0".join(["folder", *(f"{name}\0{(folder / name).stat().st_size}" for name in names)])
     assert data.identity["fingerprint"] == hashlib.sha256(lines.encode()).hexdigest()[:32]
-    os.utime(one / "dog/b.png", (0, 0))
-    assert open_data(one, LABELS).identity == data.identity
-    (one / "dog/b.png").rename(one / "dog/c.png")
-    renamed = open_data(one, LABELS).identity
-    (one / "dog/c.png").write_bytes((one / "dog/c.png").read_bytes() + b"x")
-    grown = open_data(one, LABELS).identity
+    os.utime(folder / "dog/b.png", (0, 0))
+    assert open_data(folder, LABELS).identity == data.identity
+    renamed_file = (folder / "dog/b.png").rename(folder / "dog/c.png")
+    renamed = open_data(folder, LABELS).identity
+    renamed_file.write_bytes(renamed_file.read_bytes() + b"x")
+    grown = open_data(folder, LABELS).identity
     assert len({data.identity["fingerprint"], renamed["fingerprint"], grown["fingerprint"]}) == 3
 
 
@@ -309,7 +283,7 @@ def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert message(tmp_path, LABELS) == (
+    assert message(tmp_path) == (
         f"`data` must be a folder that can be read; got {str(tmp_path / 'dog')!r} (Permission denied). "
         "Check that you may read it."
     )

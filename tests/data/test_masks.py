@@ -1,3 +1,4 @@
+import functools
 import io
 import os
 import pickle
@@ -10,9 +11,10 @@ from PIL import Image
 from torch.utils.data import IterableDataset
 
 import gmar_hf.demo
-from gmar_hf.data import MapData, StreamData, open_data
+from gmar_hf.data import StreamData, open_data
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
 from gmar_hf.images.mask_reading import mask_of_bytes, mask_of_image
+from tests.helpers import sample_files
 from tests.helpers.sample_files import LABELS, encoded, truncated, write
 
 # (height, width) = (2, 3), of an object and what surrounds it
@@ -33,24 +35,15 @@ def grey(mask=OBJECT, value=255):
     return Image.fromarray(mask.astype(np.uint8) * value)
 
 
-def read(data, use_masks=True, **settings):
-    data = open_data(data, LABELS, use_masks=use_masks, **settings)
-    assert isinstance(data, MapData)
-    return [data.read(index) for index in range(len(data))]
+read = functools.partial(sample_files.read, use_masks=True)
+message = functools.partial(sample_files.message, use_masks=True)
 
 
 def masks_of(*items, **settings):
-    found = [sample.masks for sample in read(list(items), **settings)]
-    for masks in found:
+    by_item = [sample.masks for sample in read(list(items), **settings)]
+    for masks in by_item:
         assert all(mask.dtype == bool for mask in (masks or {}).values())
-    return [masks and {key: mask.tolist() for key, mask in masks.items()} for masks in found]
-
-
-def message(data, error=ArgumentError, **settings):
-    with pytest.raises(error) as caught:
-        read(data, **settings)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
+    return [masks and {key: mask.tolist() for key, mask in masks.items()} for masks in by_item]
 
 
 class TestItems:
@@ -71,9 +64,8 @@ class TestItems:
         assert masks_of({"image": picture(), "mask": mask}) == [{None: OBJECT.tolist()}]
 
     def test_masks_by_class(self):
-        one, other = OBJECT, ~OBJECT
-        item = {"image": picture(), "masks": {"dog": one, np.int64(2): other, None: grey(one)}}
-        assert masks_of(item) == [{1: one.tolist(), 2: other.tolist(), None: one.tolist()}]
+        item = {"image": picture(), "masks": {"dog": OBJECT, np.int64(2): ~OBJECT, None: grey()}}
+        assert masks_of(item) == [{1: OBJECT.tolist(), 2: (~OBJECT).tolist(), None: OBJECT.tolist()}]
         assert masks_of(item, use_labels=False) == masks_of(item)
 
     def test_label_maps_name_the_masks_of_classes(self):
@@ -91,24 +83,23 @@ class TestItems:
         assert [open_data([item], LABELS, use_masks=True).has_masks for item in items] == [False, True, True]
 
     def test_fingerprints_of_masks(self, tmp_path):
-        def found(*masks, **settings):
+        def fingerprint(*masks, **settings):
             items = [{"image": picture((number + 2, 3)), "masks": mask} for number, mask in enumerate(masks)]
             return open_data(items, LABELS, **{"use_masks": True, **settings}).masks_fingerprint
 
         write(tmp_path, {"one.png": file_of(grey())})
         same = [{"dog": OBJECT}, {"dog": grey()}, {"dog": tmp_path / "one.png"}, {"dog": OBJECT.astype(int)}]
-        assert len({found(mask, {}) for mask in same}) == 1
+        assert len({fingerprint(mask, {}) for mask in same}) == 1
         others = [{"dog": OBJECT}, {1: OBJECT}, {"dog": ~OBJECT}, {"dog": OBJECT.T}, {}, None, {"dog": "nowhere.png"}]
-        assert len({found(mask, {}) for mask in others}) == len(others) - 1  # none at all is said in two ways
-        assert found({"dog": OBJECT}, use_masks=False) == ""
+        assert len({fingerprint(mask, {}) for mask in others}) == len(others) - 1  # none at all is said in two ways
+        assert fingerprint({"dog": OBJECT}, use_masks=False) == ""
         single = open_data([{"image": picture(), "mask": OBJECT}], LABELS, use_masks=True)
-        assert single.masks_fingerprint not in ("", found({"dog": OBJECT}))
+        assert single.masks_fingerprint not in ("", fingerprint({"dog": OBJECT}))
 
     def test_whether_their_class_is_known(self, tmp_path):
-        several = [{"dog": OBJECT}, {}, None, {"dog": OBJECT, None: OBJECT}]
-        for masks, known in (*((one, True) for one in several), ({None: OBJECT}, False)):
+        for masks in ({"dog": OBJECT}, {}, None, {"dog": OBJECT, None: OBJECT}, {None: OBJECT}):
             data = open_data([{"image": picture(), "masks": masks}], LABELS, use_masks=True)
-            assert data.has_class_masks is known
+            assert data.has_class_masks is (masks is None or set(masks) != {None})
         assert open_data([{"image": picture(), "mask": OBJECT}], LABELS, use_masks=True).has_class_masks is False
         assert open_data([{"image": picture(), "masks": {"dog": OBJECT}}], LABELS).has_class_masks is False
 
@@ -120,7 +111,7 @@ class TestItems:
         item = {"image": picture(), "masks": {"no class of this model": Unread()}, "mask": Unread()}
         data = open_data([item], LABELS)
         assert data.has_masks is False
-        assert read([item], use_masks=False)[0].masks is None
+        assert sample_files.read([item])[0].masks is None
 
     def test_scenes_of_the_demo(self):
         scenes = gmar_hf.demo.scenes(3, seed=5)
@@ -142,12 +133,8 @@ class TestItems:
 
     def test_masks_of_another_size(self):
         wrong = OBJECT.T
-        for item in (
-            {"mask": wrong},
-            {"mask": grey(wrong)},
-            {"masks": {1: wrong}},
-            {"masks": {1: wrong, "dog": OBJECT}},
-        ):
+        by_class = ({"masks": {1: wrong}}, {"masks": {1: wrong, "dog": OBJECT}})
+        for item in ({"mask": wrong}, {"mask": grey(wrong)}, *by_class):
             text = message([{"image": picture()}, {"image": picture()} | item])
             assert text.startswith("`mask` must have the size of its image")
             assert "got a mask of 2 x 3 (width x height) for 'item 1' of 3 x 2." in text
@@ -157,13 +144,9 @@ class TestItems:
         def of(mask):
             return message([{"image": picture(), "mask": mask}], error=(ArgumentError, ArgumentTypeError))
 
-        for mask, got in {
-            "floats": (OBJECT * 0.5, "got an array of float64 for item 0"),
-            "list": (OBJECT.tolist(), "got list for item 0"),
-            "bytes": (b"mask", "got bytes for item 0"),
-        }.values():
+        for mask, got in ((OBJECT * 0.5, "an array of float64"), (OBJECT.tolist(), "list"), (b"mask", "bytes")):
             assert of(mask) == (
-                f"`mask` must be an array of bools or integers, a PIL image or the path of one; {got}. "
+                f"`mask` must be an array of bools or integers, a PIL image or the path of one; got {got} for item 0. "
                 "Compare it with a threshold of your own."
             )
         assert of(OBJECT[None]) == (
@@ -279,8 +262,8 @@ class TestImages:
         image = Image.frombytes("P", (3, 2), indices.astype(np.uint8).tobytes())
         if colours:
             image.putpalette([value for colour in colours for value in colour])
-        found = mask_of_bytes(file_of(image), "a") if stored else mask_of_image(image, "a")
-        assert found.tolist() == OBJECT.tolist()
+        mask = mask_of_bytes(file_of(image), "a") if stored else mask_of_image(image, "a")
+        assert mask.tolist() == OBJECT.tolist()
 
     @pytest.mark.parametrize("first", [0, 255])
     def test_gifs(self, first):
@@ -336,19 +319,19 @@ class TestFolders:
         for settings in ({}, {"use_masks": True}, {"use_masks": False}):
             data = open_data(folder / "images", LABELS, masks=folder / "masks", **settings)
             assert data.has_masks is True
-            found = {sample.name: sample.masks for sample in map(data.read, range(len(data)))}
-            assert {name: masks and masks[None].tolist() for name, masks in found.items()} == {
+            by_name = {sample.name: sample.masks for sample in map(data.read, range(len(data)))}
+            assert {name: masks and masks[None].tolist() for name, masks in by_name.items()} == {
                 "cat/a.jpeg": OBJECT.tolist(),
                 "cat/deep/c.PNG": (~OBJECT).tolist(),
                 "dog/a.png": OBJECT.tolist(),
                 "dog/b.png": None,
             }
-            assert all(masks is None or list(masks) == [None] for masks in found.values())
+            assert all(masks is None or list(masks) == [None] for masks in by_name.values())
 
     def test_without_a_folder_of_masks_nothing_changes(self, folder):
-        plain, asked = (open_data(folder / "images", LABELS, use_masks=value) for value in (False, True))
-        assert plain.has_masks is asked.has_masks is False
-        assert asked.read(0).masks is None
+        plain, unmasked = (open_data(folder / "images", LABELS, use_masks=value) for value in (False, True))
+        assert plain.has_masks is unmasked.has_masks is False
+        assert unmasked.read(0).masks is None
         self.masks(folder, {"dog/a.png": OBJECT})
         masked = open_data(folder / "images", LABELS, masks=folder / "masks")
         assert masked.identity == plain.identity
@@ -356,17 +339,17 @@ class TestFolders:
         assert plain.masks_fingerprint == ""
 
     def test_fingerprints_tell_masks_apart(self, folder):
-        found = []
+        fingerprints = []
         for files in ({"dog/a.png": OBJECT}, {"dog/a.png": OBJECT, "dog/b.png": OBJECT}, {"dog/a.bmp": OBJECT}):
             self.masks(folder, files)
-            found.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
-            shutil.move(folder / "masks", folder / f"masks{len(found)}")
+            fingerprints.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
+            shutil.move(folder / "masks", folder / f"masks{len(fingerprints)}")
         self.masks(folder, {"dog/a.png": ~OBJECT})  # a file of the same size
         assert (folder / "masks/dog/a.png").stat().st_size == (folder / "masks1/dog/a.png").stat().st_size
-        found.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
-        assert len(set(found)) == 4
+        fingerprints.append(open_data(folder / "images", LABELS, masks=folder / "masks").masks_fingerprint)
+        assert len(set(fingerprints)) == 4
         moved = open_data(folder / "images", LABELS, masks=folder / "masks1")
-        assert moved.masks_fingerprint == found[0]
+        assert moved.masks_fingerprint == fingerprints[0]
 
     def test_workers_and_processes_that_change_their_folder(self, folder, monkeypatch, tmp_path_factory):
         self.masks(folder, {"cat/a.png": OBJECT})
@@ -430,8 +413,8 @@ class TestFolders:
                 f"{str(masks)!r}. Move the masks beside the folder of images."
             )
         self.masks(folder, {"../images/.masks/dog/a.png": OBJECT})  # hidden: none of the images
-        found = read(folder / "images", masks=folder / "images" / ".masks")
-        assert [sample.masks is not None for sample in found] == [False, False, True, False]
+        samples = read(folder / "images", masks=folder / "images" / ".masks")
+        assert [sample.masks is not None for sample in samples] == [False, False, True, False]
 
     def test_folders_without_images(self, tmp_path):
         (tmp_path / "images").mkdir()

@@ -6,19 +6,12 @@ import pytest
 from gmar_hf.data import open_data
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from tests.helpers.sample_files import LABELS, write
-
-
-def message(*args, error=ArgumentError, **settings):
-    with pytest.raises(error) as caught:
-        open_data(*args, **settings)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
+from tests.helpers.sample_files import LABELS, message, write
 
 
 def test_names_that_are_neither_folders_nor_ids(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in (
+    for name in [
         "",
         "a/b/c",
         "./missing",
@@ -30,15 +23,15 @@ def test_names_that_are_neither_folders_nor_ids(tmp_path, monkeypatch):
         "a/b\n",
         "..\\data",
         "a/",
-    ):
-        assert message(name, LABELS) == (
+    ]:
+        assert message(name) == (
             f"`data` must be a folder that exists or a data set's id on the Hub ('owner/name'); got {name!r}. "
             f"Check the path (relative ones start in {str(tmp_path)!r})."
         )
-    assert message(Path("missing"), LABELS) == "`data` must be a folder that exists; got 'missing'. Check the path."
+    assert message(Path("missing")) == "`data` must be a folder that exists; got 'missing'. Check the path."
     write(tmp_path, {"a.png": 1})
     for name in ("a.png", Path("a.png"), str(tmp_path / "a.png")):
-        assert message(name, LABELS) == (
+        assert message(name) == (
             f"`data` must be a folder or a data set's id on the Hub; got the file {os.fspath(name)!r}. "
             "Pass the folder that it lies in."
         )

@@ -3,7 +3,11 @@
 from io import BytesIO
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from gmar_hf.data import MapData, open_data
+from gmar_hf.errors import ArgumentError
 
 LABELS = {0: "cat", 1: "dog", 2: "tabby, tabby cat", 3: "crane", 4: "crane"}
 
@@ -41,6 +45,28 @@ def shade(sample):
     assert low == high
     assert others == [(low, high)] * 2
     return low
+
+
+def read(source, **settings):
+    """All samples of data that can be read in any order, opened for `LABELS`."""
+    data = open_data(source, LABELS, **settings)
+    assert isinstance(data, MapData)
+    return [data.read(index) for index in range(len(data))]
+
+
+def everything(data):
+    """Name, labels and shade of every sample of opened data."""
+    assert isinstance(data, MapData)
+    samples = [data.read(index) for index in range(len(data))]
+    return [(sample.name, sample.labels, shade(sample)) for sample in samples]
+
+
+def message(source, error=ArgumentError, **settings):
+    """The sentence in which data are refused, when they are opened or read."""
+    with pytest.raises(error) as caught:
+        read(source, **settings)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
 
 
 def write(folder, files):
