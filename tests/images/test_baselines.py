@@ -53,11 +53,8 @@ def test_blur_of_half_precision_is_that_of_float32():
     torch.testing.assert_close(blurred, baseline_pixels(image.float(), "blur").half())
 
 
-def test_zero():
+def test_zero_and_mean_of_each_image_and_channel():
     assert torch.equal(baseline_pixels(images(2, 3, 4, 6), "zero"), torch.zeros(2, 3, 4, 6, dtype=torch.float64))
-
-
-def test_mean_of_each_image_and_channel():
     image = torch.arange(16.0).view(2, 2, 2, 2)
     means = baseline_pixels(image, "mean")
     assert means.shape == image.shape
@@ -75,13 +72,13 @@ def test_other_image():
 @pytest.mark.parametrize("shape", [(), (3, 1, 1), (1, 3, 4, 6), (2, 1, 1, 1), (2, 3, 4, 6)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pixels_of_ones_own(shape, dtype):
-    batch, own = images(2, 3, 4, 6, dtype=torch.float32), images(*shape, dtype=dtype)
-    filling = baseline_pixels(batch, own)
+    batch, given = images(2, 3, 4, 6, dtype=torch.float32), images(*shape, dtype=dtype)
+    filling = baseline_pixels(batch, given)
     assert filling.dtype == torch.float32
-    assert torch.equal(filling, torch.zeros_like(batch) + own.float())
-    before = own.clone()
+    assert torch.equal(filling, torch.zeros_like(batch) + given.float())
+    before = given.clone()
     filling.zero_()  # the result is nobody else's
-    assert torch.equal(own, before)
+    assert torch.equal(given, before)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 1, 1), (1, 2, 3, 4, 6)])

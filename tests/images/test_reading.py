@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageSequence
 from transformers.image_utils import load_image
 
 from gmar_hf.errors import ArgumentTypeError, ImageError
@@ -108,7 +108,7 @@ def test_exif_orientation(orientation, format, tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     path = tmp_path / "turned"
-    path.write_bytes(encode(picture(), format, exif=exif))
+    path.write_bytes(encode(picture("L" if (format, orientation) == ("JPEG", 8) else "RGB"), format, exif=exif))
     read = read_image(path)
     assert read.size == (SIZE if orientation < 5 else SIZE[::-1])
     assert read.tobytes() == load_image(str(path)).tobytes()
@@ -243,12 +243,9 @@ def test_missing_file(tmp_path, monkeypatch):
         )
 
 
-def test_folder(tmp_path):
+def test_folders_and_empty_files(tmp_path, file):
     end = "Pass the images in it, as a list of paths."
     refused(tmp_path, f"`image` must be a file; got the folder '{tmp_path}'. ", end)
-
-
-def test_empty_file(file):
     path = file(b"")
     refused(path, f"`image` must hold an image; got '{path}', an empty file. ", "Copy or download it again.")
 
@@ -339,13 +336,7 @@ def test_long_sources_are_named_shortly():
 
 @pytest.mark.parametrize(
     ("source", "got"),
-    [
-        (None, "NoneType"),
-        (3, "int"),
-        (PNG, "bytes"),
-        (np.zeros((4, 4, 3), np.uint8), "ndarray"),
-        ([picture()], "list"),
-    ],
+    [(None, "NoneType"), (3, "int"), (PNG, "bytes"), (np.zeros((4, 4, 3)), "ndarray"), ([picture()], "list")],
 )
 def test_other_types(source, got):
     with pytest.raises(ArgumentTypeError) as caught:
@@ -406,46 +397,28 @@ def test_url(address):
 FALLBACK = "or download the image and pass its path."
 
 
-def test_url_that_is_not_found(address):
-    refused(
-        url := f"{address}/dog.png",
-        f"`image` must be a URL that serves an image; got '{url}', which answers 404 Not Found. ",
-        f"Check the address, {FALLBACK}",
-    )
+SERVES = "`image` must be a URL that serves an image; got '{}', which "
 
 
-@pytest.mark.parametrize(("path", "serves"), [("/page", "text/html"), ("/nothing", "content of no stated type")])
-def test_url_of_a_page(address, path, serves):
-    refused(
-        url := address + path,
-        f"`image` must be a URL that serves an image; got '{url}', which serves {serves}. ",
-        f"Pass the address of the image itself, {FALLBACK}",
-    )
-
-
-def test_url_of_half_an_image(address):
-    refused(
-        url := f"{address}/half.jpg",
-        f"`image` must be an intact image; got '{url}' (image file is truncated",
-        "Copy or download it again.",
-    )
-
-
-def test_url_that_does_not_answer(address):
-    refused(
-        url := f"{address}/silent",
-        f"`image` must be a URL that answers within `timeout` (0.05 s); got '{url}'. ",
-        f"Raise `timeout`, {FALLBACK}",
-        timeout=0.05,
-    )
-
-
-def test_url_that_breaks_off(address):
-    refused(
-        url := f"{address}/broken",
-        f"`image` must be a URL that can be reached; got '{url}' (Server disconnected",
-        f"Check the address and the connection, {FALLBACK}",
-    )
+@pytest.mark.parametrize(
+    ("path", "start", "advice"),
+    [
+        ("/dog.png", SERVES + "answers 404 Not Found. ", "Check the address"),
+        ("/page", SERVES + "serves text/html. ", "Pass the address of the image itself"),
+        ("/nothing", SERVES + "serves content of no stated type. ", "Pass the address of the image itself"),
+        ("/half.jpg", "`image` must be an intact image; got '{}' (image file is truncated", None),
+        ("/silent", "`image` must be a URL that answers within `timeout` (0.05 s); got '{}'. ", "Raise `timeout`"),
+        (
+            "/broken",
+            "`image` must be a URL that can be reached; got '{}' (Server disconnected",
+            "Check the address and the connection",
+        ),
+    ],
+)
+def test_urls_without_an_image(address, path, start, advice):
+    url = address + path
+    end = f"{advice}, {FALLBACK}" if advice else "Copy or download it again."
+    refused(url, start.format(url), end, **({"timeout": 0.05} if path == "/silent" else {}))
 
 
 def test_url_that_refuses():
@@ -474,10 +447,3 @@ def test_user_filters_of_warnings_are_left_alone(file):
     before = list(warnings.filters)
     read_image(file(PNG))
     assert warnings.filters == before
-
-
-def test_exif_transpose_is_pillows():
-    exif = Image.Exif()
-    exif[ORIENTATION] = 8
-    image = Image.open(io.BytesIO(encode(picture("L"), "JPEG", exif=exif)))
-    assert read_image(image).tobytes() == ImageOps.exif_transpose(image).convert("RGB").tobytes()
