@@ -13,25 +13,23 @@ from tests.helpers import zoo
 
 
 class TestRequest:
-    @pytest.mark.parametrize("norm", ["L1", "l3", None, 1])
-    def test_norm(self, norm):
-        with pytest.raises(ArgumentError) as caught:
-            Request(norm=norm)
-        assert str(caught.value).split(" Did you")[0] == f'`norm` must be one of "l1", "l2"; got {norm!r}.'
+    NUMBER = "`residual_weight` must be a number that is 0 or more; got"
+    WHOLE = "`start_layer` must be a whole number of 0 or more; got"
 
-    @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), "1", None, True, torch.tensor(1.0)])
-    def test_residual_weight(self, weight):
-        with pytest.raises(ArgumentError, match="`residual_weight` must be a number that is 0 or more; got"):
-            Request(residual_weight=weight)
-
-    @pytest.mark.parametrize("layer", [-1, 1.0, "1", None, True])
-    def test_start_layer(self, layer):
-        with pytest.raises(ArgumentError, match="`start_layer` must be a whole number of 0 or more; got"):
-            Request(start_layer=layer)
-
-    def test_method(self):
-        with pytest.raises(ArgumentError, match='`method` must be one of "gmar"'):
-            Request(method="lime")
+    @pytest.mark.parametrize(
+        ("name", "values", "words"),
+        [
+            ("norm", ["L1", "l3", None, 1], '`norm` must be one of "l1", "l2"; got'),
+            ("residual_weight", [-0.1, float("nan"), float("inf"), "1", None, True, torch.tensor(1.0)], NUMBER),
+            ("start_layer", [-1, 1.0, "1", None, True], WHOLE),
+            ("method", ["lime"], '`method` must be one of "gmar"'),
+        ],
+    )
+    def test_values_that_are_refused(self, name, values, words):
+        for value in values:
+            with pytest.raises(ArgumentError) as caught:
+                Request(**{name: value})
+            assert str(caught.value).startswith(words)
 
     @pytest.mark.parametrize(
         ("method", "maps", "head_maps", "start"),
@@ -103,18 +101,11 @@ class TestNotComputed:
         with pytest.raises(AssertionError, match="nobody asked"):
             gmar_hf.explain(model, zoo.pixel_values(model), norm="l1")
 
-    def test_layers_before_the_start_are_not_rolled_out(self, monkeypatch):
+    @pytest.mark.parametrize("kwargs", [{"start_layer": 2}, {"method": "attention"}], ids=str)
+    def test_layers_that_do_not_count_are_not_rolled_out(self, monkeypatch, kwargs):
         model = zoo.vit()
         calls = []
         fuse = steps.fuse
         monkeypatch.setattr(steps, "fuse", lambda *args: calls.append(1) or fuse(*args))
-        gmar_hf.explain(model, zoo.pixel_values(model), start_layer=2)
-        assert len(calls) == 1
-
-    def test_attention_rolls_out_the_last_layer_only(self, monkeypatch):
-        model = zoo.vit()
-        calls = []
-        fuse = steps.fuse
-        monkeypatch.setattr(steps, "fuse", lambda *args: calls.append(1) or fuse(*args))
-        gmar_hf.explain(model, zoo.pixel_values(model), method="attention")
-        assert len(calls) == 1
+        gmar_hf.explain(model, zoo.pixel_values(model), **kwargs)
+        assert len(calls) == 1  # that of the last layer

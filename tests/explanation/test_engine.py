@@ -24,6 +24,7 @@ from transformers import (
 )
 
 import gmar_hf
+from gmar_hf.models.introspection import OFF_THE_INTERFACE
 from tests.helpers import state, zoo
 
 METHODS = ["gmar", "contribution", "rollout", "gradient-rollout", "attention"]
@@ -44,13 +45,13 @@ class TestWrappers:
         pixels = zoo.pixel_values(base)
         before = state.snapshot(wrapped)
         assert wrapped.training or any(module.training for module in wrapped.modules())
-        found = gmar_hf.explain(wrapped, pixels, 1, method, return_head_maps=True)
+        out = gmar_hf.explain(wrapped, pixels, 1, method, return_head_maps=True)
         assert state.snapshot(wrapped) == before
-        assert found.settings["model_class"] == type(zoo.MODELS[name]()).__name__
+        assert out.settings["model_class"] == type(zoo.MODELS[name]()).__name__
         merged = copy.deepcopy(wrapped).merge_and_unload()
         expected = gmar_hf.explain(merged, pixels, 1, method, return_head_maps=True)
         for key, tensor in expected.tensors().items():
-            torch.testing.assert_close(found.tensors()[key], tensor, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(out.tensors()[key], tensor, rtol=1e-3, atol=1e-5)
         with pytest.raises(gmar_hf.ArgumentError, match=f"argument that {type(merged).__name__} knows"):
             gmar_hf.explain(wrapped, pixels, colour="blue")
 
@@ -78,9 +79,9 @@ class TestWrappers:
             accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
         flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         assert set(flags.values()) == {True, False}
-        found = gmar_hf.explain(model, pixels, 1, method, return_head_maps=True)
-        assert torch.equal(found.head_maps, expected.head_maps)
-        assert torch.equal(found.attribution, expected.attribution)
+        out = gmar_hf.explain(model, pixels, 1, method, return_head_maps=True)
+        assert torch.equal(out.head_maps, expected.head_maps)
+        assert torch.equal(out.attribution, expected.attribution)
         assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
 
     # torch's compiler looks at tensors in ways that torch warns of.
@@ -92,9 +93,9 @@ class TestWrappers:
         expected = gmar_hf.explain(model, pixels, 1, interpolate_pos_encoding=True)
         compiled = torch.compile(model, backend="eager")
         with torch.compiler.set_stance(stance):
-            found = gmar_hf.explain(compiled, pixels, 1, interpolate_pos_encoding=True)
-        assert torch.equal(found.attribution, expected.attribution)
-        assert found.settings["model_class"] == "ViTForImageClassification"
+            out = gmar_hf.explain(compiled, pixels, 1, interpolate_pos_encoding=True)
+        assert torch.equal(out.attribution, expected.attribution)
+        assert out.settings["model_class"] == "ViTForImageClassification"
 
     def test_a_module_of_the_users_around_a_backbone(self):
         class Own(nn.Module):
@@ -110,9 +111,9 @@ class TestWrappers:
         model = zoo.vit()
         pixels = zoo.pixel_values(model)
         expected = gmar_hf.explain(model, pixels, 1)
-        found = gmar_hf.explain(Own(model), pixels, 1)
-        assert torch.equal(found.attribution, expected.attribution)
-        assert found.settings["model_class"] == "Own"
+        out = gmar_hf.explain(Own(model), pixels, 1)
+        assert torch.equal(out.attribution, expected.attribution)
+        assert out.settings["model_class"] == "Own"
 
 
 class TestResults:
@@ -204,23 +205,17 @@ class TestBadInput:
         )
 
     @pytest.mark.parametrize(
-        ("name", "takes", "advice"),
-        [
-            ("vit", "32 x 32", "Resize to that, or pass `interpolate_pos_encoding=True`."),
-            ("deit", "32 x 32", "Resize to that, or pass `interpolate_pos_encoding=True`."),
-            ("clip", "32 x 32", "Resize to that, or pass `interpolate_pos_encoding=True`."),
-            ("siglip", "32 x 32", "Resize to that, or pass `interpolate_pos_encoding=True`."),
-            ("ijepa", "24 x 40", "Resize to that, or pass `interpolate_pos_encoding=True`."),
-        ],
+        ("name", "takes"), [*((name, "32 x 32") for name in ("vit", "deit", "clip", "siglip")), ("ijepa", "24 x 40")]
     )
     @pytest.mark.parametrize("size", [(16, 24), (64, 64)])
-    def test_size(self, name, takes, advice, size):
+    def test_size(self, name, takes, size):
         model = zoo.MODELS[name]()
         before = state.snapshot(model)
         with pytest.raises(gmar_hf.ArgumentError) as caught:
             gmar_hf.explain(model, torch.zeros(2, 3, *size))
         assert str(caught.value) == (
-            f"`pixel_values` must be {takes} pixels for {type(model).__name__}; got {size[0]} x {size[1]}. {advice}"
+            f"`pixel_values` must be {takes} pixels for {type(model).__name__}; got {size[0]} x {size[1]}. Resize to "
+            "that, or pass `interpolate_pos_encoding=True`."
         )
         assert caught.value.__cause__ is not None
         assert state.snapshot(model) == before
@@ -299,12 +294,8 @@ class TestModelsThatAreRefused:
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
-            ("data2vec_vision", "its attention does not go through transformers' attention interface"),
-            ("swinv2", "its attention does not go through transformers' attention interface"),
-            ("convnext", "its attention does not go through transformers' attention interface"),
-            ("resnet", "its attention does not go through transformers' attention interface"),
-            ("swin", "its attention is not over one grid of the same tokens and heads in every layer"),
-            ("segformer", "its attention is not over one grid of the same tokens and heads in every layer"),
+            *((name, OFF_THE_INTERFACE) for name in ("data2vec_vision", "swinv2", "convnext", "resnet")),
+            *((name, "its attention is not over one grid of the same tokens and") for name in ("swin", "segformer")),
         ],
     )
     def test_architectures(self, name, reason):
@@ -355,9 +346,8 @@ class TestModelsThatAreRefused:
             gmar_hf.explain(model, torch.zeros(1, 3, 32, 32))
 
     def test_naflex(self):
-        config = Siglip2Config(
-            vision_config={**zoo.WIDE, "num_patches": 16, "patch_size": 8}, text_config=zoo.TEXT, num_labels=3
-        )
+        vision = {**zoo.WIDE, "num_patches": 16, "patch_size": 8}
+        config = Siglip2Config(vision_config=vision, text_config=zoo.TEXT, num_labels=3)
         model = zoo.build(Siglip2ForImageClassification, config)
         with pytest.raises(gmar_hf.ArgumentError, match="SigLIP2 NaFlex's flattened patches, are not supported"):
             gmar_hf.explain(model, torch.zeros(1, 16, 192))

@@ -1,6 +1,5 @@
 """Head weights from a report in place of the gradient's: in `explain` and in the pipeline."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
@@ -11,10 +10,7 @@ from tests.helpers import oracle, zoo
 from tests.helpers.explainers import make_explainer, name_classes, photo
 from tests.helpers.reports import report_of
 from tests.helpers.state import make_uneven, snapshot
-
-
-def error(ours, theirs):
-    return np.abs(ours.double().numpy() - theirs).max() / np.abs(theirs).max()
+from tests.helpers.zoo import relative_error
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -28,8 +24,8 @@ def test_the_map_is_the_rollout_by_the_reports_weights(name, norm):
     weights = [report.per_class(1).mean[f"{norm}_weight"].numpy(), report.mean[f"{norm}_weight"].numpy()]
     for image, reference in enumerate(oracle.explicit_reference(model, images, classes)):
         theirs = oracle.weighted_rollout_map(reference, weights[image], 0.5, 1)
-        assert error(out.attribution[image], theirs) < 1e-5
-        assert error(out.head_importance[image], weights[image]) < 1e-6
+        assert relative_error(out.attribution[image], theirs) < 1e-5
+        assert relative_error(out.head_importance[image], weights[image]) < 1e-6
     assert out.head_score is None
     assert out.head_contribution is None
     assert out.settings["head_weights"] == {"model": "somebody/tiny-vit", "num_images": 60, "all_images_for": [3]}
@@ -90,7 +86,7 @@ def test_a_folder_will_do_and_the_model_may_be_in_half_precision(tmp_path):
         assert torch.equal(gmar_hf.explain(model, images, 0, head_weights=given).attribution, plain.attribution)
     for dtype in (torch.bfloat16, torch.float16):
         half = gmar_hf.explain(zoo.vit().to(dtype), images.to(dtype), 0, head_weights=report)
-        assert error(half.attribution, plain.attribution.double().numpy()) < 0.05
+        assert relative_error(half.attribution, plain.attribution) < 0.05
 
 
 def test_the_model_is_as_it_was():
@@ -113,9 +109,9 @@ class TestRefused:
             self.explain(zoo.deit(), report_of(zoo.vit()))
 
     def test_other_weights(self):
-        other = zoo.build(ViTForImageClassification, zoo.vit().config, seed=1)
+        retrained = zoo.build(ViTForImageClassification, zoo.vit().config, seed=1)
         with pytest.raises(ArgumentError, match=r"'somebody/tiny-vit', whose weights are others. Survey this model"):
-            self.explain(other, report_of(zoo.vit()))
+            self.explain(retrained, report_of(zoo.vit()))
 
     def test_the_same_weights_cut_into_other_heads(self):
         settings = {**zoo.NARROW, **zoo.SQUARE, "num_labels": zoo.NUM_LABELS}

@@ -40,12 +40,10 @@ class TestSteps:
     def test_rollout(self, name):
         # row @ (0.25 EVEN + 0.75 FIRST) = 0.25 (0.5, 0.5) + 0.75 (1, 0), then half and half with the row.
         weights = torch.tensor([[0.25, 0.75]])
-        found = METHODS[name].step(ROW, layer(head_weights=weights))
-        torch.testing.assert_close(found, (torch.tensor([[0.875, 0.125]]) + ROW) / 2)
-        heavy = METHODS[name].step(ROW, layer(head_weights=weights, residual_weight=3.0))
-        torch.testing.assert_close(heavy, (torch.tensor([[0.875, 0.125]]) + 3 * ROW) / 4)
-        bare = METHODS[name].step(ROW, layer(head_weights=weights, residual_weight=0.0))
-        torch.testing.assert_close(bare, torch.tensor([[0.875, 0.125]]))
+        for residual in (0.0, 1.0, 3.0):
+            below = METHODS[name].step(ROW, layer(head_weights=weights, residual_weight=residual))
+            expected = (torch.tensor([[0.875, 0.125]]) + residual * ROW) / (1 + residual)
+            torch.testing.assert_close(below, expected)
 
     def test_attention_reads_the_last_layer_only(self):
         weights = torch.tensor([[0.5, 0.5]])
@@ -65,8 +63,8 @@ class TestSteps:
 
     def test_contribution(self):
         by_token = torch.tensor([[[1.0, -2.0], [0.5, 0.25]]])
-        found = METHODS["contribution"].step(ROW, layer(token_contribution=by_token))
-        torch.testing.assert_close(found, ROW + torch.tensor([[1.5, -1.75]]))
+        below = METHODS["contribution"].step(ROW, layer(token_contribution=by_token))
+        torch.testing.assert_close(below, ROW + torch.tensor([[1.5, -1.75]]))
 
 
 class TestRegistry:

@@ -271,6 +271,23 @@ REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
 """Models that the package has to refuse in words."""
 
 
+def relative_error(actual: torch.Tensor, expected: object) -> float:
+    """Return max|a - b| / max|b| in float64 after checking the shapes; 0 for empty tensors."""
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    assert tuple(actual.shape) == tuple(expected.shape)
+    if expected.numel() == 0:
+        return 0.0
+    return ((actual.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def explicit(name: str) -> PreTrainedModel:
+    """Return a family's model with transformers' own explicit attention."""
+    model = MODELS[name]()
+    names = {"": "eager", "vision_config": "eager"}
+    model.set_attn_implementation(names if "vision_config" in model.config.sub_configs else "eager")
+    return model
+
+
 def pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     """Return a configuration's size as (height, width)."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -11,14 +11,6 @@ from tests.helpers import state, zoo
 from tests.helpers.threads import in_threads
 
 
-def explicit_model(name: str):
-    """The family's model with transformers' own explicit attention."""
-    model = zoo.MODELS[name]()
-    names = {"": "eager", "vision_config": "eager"}
-    model.set_attn_implementation(names if "vision_config" in model.config.sub_configs else "eager")
-    return model
-
-
 def droopy_vit():
     """A ViT with dropout everywhere."""
     config = ViTConfig(
@@ -53,7 +45,7 @@ class TestProbabilities:
         with gmar_hf.retain_attention(model) as attentions:
             logits = model(pixel_values=pixels).logits
         with torch.no_grad():
-            expected = explicit_model(name)(pixel_values=pixels, output_attentions=True)
+            expected = zoo.explicit(name)(pixel_values=pixels, output_attentions=True)
         torch.testing.assert_close(logits, expected.logits)
         assert len(attentions) == len(expected.attentions) == 3
         for attention, eager in zip(attentions, expected.attentions, strict=True):
