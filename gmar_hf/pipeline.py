@@ -164,6 +164,7 @@ class GMARExplainer(Pipeline):
         box = self._box(image, settings)
         results = []
         for number, target in enumerate(tensors["target"][0].tolist()):
+            # A dict a target: copies, so that none keeps the batch alive.
             fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
             result = {
                 "label": labels[target],
@@ -175,6 +176,7 @@ class GMARExplainer(Pipeline):
                 "head_importance": fields.get("head_importance"),
                 "head_contribution": fields.get("head_contribution"),
             }
+            # Entries that come only when they were asked for.
             if settings["head_weights"] is not None:
                 is_fallback = target in settings["head_weights"]["all_images_for"]
                 result["head_weights_from"] = "all images" if is_fallback else "class"

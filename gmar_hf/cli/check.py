@@ -33,6 +33,7 @@ def check(options: CheckOptions) -> None:
 
     device = checked_device(options.device) or torch.device("cpu")
     model = load_model(options.model, options.revision, torch.float32).to(device).eval()
+    # A model that cannot be explained is a verdict, no failure of the command.
     summary: dict[str, Any] = {"model": options.model, "class": type(model).__name__}
     try:
         summary.update(_measure(model, device))
@@ -59,6 +60,7 @@ def _measure(model: Any, device: "torch.device") -> dict[str, Any]:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no `image_size` in its config. Use a model of the ViT kind."
         )
+    # Two images of noise, the same each time.
     generator = torch.Generator().manual_seed(0)
     pixel_values = torch.randn(2, getattr(config, "num_channels", 3), *pair(size), generator=generator).to(device)
     parity = check_parity(model, pixel_values)
@@ -119,6 +121,7 @@ def _print(summary: dict[str, Any]) -> None:
         for name, error in summary["errors"].items():
             row(f"error of {name}", f"{error:.1e} of the largest magnitude")
     row("image processor", summary["image_processor"])
+    # Each verdict with what follows from it.
     verdict = {
         "ok": f"ok: the engine agrees with explicit attention (within {TOLERANCE:.0e})",
         "differs": f"differs: an error is above {TOLERANCE:.0e}; please report this model",

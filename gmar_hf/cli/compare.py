@@ -64,6 +64,7 @@ def _print(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    # What is compared, and whether it is of one model.
     for letter, report in zip("AB", summary["reports"], strict=True):
         data = " and ".join(report["datasets"])
         aim = "its labels" if report["target"] == "label" else "the predicted class"
@@ -74,6 +75,7 @@ def _print(summary: dict[str, Any]) -> None:
             )
         )
     typer.echo("Both are of one model." if summary["same_weights"] else "They are of models with different weights.")
+    # How alike the heads rank by each score, then which heads moved.
     table = Table("score", "rank correlation of all heads")
     for key, value in summary["rank_correlation"].items():
         table.add_row(key, "none: all heads alike" if value is None else f"{value:.3f}")

@@ -78,6 +78,7 @@ def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict]:
 
     from gmar_hf import demo
 
+    # Two labels are put first: those of the scene, if the model is right.
     candidates = demo.scenes(_MAX_TRIED, seed=seed)
     pixel_values = explainer.image_processor([scene["image"] for scene in candidates], return_tensors="pt")[
         "pixel_values"
@@ -132,6 +133,7 @@ def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> "Figure":
     title = "How much of each map lies on the garment asked for (outlined); area: its share of the picture"
     figure.suptitle(title, fontsize="medium")
     grid = figure.subplots(len(rows), len(METHODS) + 2, squeeze=False)
+    # From left to right: the scene, a map a method, the heads.
     for axes, (scene, results, number) in zip(grid, rows, strict=True):
         target = scene["labels"][number]
         mask = scene["masks"][target]

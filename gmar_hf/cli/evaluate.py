@@ -76,6 +76,7 @@ def evaluate(options: EvaluateOptions) -> None:
     """Find out which map to believe: measure maps side by side. Also under accelerate launch and torchrun."""
     from gmar_hf.evaluation.evaluating import evaluate
 
+    # A map may be a function of the user's: its module is sought in the folder here, too.
     settings = {**options.settings("masks", "batch_size", "num_steps"), **_names(options)}
     if any(":" in name for name in settings.get("methods", ())) and "" not in sys.path:
         sys.path.append(os.getcwd())  # where whoever types module:function has the module; after all that is installed
@@ -112,6 +113,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
 
     summary = evaluation.summary()
     columns = sorted(evaluation.metrics, key=lambda column: column.function not in _SHORT)[:_MOST_COLUMNS]
+    # The table: a row a map, a star at a figure whose baseline the map was made with.
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # 80 columns must do
     table.add_column("map", no_wrap=True)
     for column in columns:
@@ -130,6 +132,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
         forwards = "-" if method["forwards"] is None else f"{method['forwards']:g}"
         table.add_row(printable(method["name"]), *cells, forwards, f"{method['milliseconds']:.1f}")
     Console().print(table)
+    # What the marks and short names mean, where they occur.
     if any(column.function == "insertion_minus_deletion" for column in columns):
         typer.echo("i-d: insertion minus deletion, with hidden patches filled in this way.")
     if any(summary[method["name"]][column.key]["mean"] is None for method in evaluation.methods for column in columns):
@@ -141,6 +144,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
         known = max(by_metric[key]["num_rows"] for by_metric in summary.values() for key in placed)
         if known < len(evaluation.rows):
             typer.echo(f"Masks say where the object is for {known} of {len(evaluation.rows)} explained classes.")
+    # What was measured, and where all of it is.
     counts = evaluation.settings["counts"]
     told = f"{evaluation.num_images} images, {len(evaluation.rows)} explained classes"
     if counts["num_unreadable"]:

@@ -75,6 +75,7 @@ def explain(options: ExplainOptions) -> None:
     from gmar_hf.cli.loading import load_explainer
     from gmar_hf.explanation.engine import versions
 
+    # Everything that can be refused is refused before the first image.
     sources, out = expand(options.images), options.out
     make_folder(out)
     parameters = options.parameters()
@@ -138,6 +139,7 @@ def _write(
     out: Path, name: str, taken: set[str], source: str, results: list[dict], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
+    # Pictures first, then tensors, then the JSON that names them all.
     pictures = unique([f"{name}-{safe(result['label'])}" for result in results], taken)
     for picture, result in zip(pictures, results, strict=True):
         with replacing(out / f"{picture}.png") as temporary:
@@ -166,6 +168,7 @@ def _top_heads(result: dict[str, Any], count: int = 3) -> list[dict[str, Any]]:
     values = result[key]
     if values is None:
         return []
+    # Places in (layers, heads), the largest magnitude first.
     order = values.abs().flatten().argsort(descending=True)[:count].tolist()
     return [
         {"layer": index // values.shape[1], "head": index % values.shape[1], key: values.flatten()[index].item()}

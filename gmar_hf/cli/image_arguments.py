@@ -37,6 +37,7 @@ def expand(arguments: list[str]) -> list[str]:
     sources: list[str] = []
     suffixes = image_suffixes()
     for argument in arguments:
+        # A folder, a pattern that matches, or else the name of one image.
         path = Path(argument)
         if argument and path.is_dir():  # an empty name, of an unset variable, is not this folder
             files = sorted(

@@ -45,6 +45,7 @@ def report(options: ReportOptions) -> None:
     report = run_over_data(survey, options, num_scenes=_DEMO_SCENES, settings=settings)
     if report is None:  # the first process tells
         return
+    # The push may fail: the report is in its folder before it.
     summary = {
         "out": str(options.out),
         **report.settings["counts"],

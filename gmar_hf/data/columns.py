@@ -51,6 +51,7 @@ def find_columns(
     """
     mask = _mask_column(features) if use_masks else None
     features = {name: feature for name, feature in features.items() if name != mask}
+    # The only column of type Image, or else one of a usual name.
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     image = images[0] if len(images) == 1 else next((n for n in ("image", "img") if n in (images or features)), None)
     shown = ", ".join(f"{name!r} ({kind_of(feature)})" for name, feature in features.items())
@@ -59,6 +60,7 @@ def find_columns(
             f'`data` must have a column of images (the only one of type Image, or one called "image" or "img"); got '
             f"{shown}. Rename a column with `rename_column`."
         )
+    # A usual name comes before a type; a column of nothing but None holds no labels.
     label = None
     if use_labels:
         classes = [name for name, feature in features.items() if type(_element(feature)).__name__ == "ClassLabel"]
@@ -74,6 +76,7 @@ def find_columns(
                 "rename a column."
             )
         return Columns(image, None, mask=mask)
+    # Class labels bring their names; bare numbers are the indices of the model, bare texts its labels.
     element = _element(features[label])
     if type(element).__name__ == "ClassLabel":
         return Columns(image, label, list(element.names), mask)
@@ -98,12 +101,12 @@ def guessed_features(table: Any) -> dict[str, Any]:
         names = {bool: "bool", float: "float64", str: "string"}
         return datasets.Value(names.get(type(value), "int64"))  # of None: may be numbers later on
 
+    # Of no rows there is nothing to guess: the missing column of images is told elsewhere.
     rows = list(table.with_format(None).take(1))
     return {name: guess(value) for name, value in rows[0].items()} if rows else {}
 
 
 def _mask_column(features: Mapping[str, Any]) -> str | None:
-    """The column of masks, if there is one."""
     if "mask" in features and type(features["mask"]).__name__ == "Image":
         return "mask"
     for name in ("mask", "masks"):
@@ -117,7 +120,7 @@ def _mask_column(features: Mapping[str, Any]) -> str | None:
 
 
 def _element(feature: Any) -> Any:
-    """What a feature is a list of, or else the feature."""
+    """Return what a feature is a list of, or else the feature."""
     if isinstance(feature, list | tuple) and len(feature) == 1:
         return feature[0]
     return getattr(feature, "feature", feature)

@@ -136,6 +136,7 @@ def _errors(name: str) -> Iterator[None]:
     """Turn what loading raises into errors of this package; loaders run into errors of any kind."""
     doing, is_here = f"load the data set {name!r}", os.path.exists(name)
     before = "" if is_here else no_folder(name)
+    # Three layers: the Hub's failures, what `datasets` hides of them, and all that is left.
     try:
         with hub_errors(f"datasets/{name}", doing, before):
             try:
@@ -168,6 +169,7 @@ def _is_cached(repo_id: str) -> bool:
 
 def _raise_what_is_hidden(error: Exception, name: str, doing: str) -> None:
     """Raise what went wrong where `datasets` has cut the Hub's error off from its own, which does not tell."""
+    # `datasets` has one class of error for what is missing, gated or without such a revision: its text tells.
     is_missing, text = type(error).__name__ == "DatasetNotFoundError", str(error)
     if is_missing and "gated" in text:
         raise HubError(

@@ -84,6 +84,7 @@ def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") ->
     Raises:
         ArgumentError: If a folder cannot be read.
     """
+    # Folders that wait to be listed, each with the folders above it, so that a link in a circle ends.
     files: list[tuple[str, int]] = []
     waiting: list[tuple[str, str, tuple]] = [(str(folder), "", ())]
     while waiting:
@@ -119,7 +120,8 @@ def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") ->
 def _classes(
     folder: str, files: list[str], id2label: Mapping[int, str], label_map: Mapping[str, str | int] | None
 ) -> dict[str, tuple[int, ...] | None]:
-    """The class of each folder that images lie in; empty for a flat folder."""
+    """Return the class of each folder that images lie in; empty for a flat folder."""
+    # Class folders are what stands before the first "/"; files without one lie beside them.
     names = list(dict.fromkeys(file.partition("/")[0] for file in files if "/" in file))
     beside = [file for file in files if "/" not in file]
     if not names:
@@ -135,6 +137,7 @@ def _classes(
             f"lies beside the folder {names[0]!r}. Move one kind away, or pass `use_labels=False` (`--no-labels`) "
             "to take all images."
         )
+    # All folders are matched before the first image is read.
     labels = LabelReader(id2label, label_map, what="class folder")
     try:
         labels.check(names)

@@ -42,7 +42,8 @@ def items_fingerprints(items: Any, *, with_masks: bool) -> tuple[str, str]:
 
 
 def _sampled(items: Any, facets_of: Callable[[Any], tuple[str, ...]]) -> list[list[str]]:
-    """What some of the items are like, each in the same number of texts; what varies is left out."""
+    """Return what some of the items are like, each in the same number of texts; what varies is left out."""
+    # Up to eight of the sampled items are taken twice; what differs then counts for none of them.
     places = sampled_places(len(items))
     again = set(places[:: -(-len(places) // _READ_AGAIN)])
     steady: list[bool] = []
@@ -67,7 +68,7 @@ def _item(items: Any, place: int) -> Any:
 
 
 def _facets(item: Any) -> tuple[str, str, str]:
-    """Label, image size and image content of an item, as texts."""
+    """Return label, image size and image content of an item, as texts."""
     try:
         label = _plain(next((item[key] for key in ("label", "labels") if item.get(key) is not None), None))
     except Exception:
@@ -79,7 +80,7 @@ def _facets(item: Any) -> tuple[str, str, str]:
 
 
 def _all_facets(item: Any) -> tuple[str, ...]:
-    """The same, and the masks of an item as one more text."""
+    """Return the same, and the masks of an item as one more text."""
     try:
         masks = ((key, to_mask(source, "")) for key, source in sources_of_masks(item).items())
         text = "; ".join(f"{key!r} {mask.shape} {_hash(mask.tobytes())}" for key, mask in masks)
@@ -91,6 +92,7 @@ def _all_facets(item: Any) -> tuple[str, ...]:
 def _image_facets(item: Mapping[str, Any]) -> tuple[str, str]:
     source = item.get("image")
     if source is None and isinstance(item.get("pixel_values"), torch.Tensor):
+        # The very bytes: NumPy lacks some of torch's types.
         values = item["pixel_values"].detach().cpu().contiguous()
         return f"{values.dtype} {tuple(values.shape)}", _hash(values.reshape(-1).view(torch.uint8).numpy().tobytes())
     if isinstance(source, Image.Image):
@@ -105,7 +107,7 @@ def _image_facets(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _plain(label: Any) -> str:
-    """A label as a text; of objects whose text may hold an address in memory only the kind."""
+    """Return a label as a text; of objects whose text may hold an address in memory only the kind."""
     if hasattr(label, "tolist"):
         label = label.tolist()
     if isinstance(label, set | frozenset):

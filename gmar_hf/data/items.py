@@ -60,7 +60,7 @@ class ItemData(MapData):
         return _sample(item, name, self._labels, self._mask_classes)
 
     def _first(self) -> Mapping[str, Any]:
-        """The first item that can be read; empty if none can."""
+        """Return the first item that can be read; empty if none can."""
         for index in range(len(self)):
             try:
                 item = self._items[index]
@@ -97,6 +97,7 @@ class ItemStream(StreamData):
 
 def _sample(item: Any, name: str, labels: LabelReader | None, mask_classes: LabelReader | None) -> Sample:
     _check_item(item, name)
+    # A wrong label is an error of the data; a bad image or mask makes a sample that says so.
     value = next((item[key] for key in _KEYS if item.get(key) is not None), None)
     indices = None if labels is None else labels.read(value)
     image: Image.Image | torch.Tensor
@@ -150,13 +151,14 @@ def _image(source: Any, name: str) -> Any:
     try:
         return read_image(source)
     except ImageError as error:
+        # The message is kept, without the folders that it names.
         text = str(error).replace(repr(os.getcwd()), "'.'")  # reports are shared: they name no folders
         folder = os.path.join(os.path.dirname(str(source)), "")
         raise ImageError(text.replace(folder, "") if folder and "://" not in folder else text) from error
 
 
 def _file(source: Any) -> str:
-    """The name of the file that an image is or was read from."""
+    """Return the name of the file that an image is or was read from."""
     text = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
     return file_name(text) if isinstance(text, str | os.PathLike) and os.path.isfile(text) else ""
 

@@ -80,6 +80,7 @@ class LabelReader:
                 and none is of the data: a map for more classes than occur is fine.
             ArgumentTypeError: If the first of them is neither int nor str.
         """
+        # First what is unknown, then whether the label map is of these data at all.
         known = [value for value in values if not _is_none(value)]
         unknown = [value for value in known if self._find(value) is None]
         if unknown:
@@ -97,7 +98,7 @@ class LabelReader:
         return _listed(list(dict.fromkeys(map(self._name, values))))
 
     def _name(self, value: Any) -> str:
-        """What a data set calls a class, as `label_map` has it."""
+        """Return what a data set calls a class, as `label_map` has it."""
         if is_whole(value) and self._names is not None and 0 <= value < len(self._names):
             return self._names[value]
         return str(value)
@@ -132,12 +133,12 @@ class LabelReader:
         return int(number) if number in self._id2label else None
 
     def _error(self, value: Any, more: str = "") -> ArgumentError | ArgumentTypeError:
-        """Why a label is not found."""
         if not isinstance(value, str) and not is_whole(value):
             return ArgumentTypeError(
                 f"`{self._what}` must be an int, a str or a list of them; got {value!r:.80}. "
                 "Convert the labels, or leave them out with `use_labels=False` (`--no-labels`)."
             )
+        # A number with names stands for its name; with a label map alone it must be a key of it.
         if is_whole(value) and self._names is not None:
             if not 0 <= value < len(self._names):
                 return ArgumentError(
@@ -150,6 +151,7 @@ class LabelReader:
                 f"`label_map` must say which label each of the data's numbers stands for; got none for '{value}'. "
                 f"Add it, or leave `label_map` out if they are the model's indices.{more}"
             )
+        # What is left is none of the model's labels, which `find_label` says best.
         advice = ""
         if isinstance(value, str):
             number = ' A number as a name is no index until it says so, as in {"0": 0}.' if value.isdecimal() else ""
@@ -170,13 +172,11 @@ class LabelReader:
             )
 
     def _known(self, label: Any) -> int:
-        """The index of one of the map's labels."""
         indices = self._indices.get(label, ()) if isinstance(label, str) else ()
         return indices[0] if len(indices) == 1 else find_label(label, self._id2label, "label_map")
 
 
 def _listed(names: Collection[str]) -> str:
-    """The first of them, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(map(repr, islice(names, _NAMED))) + (f" and {more:,} more" if more > 0 else "")
 

@@ -40,6 +40,7 @@ class MaskFolder:
 
     def __init__(self, folder: Path, files: Collection[tuple[str, int]], images: Collection[str]) -> None:
         self._folder = os.path.abspath(folder)  # the process may change its own folder later
+        # Masks by path without suffix; the very name of an image comes before other suffixes.
         by_stem: dict[str, list[str]] = {}
         sizes = dict(files)
         for file in sizes:
@@ -54,12 +55,14 @@ class MaskFolder:
                 )
             if candidates:
                 self._files[image] = image if image in candidates else candidates[0]
+        # Not one mask has been matched: an example of both sides shows why.
         if not self._files:
             example = f"{next(iter(sizes))!r} and others" if sizes else "no images at all"
             raise ArgumentError(
                 f"`masks` must hold masks under the relative paths of their images (whatever the suffix); got "
                 f"{example}, where the first image is {next(iter(images))!r}. Check the path, or rename the masks."
             )
+        # Masks of one size are often files of one size: some contents count too.
         chosen = list(self._files.values())
         contents = (self._digest(chosen[place]) for place in sampled_places(len(chosen)))
         self.fingerprint = digest("masks", *(f"{file}\0{sizes[file]}" for file in chosen), *contents)
@@ -129,6 +132,7 @@ def masks_of_item(
             f"`masks` must be a mapping from class indices or labels to masks; got {type(several).__name__} for "
             f"{name}. Pass a single one, for whatever class is explained, as `mask`."
         )
+    # Each mask is of its image's size; two names of one class share one mask.
     masks: Masks = {}
     for key, source in sources_of_masks(item).items():
         index = _class(key, name, classes)

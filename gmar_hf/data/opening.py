@@ -94,6 +94,7 @@ def _opened(
     use_masks: bool,
     masks: str | os.PathLike[str] | None,
 ) -> MapData | StreamData:
+    # A path or a name: a folder, or else an id on the Hub.
     if isinstance(data, str | os.PathLike):
         text = os.fspath(data)
         if os.path.isdir(text):
@@ -102,12 +103,14 @@ def _opened(
         _check_id(data, text)
         _refuse("masks", masks, _BRINGS_MASKS)
         return _table(datasets_library.from_hub(text, split, revision, streaming), how, use_masks)
+    # What follows is loaded already: an object of `datasets`, or items.
     _refuse("masks", masks, _BRINGS_MASKS)
     _refuse("revision", revision, "data that are loaded already")
     _refuse("streaming", streaming or None, "data that are loaded already")
     if datasets_library.is_loaded(data):
         return _table(datasets_library.from_object(data, split), how, use_masks)
     _refuse("split", split, "data without splits")
+    # Items of torch or of a list, with readers for their labels and for the classes of their masks.
     id2label, label_map = how["id2label"], how["label_map"]
     labels = LabelReader(id2label, label_map) if how["use_labels"] else None
     mask_classes = LabelReader(id2label, label_map, what="masks") if use_masks else None
@@ -126,7 +129,7 @@ def _map_digest(label_map: Mapping[str, str | int]) -> str:
 
 
 def _unwrapped(data: Any) -> Any:
-    """A part of a data set of `datasets` as another one, which still knows its class names."""
+    """Return a part of a data set of `datasets` as a data set, which still knows its class names."""
     if isinstance(data, ConcatDataset) and any(datasets_library.is_loaded(_unwrapped(part)) for part in data.datasets):
         raise ArgumentError(
             "`data` must keep the class names of its parts; got a ConcatDataset, which drops them. Join them with "
@@ -164,7 +167,7 @@ def _open_folder(
 
 
 def _mask_folder(folder: Path, images: list[str], masks: Any) -> MaskFolder | None:
-    """Where the masks of a folder's images are; None without images, which is refused elsewhere."""
+    """Find the masks of a folder's images; None without images, which is refused elsewhere."""
     if not isinstance(masks, str | os.PathLike):
         raise ArgumentTypeError(f"`masks` must be the path of a folder; got {type(masks).__name__}.")
     path = Path(os.fspath(masks))

@@ -144,14 +144,13 @@ class TableStream(_Table, StreamData):
 
 
 class _RowReader:
-    """Reads rows of a table as samples."""
-
     def __init__(self, table: Any, columns: Columns, labels: LabelReader, identity: Mapping[str, Any]) -> None:
         self.columns, self.labels = columns, labels
         self.repo_id = f"datasets/{identity['id']}"
         self._tokens = getattr(table, "_token_per_repo_id", None)
 
     def sample(self, row: Mapping[str, Any], place: str) -> Sample:
+        # The row is named by its place and its file, never by the folder that the file lies in.
         picture = _as_file(row[self.columns.image])
         file = file_name(picture["path"] if isinstance(picture, Mapping) else picture)
         name = f"{place} ({file})" if file else place
@@ -179,7 +178,7 @@ class _RowReader:
         from_bytes: Callable[[bytes, str], _Read],
         from_image: Callable[[Image.Image, str], _Read],
     ) -> _Read | None:
-        """What is read of an image file, wherever its bytes are; None where there is none."""
+        """Read an image file, wherever its bytes are; None where there is none."""
         if isinstance(picture, Image.Image):  # of a stream that decodes below what was done to it since
             return from_image(picture, name)
         content, path = (picture["bytes"], picture["path"]) if picture else (None, None)
@@ -207,7 +206,7 @@ class _RowReader:
 
 
 def _as_file(picture: Any) -> Any:
-    """A cell of a column of images, as `datasets` has it without decoding."""
+    """Return a cell of a column of images as `datasets` has it without decoding."""
     if isinstance(picture, str):
         return {"bytes": None, "path": picture}
     return {"bytes": picture, "path": None} if isinstance(picture, bytes) else picture
@@ -228,7 +227,7 @@ def table_fingerprint(table: Any) -> str:
 
 
 def _narrowed(table: Any, columns: Columns) -> Any:
-    """Only what is read, and images as files' bytes, so that a broken one is found by us, in its row."""
+    """Keep only what is read, and images as files' bytes, so that a broken one is found by us, in its row."""
     import datasets
 
     feature = datasets.Image(decode=False)
@@ -249,9 +248,9 @@ def _narrowed(table: Any, columns: Columns) -> Any:
 
 
 def _distinct(table: Any, column: str) -> list[Any]:
-    """The labels that occur in a column, sorted."""
     from pyarrow import compute, types  # type: ignore[import-untyped]
 
+    # Column by column in Arrow: no image is decoded for it.
     labels: set[Any] = set()
     for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=100_000):
         values = batch.column(0)

@@ -90,6 +90,7 @@ class Walk:
             self._head_contribution[index] = head_contribution(self._trace.outputs[index].detach(), output_grad) * size
         if value_grad is not None:
             self._contribute_by_token(index, value_grad, size)
+        # The scores are complete; the map goes on from here, in the layers that count.
         weights = self._weigh_heads(index, output_grad, size)
         if self._request.return_maps and index >= self._request.start_layer:
             layer = LayerView(
@@ -116,6 +117,7 @@ class Walk:
         call = self._trace.layers[index]
         if self._method.weights is None:
             return None
+        # Uniform, given, or the shares of the gradient's norms.
         if self._method.weights == "uniform":
             batch, heads = call.query.shape[:2]
             weights = self._row.new_full((batch, heads), 1 / heads, device=call.query.device)

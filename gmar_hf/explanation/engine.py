@@ -105,6 +105,7 @@ def explain(
     """
     if head_weights is not None and not isinstance(head_weights, torch.Tensor):
         head_weights = open_report(head_weights)
+    # A report is open by now, and the request checks itself.
     request = Request(
         method=method,
         norm=norm,
@@ -159,6 +160,7 @@ def explain_scores(
             results = _walk_back(trace, request, choice, choice.scores, patches, weights)
     if request.num_masks:
         results = _average_over_masks(model, pixels, kwargs, request, choice, patches)
+    # Whatever the model computed in, users get float32 where their pixels are.
     results = {name: tensor.to(pixel_values.device, torch.float32) for name, tensor in results.items()}
     return Explanation(
         logits=trace.logits.detach().to(pixel_values.device, torch.float32),
@@ -256,6 +258,7 @@ def _check_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
     unknown = sorted(set(model_kwargs) - known_kwargs(model))
     if not unknown:
         return
+    # The likeliest mistake gets an advice of its own.
     size = setting(model, "image_size")
     if "interpolate" in unknown[0] and size:
         advice = f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."

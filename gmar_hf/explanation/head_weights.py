@@ -35,9 +35,6 @@ class GivenWeights:
 def open_report(head_weights: "HeadImportanceReport | str | os.PathLike[str]") -> "HeadImportanceReport":
     """Return a report, which may be given by its repo id or its folder.
 
-    Args:
-        head_weights ([`HeadImportanceReport`], `str` or `os.PathLike`): A report, its repo id or its folder.
-
     Raises:
         ArgumentTypeError: If it is something else.
         ArtifactError, HubError: If the report cannot be loaded.
@@ -88,6 +85,7 @@ def weights_of_targets(
     if isinstance(source, torch.Tensor):
         shares = shares_of_layer(source.detach().float().cpu()).expand(batch, *source.shape[-2:])
         return GivenWeights(torch.stack([shares] * len(targets)), {"tensor": list(source.shape)})
+    # A class that the report saw too few images of falls back to the weights of all images.
     weights_of_all = source.mean[f"{norm}_weight"].float()
     by_target, fallback = [], set()
     for classes in targets:
@@ -111,6 +109,7 @@ def _check_report(report: "HeadImportanceReport", model: nn.Module) -> None:
     advice = "Survey this model with `gmar_hf.survey`, or leave `head_weights` out."
     if surveyed["class"] != class_name(model):
         raise ArgumentError(f"`head_weights` must be of a {class_name(model)}; got those of {known_as}. {advice}")
+    # The class fits; now heads, and then the weights themselves.
     expected, shape = encoder_shape(model), tuple(report.mean["l1"].shape)
     if shape != expected:
         raise ArgumentError(

@@ -63,6 +63,7 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     edges = attention * gradient
     l1 = gradient.abs().sum(dim=(-2, -1))
     weights = l1 / l1.sum(dim=-1, keepdim=True)
+    # What the engine says beside what the matrices say, tensor by tensor.
     expected = {
         "logits": (explanation.logits, logits.detach()),
         "head_score (L1)": (explanation.head_score, l1),

@@ -51,6 +51,7 @@ class Request:
             )
 
     def _check_masks(self) -> None:
+        # First each value alone, then what does not go together.
         check_whole("num_masks", self.num_masks)
         check_seed("seed", self.seed)
         check_choice("mask_pattern", self.mask_pattern, PATTERNS)

@@ -64,10 +64,7 @@ class Explanation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Explanation":
-        """Read what [`save`] wrote, onto the CPU.
-
-        Args:
-            path (`str` or `os.PathLike`): A file of [`save`].
+        """Read a file of [`save`], onto the CPU.
 
         Raises:
             ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version.
@@ -78,12 +75,12 @@ class Explanation:
             return cls(settings=artifact.content, **tensors)
 
     def __repr__(self) -> str:
-        """Shapes in place of numbers, which would fill the screen."""
+        """Show shapes in place of numbers, which would fill the screen."""
         shapes = ", ".join(f"{name}={tuple(tensor.shape)}" for name, tensor in self.tensors().items())
         method, model = self.settings.get("method"), self.settings.get("model_class")
         return f"Explanation({f'{method} of {model}: ' if method else ''}{shapes})"
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The fields that are there, by name."""
+        """Return the tensors that there are, by field name."""
         named = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

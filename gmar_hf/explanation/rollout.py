@@ -22,6 +22,7 @@ def attention_blocks(call: AttentionCall) -> Iterator[tuple[slice, slice, torch.
     scaled, keys = at_least_float32(call.query) * call.scaling, at_least_float32(call.key).transpose(-2, -1)
     bias = call.bias
     for images, rows in pieces(call.query):
+        # A bias may be shared by all images, or by all rows.
         scores = scaled[images, :, rows] @ keys[images]
         if bias is not None:
             of_images = bias[images] if bias.shape[0] > 1 else bias

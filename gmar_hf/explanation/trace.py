@@ -93,6 +93,7 @@ class Trace:
                 if isinstance(module, PreTrainedModel):
                     stack.callback(module.register_forward_hook(self._keep_hidden).remove)
             logits = getattr(self.model(pixel_values=pixel_values, **model_kwargs), "logits", None)
+        # The forward is done: was it that of a model which can be explained?
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             raise unsupported(self.model, "it returns no logits of shape (batch, classes)")
         if not self.layers:
@@ -160,13 +161,14 @@ class Trace:
                 break
         else:
             raise gradients_not_finite(FLOAT16_ADVICE)
+        # Divided to a size that the encoder's backward can carry in any dtype.
         gradient = at_least_float32(gradient)
         _check_each_depends(gradient)
         lift = _power_of_two(gradient) / _PEAK
         return HeadGradient(gradient / lift[:, :, None], lift * size.to(lift.device) / scale)
 
     def _slope(self, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient of the score with respect to the logits, and the power of two (batch, 1) it has been divided by."""
+        """Return the score's gradient in the logits, and the power of two (batch, 1) it has been divided by."""
         (slope,) = torch.autograd.grad(
             score, self.logits, torch.ones_like(score), retain_graph=True, allow_unused=True
         )
@@ -235,17 +237,17 @@ class Trace:
 
 
 def _power_of_two(tensor: torch.Tensor) -> torch.Tensor:
-    """The largest one, (batch, 1), that each image's largest magnitude in (batch, ...) reaches."""
+    """Return the largest power of two, (batch, 1), that each image's magnitudes in (batch, ...) reach."""
     return tensor.flatten(1).abs().amax(dim=1, keepdim=True).log2().floor().exp2()
 
 
 def _num_layers(call: AttentionCall) -> int | None:
-    """How many layers the encoder of an attention module has, by its config."""
+    """Return how many layers the encoder of an attention module has, by its config."""
     return getattr(getattr(call.module, "config", None), "num_hidden_layers", None)
 
 
 def _check_each_depends(gradient: torch.Tensor) -> None:
-    """Raise if some image's gradient (batch, ...) is zero everywhere."""
+    """Refuse a gradient (batch, ...) that is zero everywhere for some image."""
     silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
     if silent:
         raise ArgumentError(
@@ -284,6 +286,7 @@ def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -
         own_size = size is None or pair(size) == tuple(pixels.shape[-2:])
         if own_size or trace.layers or isinstance(error, GMARError | torch.OutOfMemoryError):
             raise
+        # The model refused another size than its own before its first layer.
         advice = "Resize to that"
         if "interpolate_pos_encoding" in known_kwargs(trace.model):
             advice += ", or pass `interpolate_pos_encoding=True`"

@@ -43,6 +43,7 @@ def baseline_pixels(
     """
     check_images(pixel_values)
     images = pixel_values.detach()
+    # Pixel values of the user's, or one of the names.
     if isinstance(baseline, torch.Tensor):
         return _broadcast(baseline, images, argument)
     if not isinstance(baseline, str):
@@ -78,11 +79,12 @@ def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> t
 
 
 def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Rows, then columns, in float32 at least: half precision has no convolution everywhere."""
+    """Blur rows, then columns, in float32 at least: half precision has no convolution everywhere."""
     sigma = check_number("blur_sigma", sigma, above=0, unit="pixels")
     blurred = at_least_float32(images).flatten(0, 1)[:, None]
     for dim in (-2, -1):
         radius = min(math.ceil(4 * sigma), images.shape[dim] - 1)
+        # One axis of the Gaussian, cut at four standard deviations or where the reflection ends.
         steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
         kernel = torch.exp(-(steps**2) / (2 * sigma**2))
         kernel = (kernel / kernel.sum()).to(blurred)

@@ -15,14 +15,7 @@ from gmar_hf.utils.text import printable
 
 
 def read_file(path: str | os.PathLike[str], name: str) -> Image.Image:
-    """Read an image file.
-
-    Args:
-        path (`str` or `os.PathLike`): Where it lies.
-        name (`str`): What errors call it.
-
-    Returns:
-        A new image, mode "RGB", as [`read_image`] makes it.
+    """Read an image file as [`read_image`] does; errors call it by its name.
 
     Raises:
         ImageError: If there is no image to read.

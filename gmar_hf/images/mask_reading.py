@@ -30,6 +30,7 @@ def to_mask(source: Any, name: str) -> np.ndarray:
         return mask_of_file(source, file_name(source) or f"mask of {name}")
     if isinstance(source, Image.Image):
         return mask_of_image(source, file_name(source) or f"mask of {name}")
+    # An array or a tensor: floats are refused, as nobody can tell from which number an object begins.
     values = source.cpu().numpy() if isinstance(source, torch.Tensor) else source
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biu":
         got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
@@ -46,14 +47,7 @@ def to_mask(source: Any, name: str) -> np.ndarray:
 
 
 def mask_of_file(path: str | os.PathLike[str], name: str) -> np.ndarray:
-    """Read a mask from an image file.
-
-    Args:
-        path (`str` or `os.PathLike`): Where it lies.
-        name (`str`): What errors call it.
-
-    Returns:
-        Bool array of shape (height, width), as [`mask_of_image`] makes it.
+    """Read a mask (height, width) from an image file as [`mask_of_image`] does; errors call it by its name.
 
     Raises:
         ImageError: If there is no mask to read.
@@ -95,6 +89,7 @@ def mask_of_image(image: Image.Image, name: str) -> np.ndarray:
             values = np.asarray(upright)
     except Exception as error:  # decoders meet broken data with errors of any kind
         raise ImageError(f"`mask` must be an intact image; got {name!r} ({error}). Copy it again.") from error
+    # Any channel will do, but for transparency, which must not be 0.
     inside = np.atleast_3d(values >= lowest if lowest > 1 else values != 0)  # (height, width, channels)
     if upright.mode[-1] in "Aa":
         inside = inside[..., :-1] & inside[..., -1:]
@@ -102,18 +97,10 @@ def mask_of_image(image: Image.Image, name: str) -> np.ndarray:
 
 
 def check_size(mask: np.ndarray, image: Image.Image | torch.Tensor, name: str) -> np.ndarray:
-    """Refuse a mask of another size than its image.
-
-    Args:
-        mask (`np.ndarray`): Of shape (height, width).
-        image (PIL image, or `torch.Tensor` of shape (channels, height, width)): The image, or its pixel values.
-        name (`str`): What errors call it.
-
-    Returns:
-        The mask.
+    """Return a mask (height, width) of an image, or of pixel values (channels, height, width).
 
     Raises:
-        ArgumentError: If it is one.
+        ArgumentError: If the mask is of another size than they are.
     """
     width, height = image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
     if mask.shape != (height, width):
@@ -126,7 +113,7 @@ def check_size(mask: np.ndarray, image: Image.Image | torch.Tensor, name: str) -
 
 
 def _counted(image: Image.Image) -> Image.Image:
-    """An image whose zeros are what is no object."""
+    """Return an image whose zeros are what is no object."""
     if image.mode in ("P", "PA"):
         palette = image.getpalette("RGB") or []
         black = {start // 3 for start in range(0, len(palette), 3) if not any(palette[start : start + 3])}

@@ -58,6 +58,7 @@ def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_siz
     """
     check_placeable(image_processor)
     width, height = image_size
+    # Sizes are (height, width): after the resize, then after crop and padding.
     resized = size = _resized_size(height, width, image_processor)
     top = left = 0
     if image_processor.do_center_crop:
@@ -79,6 +80,7 @@ def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_siz
             f"`grid_size` must not exceed `pixel_size` (patches lie inside the pixels); got {tuple(grid_size)} with "
             f"{size}. Multiply whole rows and columns by the patch size."
         )
+    # Back from pixel values to the image: undo the crop, then the resize.
     y_scale, x_scale = height / resized[0], width / resized[1]
     return (left * x_scale, top * y_scale, (left + grid_size[1]) * x_scale, (top + grid_size[0]) * y_scale)
 
@@ -106,6 +108,7 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
             f"`attribution` must be a finite map of shape (rows, cols); got shape {values.shape} with "
             f"{np.count_nonzero(~np.isfinite(values))} values that are not finite. Pass the map of one image."
         )
+    # Bilinear on a grid is a product of two matrices, one an axis.
     values = values.clip(min=0)
     values = (values / (values.max() or 1) * 255).astype(np.float32)
     rows = _interpolation(image_size[1], box[1], box[3], values.shape[0])
@@ -148,6 +151,7 @@ def check_placeable(image_processor: Any) -> None:
     """
     reason = "is not built on them"
     if isinstance(image_processor, _BACKENDS):
+        # Only what a class below the backends overrides can place pixels elsewhere.
         classes = type(image_processor).__mro__
         below = classes[: min(classes.index(backend) for backend in _BACKENDS if backend in classes)]
         strange = [cls for cls in below if not cls.__module__.startswith(_ALIKE)]
@@ -162,9 +166,10 @@ def check_placeable(image_processor: Any) -> None:
 
 
 def _resized_size(height: int, width: int, image_processor: Any) -> Size:
-    """(height, width) after the backends' `resize`, whose order of precedence this is."""
+    """Return (height, width) after the backends' `resize`, whose order of precedence this is."""
     if not image_processor.do_resize:
         return height, width
+    # Shortest and longest edge together, the shortest alone, a maximum, then plain height and width.
     size = get_size_dict(image_processor.size, default_to_square=image_processor.default_to_square)
     shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
     if shortest and longest:
@@ -180,20 +185,20 @@ def _resized_size(height: int, width: int, image_processor: Any) -> Size:
 
 
 def _crop_start(length: int, crop: int, image_processor: Any) -> int:
-    """Where a centre crop starts; below 0 if it pads. The backends differ by a pixel when an odd number is padded."""
+    """Return where a centre crop starts, below 0 if it pads; the backends differ where an odd number is padded."""
     if isinstance(image_processor, TorchvisionBackend):
         return int((length - crop) / 2)  # towards 0
     return (length - crop) // 2
 
 
 def _nearest(start: float, end: float, num_pixels: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the centres of pixels that cover [start, end) lie among `length` others, and whether they do at all."""
+    """Return where the centres of pixels that cover [start, end) lie among `length` others, and whether they do."""
     position = np.floor(start + (np.arange(num_pixels) + 0.5) * (end - start) / num_pixels).astype(np.int64)
     return position.clip(0, length - 1), (position >= 0) & (position < length)
 
 
 def _interpolation(num_pixels: int, start: float, end: float, num_patches: int) -> np.ndarray:
-    """Weights (num_pixels, num_patches): pixel centres between patch centres, linear; rows outside the box are 0."""
+    """Return linear weights (num_pixels, num_patches) of patch centres at pixel centres; 0 outside of the box."""
     position = (np.arange(num_pixels) + 0.5 - start) / (end - start) * num_patches - 0.5
     inside = (position >= -0.5) & (position < num_patches - 0.5)
     distance = np.abs(position.clip(0, num_patches - 1)[:, None] - np.arange(num_patches))

@@ -46,6 +46,7 @@ def read_named(source: ImageSource, name: str) -> Image.Image:
 
 
 def _read(source: ImageSource, name: str, timeout: float | None) -> Image.Image:
+    # Every failure ends as one sentence that names the image, says what is wrong and what to do.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd metadata of images that it reads well
         try:
@@ -97,6 +98,7 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
             f"`image` must be a path, a URL, base64 text or a PIL image; got {type(source).__name__}. "
             "Turn an array into an image with PIL.Image.fromarray, bytes with PIL.Image.open(io.BytesIO(...))."
         )
+    # In this order: address, folder, file, data URI, and what is left may be base64.
     text = os.fspath(source)
     if text.startswith(("http://", "https://")):
         return _open_url(text, name, timeout)
@@ -125,6 +127,7 @@ def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
     from transformers.image_utils import httpx  # httpx, or httpx2 as of huggingface_hub 2
 
     fallback = "or download the image and pass its path."
+    # From the connection to the content: whatever fails first is told with its own way out.
     try:
         response = httpx.get(url, timeout=timeout, follow_redirects=True).raise_for_status()
         return Image.open(BytesIO(response.content))

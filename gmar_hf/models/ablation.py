@@ -93,6 +93,7 @@ class AblatedModel:
         Raises:
             NonFiniteError: If a logit is NaN or infinite.
         """
+        # Layers that have a silent head under some choice; rows begin at the first of them.
         self._touched = set(silent.any(dim=3).any(dim=1).any(dim=0).nonzero()[:, 0].tolist())
         self._entrance = min(self._touched, default=0)
         self._silent = silent.flatten(0, 1).to(self._pixel_values.device)
@@ -115,7 +116,6 @@ class AblatedModel:
         return output, None
 
     def _note(self, layer: int, query_shape: torch.Size, output: torch.Tensor) -> None:
-        """Keep what a layer looks like with every head."""
         self._seen[layer] = query_shape
         if self._keep_means:
             self._means[layer] = at_least_float32(output).mean(dim=0).to(output.dtype)
@@ -172,6 +172,7 @@ def ablated(
             '`ablation` must not be "mean" for a batch of one image (its mean is the image\'s own); got one. '
             'Pass more images, or `ablation="zero"`.'
         )
+    # Borrowed for the block: gradients, flags, attention, and a hook before every layer.
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(frozen(model))

@@ -106,22 +106,22 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 
 def is_recording(module: nn.Module, recorder: Recorder) -> bool:
-    """Whether this thread's calls of `module` go to `recorder` now."""
+    """Tell whether this thread's calls of `module` go to `recorder` now."""
     return _recorder(module) is recorder
 
 
 def _recorder(module: nn.Module) -> Recorder | None:
-    """The innermost one that waits for this module."""
+    """Return the innermost recorder that waits for this module."""
     return next((recorder for recorder, modules in reversed(_recordings.get()) if id(module) in modules), None)
 
 
 def _forget(entry: _Recording) -> None:
-    """Not the context variable's own `reset`: blocks need not end in the reverse order of their beginning."""
+    """Take one entry out, without the variable's own `reset`: blocks may end in any order."""
     _recordings.set(tuple(one for one in _recordings.get() if one is not entry))
 
 
 def _configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Every config that a module of the model may ask for its attention implementation."""
+    """Return every config that a module of the model may ask for its attention implementation."""
     configs = (getattr(module, "config", None) for module in model.modules())
     return list({id(config): config for config in configs if isinstance(config, PreTrainedConfig)}.values())
 
@@ -151,13 +151,15 @@ def _attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What transformers calls: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
+    """Answer transformers' call: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
+    # Nobody waits for this module: compute what it would have computed without us.
     recorder = _recorder(module)
     if recorder is None:
         function = _own_function(module)
         return function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, "its attention is causal")
+    # The recorder computes the attention, with what the module asked of transformers.
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = AttentionCall(
         module=module,
@@ -173,7 +175,7 @@ def _attention(
 
 
 def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """What is added to the scores; detached, as SDPA leaves its fused path for a bias that wants gradients."""
+    """Return what is added to the scores; detached, as SDPA leaves its fused path for a bias that wants gradients."""
     if mask is None:
         return None
     if mask.dtype == torch.bool:  # a mask of four dimensions arrives as the user made it: True takes part
@@ -182,7 +184,7 @@ def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
 
 
 def _own_function(module: nn.Module) -> Any:
-    """What `module` would have called, had its config not been switched for somebody else."""
+    """Return what `module` would have called, had its config not been switched for somebody else."""
     config: Any = module.config
     name = _own_implementation.get(id(config))
     if name is None:

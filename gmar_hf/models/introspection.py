@@ -73,6 +73,7 @@ def check_model(model: nn.Module) -> None:
 def known_kwargs(model: nn.Module) -> set[str]:
     """Return the arguments that the classifier, or the backbone it hands the rest to, has by name."""
     classifier = unwrapped(model)
+    # Where the classifier takes anything, its parts decide.
     known = dict(inspect.signature(classifier.forward).parameters)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for part in classifier.children():

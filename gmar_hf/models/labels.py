@@ -30,6 +30,7 @@ def find_label(wanted: str | int, id2label: Mapping[int, str], argument: str = "
         return int(wanted)
     if not isinstance(wanted, str):
         raise ArgumentTypeError(f"`{argument}` must be a label or an index; got {wanted!r:.80}.")
+    # A label of one class; others share theirs, or are unknown.
     indices = [index for index, label in id2label.items() if label == wanted]
     if len(indices) == 1:
         return indices[0]
@@ -45,6 +46,7 @@ def find_label(wanted: str | int, id2label: Mapping[int, str], argument: str = "
 
 def _nearest(wanted: str, labels: list[str], count: int = 3) -> list[str]:
     """Return labels that hold the word first, then those spelled alike, then simply the first ones."""
+    # Case and spaces at the ends are not told apart.
     folded = wanted.casefold().strip()
     holding = [label for label in labels if folded and folded in label.casefold()]
     alike = difflib.get_close_matches(folded, [label.casefold() for label in labels], n=count, cutoff=0.4)

@@ -98,6 +98,7 @@ def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
     """
     grid = patch_grid(model, values)
     height, width = patch_size(model)
+    # Rows and columns of patches come apart from the pixels in them, which are summed.
     whole = values[..., : grid.rows * height, : grid.cols * width].float()
     return whole.unflatten(-1, (grid.cols, width)).unflatten(-3, (grid.rows, height)).sum(dim=(1, 3, 5))
 

@@ -68,11 +68,6 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
 
 
 def _pairs(heads: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Return layers and heads, each pair once.
-
-    Raises:
-        ArgumentTypeError: If they are something else.
-    """
     pairs = set()
     for pair in heads if isinstance(heads, Iterable) else [heads]:
         try:

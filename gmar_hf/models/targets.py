@@ -62,6 +62,7 @@ def class_scores(logits: torch.Tensor, indices: torch.Tensor) -> list[torch.Tens
 
 
 def _checked_indices(target: Any, logits: torch.Tensor) -> torch.Tensor:
+    # Whatever torch makes a tensor of, if it holds whole numbers.
     batch, classes = logits.shape
     try:
         indices = torch.as_tensor(target, device=logits.device).clone()  # made in inference mode it could not be used
@@ -73,6 +74,7 @@ def _checked_indices(target: Any, logits: torch.Tensor) -> torch.Tensor:
     indices = indices.long()
     if indices.ndim == 0:
         indices = indices.expand(batch)
+    # One row an image, and every index a class.
     if indices.ndim > 2 or indices.shape[0] != batch or empty:
         raise ArgumentError(
             f"`target` must have one row for each of the {batch} images, shape ({batch},) or ({batch}, targets); "
