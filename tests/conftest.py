@@ -8,7 +8,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tests and the p
 import pytest
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-from tests.helpers import commands, hub_server
+from tests.helpers import commands, hub_server, reports
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_figures():
+    """Small pictures for the figures of reports, whose drawing takes most of a save; test_card.py draws them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gmar_hf.report.report_files.png", reports.small_figure)
+        yield
 
 
 @pytest.fixture

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import PreTrainedModel
 
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.report.head_importance_report import KEYS, OUTCOMES, HeadImportanceReport
 from gmar_hf.report.moments import Moments
 from tests.helpers import zoo
+
+
+def small_figure(statistics: Any, score: str) -> bytes:
+    """Return a PNG of one pixel that stands for a score's figure: another colour for other numbers."""
+    content = score.encode() + statistics.mean[score].float().numpy().tobytes()
+    picture = io.BytesIO()
+    Image.new("RGB", (1, 1), tuple(hashlib.sha256(content).digest()[:3])).save(picture, "PNG")
+    return picture.getvalue()
 
 
 def explanations(

@@ -61,12 +61,6 @@ def folder(written, tmp_path):
     return shutil.copytree(written, tmp_path / "folder")
 
 
-@pytest.fixture
-def _blank_figures(monkeypatch):
-    """Figures that need no drawing."""
-    monkeypatch.setattr(report_files, "png", lambda *args: b"no picture")
-
-
 class TestRoundTrip:
     @pytest.mark.parametrize(
         "kwargs", [{}, {"num_classes": 1, "layers": 1, "heads": 1, "num_explanations": 1}, {"num_classes": 50}]
@@ -293,7 +287,6 @@ class TestNumbersThatAreNone:
 MINE = "# My own words\n"
 
 
-@pytest.mark.usefixtures("_blank_figures")
 class TestCards:
     def test_own_cards_are_brought_up_to_date(self, folder):
         before = (folder / "README.md").read_text()
@@ -324,7 +317,6 @@ class TestCards:
             assert (folder / "README.md").read_text() == edited
 
 
-@pytest.mark.usefixtures("_blank_figures")
 class TestSavesThatFail:
     @pytest.mark.parametrize("over_an_older_one", [False, True])
     @pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
