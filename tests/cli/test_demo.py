@@ -19,6 +19,7 @@ from tests.helpers.commands import printed, refusal
 def run(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(demonstration, "_MAX_TRIED", 20)
     return functools.partial(commands.run, monkeypatch, capsys)
 
 

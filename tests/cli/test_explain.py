@@ -90,10 +90,12 @@ def test_files_of_every_image(run, here, model):
 
 
 def test_the_json_of_an_image(run, here, model):
-    code, _, _ = run(
-        "explain", "two.jpg", "-m", model, "-t", "cat", "--versus", "日本", "--method", "contribution", "-o", "out"
+    assert (
+        run(
+            "explain", "two.jpg", "-m", model, "-t", "cat", "--versus", "日本", "--method", "contribution", "-o", "out"
+        )[0]
+        == 0
     )
-    assert code == 0
     entry = json.loads(Path("out/two.json").read_text())
     (expected,) = pipeline("gmar-explanation", model=model)(
         "two.jpg", target="cat", versus="日本", method="contribution"
@@ -165,8 +167,7 @@ def test_labels_cannot_leave_the_folder_or_steer_the_terminal(run, here, model):
 
 def test_equal_stems(run, here, model):
     sources = ["one.png", "more/one.bmp", "more/ONE.webp", "one.png"]
-    code, _, _ = run("explain", *sources, "-m", model, "-t", 0, "-o", "out")
-    assert code == 0
+    assert run("explain", *sources, "-m", model, "-t", 0, "-o", "out")[0] == 0
     sources = {
         path: json.loads(Path("out", path).read_text())["image"] for path in written() if path.endswith(".json")
     }
@@ -181,8 +182,7 @@ def test_equal_names_of_overlays(run, here, model):
     os.mkdir("images")
     os.rename("x-a_b.png", "images/x-cat.png")
     os.rename("x.png", "images/x.png")
-    code, _, _ = run("explain", "images", "-m", model, "-t", "cat", "-o", "images")
-    assert code == 0
+    assert run("explain", "images", "-m", model, "-t", "cat", "-o", "images")[0] == 0
     with Image.open("images/x-cat.png") as untouched:  # it was an input, and no overlay takes its place
         assert untouched.tobytes() == photo(1).tobytes()
     overlays = [json.loads(Path(f"images/{stem}.json").read_text())["files"]["overlays"] for stem in ("x", "x-cat")]

@@ -71,8 +71,20 @@ class Killed(BaseException):
     """Stands for a sudden end."""
 
 
-def die():
-    raise Killed
+@pytest.fixture
+def kill(stop):
+    """Lets a command end suddenly when the survey has a batch behind it."""
+
+    def die():
+        raise Killed
+
+    def kill(command, *arguments):
+        go = stop(1, die)
+        with pytest.raises(Killed):
+            command(*arguments)
+        go()
+
+    return kill
 
 
 def counts(folder="out"):
@@ -270,11 +282,8 @@ def test_a_card_written_by_hand(report, here):
     assert "library_name: gmar_hf" in Path("out/README.md").read_text()
 
 
-def test_going_on(report, here, stop):
-    go = stop(1, die)
-    with pytest.raises(Killed):
-        report("--save-every", 1)
-    go()
+def test_going_on(report, here, kill):
+    kill(report, "--save-every", 1)
     assert Part.load("out/checkpoints/rank-00000.safetensors").done == {0}
     for options, words in (
         (["--target", "label"], "target was 'predicted' and is now 'label'"),
@@ -298,16 +307,13 @@ def test_going_on(report, here, stop):
     assert sorted(path.name for path in Path("out").iterdir()) == FILES
 
 
-def test_starting_anew(report, here, stop):
-    go = stop(1, die)
-    with pytest.raises(Killed):
-        report("--save-every", 1)
-    go()
+def test_starting_anew(report, here, kill):
+    kill(report, "--save-every", 1)
     assert report("--no-resume", "--target", "label")[0] == 0
     assert counts()["num_images"] == 7
 
 
-def test_a_corrupt_checkpoint(report, here, stop):
+def test_a_corrupt_checkpoint(report, here):
     Path("out/checkpoints").mkdir(parents=True)
     Path("out/checkpoints/rank-00000.safetensors").write_bytes(b"half")
     err = refusal(report())
@@ -492,7 +498,7 @@ def test_a_push_that_fails_loses_nothing(report, hub, monkeypatch, as_json):
     assert hub.read("me/heads", "config.json") == Path("out/config.json").read_bytes()
 
 
-def test_a_model_of_the_hub(run, hub, model, stop, monkeypatch):
+def test_a_model_of_the_hub(run, hub, model, kill, monkeypatch):
     """Its revision is in the report, and another one is not gone on with."""
     monkeypatch.setattr(
         transformers.utils.hub, "_hf_api", None, raising=False
@@ -501,10 +507,7 @@ def test_a_model_of_the_hub(run, hub, model, stop, monkeypatch):
     repo = hub.add("me/vit", files)
     first = repo.refs["main"]
     arguments = ["report", "-m", "me/vit", "-d", "pets", "-o", "out", "--batch-size", 4, "--save-every", 1]
-    go = stop(1, die)
-    with pytest.raises(Killed):
-        run(*arguments, "--revision", "main")
-    go()
+    kill(run, *arguments, "--revision", "main")
     second = hub.commit(repo, "main", repo.trees[first] | {"notes.txt": hub.blob("notes.txt", b"")})
     assert refusal(run(*arguments, "--revision", "main")).startswith(
         f"`output_dir` (`--out`) holds the checkpoint of another survey: model revision was '{first}' and is now "

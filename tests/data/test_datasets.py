@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 from gmar_hf.data import StreamData, open_data
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from tests.helpers.sample_files import LABELS, deep_grey, encoded, everything, message, shade, truncated, write
+from tests.helpers.sample_files import LABELS, deep_grey, encoded, everything, message, shade, shades, truncated, write
 from tests.helpers.sampling import sample_product
 
 datasets = pytest.importorskip("datasets")
@@ -197,7 +197,7 @@ def test_broken_images_are_samples(tmp_path):
     for data in (open_data(source, LABELS), open_data(source.with_format("torch"), LABELS)):
         samples = [data.read(index) for index in range(10)]
         assert [sample.labels for sample in samples] == [(1,)] * 10
-        assert [shade(sample) for sample in samples] == [1, None, None, None, None, 9, None, None, 128, 4]
+        assert shades(samples) == [1, None, None, None, None, 9, None, None, 128, 4]
         assert [sample.name for sample in samples] == [
             "row 0 (a.png)", "row 1 (b.png)", "row 2", "row 3 (c.png)", "row 4", "row 5 (good.png)",
             "row 6 (gone.png)", "row 7 (empty.png)", "row 8", "row 9 (says.png)",
@@ -382,15 +382,15 @@ def test_processes_share_a_stream(kind, num_shards, tmp_path):
     assert plain.identity["num_images"] is None
     for data in (plain, plain.shuffled(3)):
         for world in (1, 2, 3):
-            shares = [[shade(sample) for sample in data.read(rank, world)] for rank in range(world)]
+            shares = [shades(data.read(rank, world)) for rank in range(world)]
             assert sorted(value for share in shares for value in share) == list(range(NUM_ROWS))
             for rank, share in enumerate(shares):
                 again = list(data.read(rank, world))
-                assert [shade(sample) for sample in again] == share  # as often as one likes
+                assert shades(again) == share  # as often as one likes
                 assert [sample.labels for sample in again] == [((2, 1, 0)[value % 3],) for value in share]
                 for skip in (1, 2, len(share), len(share) + 5):
                     late = list(data.read(rank, world, skip))
-                    assert [shade(sample) for sample in late] == share[skip:]
+                    assert shades(late) == share[skip:]
                     assert [sample.name for sample in late] == [sample.name for sample in again][skip:]
             names = [sample.name for rank in range(world) for sample in data.read(rank, world)]
             assert len(set(names)) == NUM_ROWS
@@ -398,11 +398,11 @@ def test_processes_share_a_stream(kind, num_shards, tmp_path):
 
 def test_shuffled_streams(tmp_path):
     data = open_data(stream_of("parquet", 3, tmp_path), LABELS)
-    orders = {seed: [shade(sample) for sample in data.shuffled(seed).read(0, 1)] for seed in (0, 1)}
+    orders = {seed: shades(data.shuffled(seed).read(0, 1)) for seed in (0, 1)}
     assert orders[0] != orders[1]
     assert orders[0] != sorted(orders[0])
-    assert orders[0] == [shade(sample) for sample in data.shuffled(0).read(0, 1)]
-    assert [shade(sample) for sample in data.read(0, 1)] == list(range(NUM_ROWS))
+    assert orders[0] == shades(data.shuffled(0).read(0, 1))
+    assert shades(data.read(0, 1)) == list(range(NUM_ROWS))
     assert data.shuffled(0).identity == data.identity
 
 
@@ -440,7 +440,7 @@ def test_streams_that_forgot_their_features():
     assert labels_of(strings) == [(1,), (0,)]
     data = open_data(strings, LABELS)
     assert data.has_labels is True
-    assert [shade(sample) for sample in data.read(0, 1)] == [0, 1]
+    assert shades(data.read(0, 1)) == [0, 1]
 
 
 def test_threads_that_decode_are_stopped():
@@ -448,7 +448,7 @@ def test_threads_that_decode_are_stopped():
     pytest.importorskip("datasets", "5.2", reason="streams did not do so, and it could not be undone")
     with leaving_event_loops():
         stream = threaded_stream(encoded(0), encoded(1), b"broken")
-        assert [shade(sample) for sample in open_data(stream, LABELS).read(0, 1)] == [0, 1, None]
+        assert shades(open_data(stream, LABELS).read(0, 1)) == [0, 1, None]
         del stream
 
 

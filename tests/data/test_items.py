@@ -15,7 +15,7 @@ import gmar_hf.demo
 from gmar_hf.data import StreamData, open_data
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, HubError, ImageError
 from tests.helpers.explainers import serving
-from tests.helpers.sample_files import LABELS, deep_grey, encoded, message, read, shade, truncated, write
+from tests.helpers.sample_files import LABELS, deep_grey, encoded, message, read, shade, shades, truncated, write
 
 
 def picture(value=0, mode="RGB"):
@@ -120,7 +120,7 @@ def test_images_of_every_kind(tmp_path):
     with serving({"/b.png": (200, "image/png", encoded(4))}) as url:
         sources = [picture(1), picture(2, "L"), tmp_path / "a.png", str(tmp_path / "deep.png"), f"{url}/b.png"]
         samples = read([{"image": source} for source in sources])
-    assert [shade(sample) for sample in samples] == [1, 2, 3, 128, 4]
+    assert shades(samples) == [1, 2, 3, 128, 4]
     assert [sample.name for sample in samples] == ["item 0", "item 1", "item 2 (a.png)", "item 3 (deep.png)", "item 4"]
     for source in (np.zeros((4, 4, 3), dtype=np.uint8), torch.zeros(3, 4, 4), b"bytes"):
         assert "`image` must be a path, a URL, base64 text or a PIL image" in message(
@@ -155,7 +155,7 @@ def test_broken_images_are_samples(tmp_path):
     by_path = [{"image": str(path), "label": 1} for path in paths]
     for source in (by_path, Files(*paths), Files(*paths, load=False)):
         samples = read(source)
-        assert [shade(sample) for sample in samples] == [5, None, None, None, None]
+        assert shades(samples) == [5, None, None, None, None]
         assert all(sample.error.isprintable() for sample in samples[1:])
     samples = read([*by_path, {"image": None, "label": 2}, {"image": "gone.png"}])
     assert [sample.labels for sample in samples] == [(1,)] * 5 + [(2,), None]
@@ -374,7 +374,7 @@ def items_of_every_kind(file):
 def test_torch_wrappers_of_plain_items():
     items = [{"image": picture(number), "label": number} for number in range(3)]
     assert [sample.labels for sample in read(Subset(items, [2, 0]))] == [(2,), (0,)]
-    assert [shade(sample) for sample in read(ConcatDataset([items, items[:1]]))] == [0, 1, 2, 0]
+    assert shades(read(ConcatDataset([items, items[:1]]))) == [0, 1, 2, 0]
 
 
 def test_workers_of_a_loader_read(tmp_path):

@@ -21,23 +21,22 @@ def random_layer(shape: tuple[int, ...] = (2, 3, 11, 4), seed: int = 0) -> tuple
 
 
 class TestNorms:
-    def test_one_channel(self):
-        # G = [[3, -4], [6, -8]]
-        output_grad = torch.tensor([[[[1.0], [2.0]]]])
-        value = torch.tensor([[[[3.0], [-4.0]]]])
-        torch.testing.assert_close(l1_norm(output_grad, value), torch.tensor([[21.0]]))
-        torch.testing.assert_close(l2_norm(output_grad, value), torch.tensor([[125.0]]).sqrt())
-
-    def test_products_cancel_before_the_magnitude_is_taken(self):
-        torch.testing.assert_close(l1_norm(OUTPUT_GRAD, VALUE), torch.tensor([[6.0]]))
-        torch.testing.assert_close(l2_norm(OUTPUT_GRAD, VALUE), torch.tensor([[12.0]]).sqrt())
-
-    def test_query_and_key_have_different_parts(self):
-        # dO on query 0 only, V on key 1 only: one entry of G, 2 * 5, wherever the two are exchanged it would vanish.
-        output_grad = torch.tensor([[[[2.0, 0.0], [0.0, 0.0]]]])
-        value = torch.tensor([[[[0.0, 7.0], [5.0, 0.0]]]])
-        torch.testing.assert_close(l1_norm(output_grad, value), torch.tensor([[10.0]]))
-        torch.testing.assert_close(l2_norm(output_grad, value), torch.tensor([[10.0]]))
+    @pytest.mark.parametrize(
+        ("output_grad", "value", "l1", "l2"),
+        [
+            # G = [[3, -4], [6, -8]]
+            ([[1.0], [2.0]], [[3.0], [-4.0]], 21.0, 125**0.5),
+            # Products cancel before the magnitude is taken: G = [[0, 2], [2, 2]].
+            (OUTPUT_GRAD[0, 0], VALUE[0, 0], 6.0, 12**0.5),
+            # dO on query 0 only, V on key 1 only: one entry of G, 2 * 5, which would vanish if the two were exchanged.
+            ([[2.0, 0.0], [0.0, 0.0]], [[0.0, 7.0], [5.0, 0.0]], 10.0, 10.0),
+        ],
+        ids=["one channel", "cancelling", "query and key"],
+    )
+    def test_by_hand(self, output_grad, value, l1, l2):
+        output_grad, value = (torch.as_tensor(matrix)[None, None] for matrix in (output_grad, value))
+        torch.testing.assert_close(l1_norm(output_grad, value), torch.tensor([[l1]]))
+        torch.testing.assert_close(l2_norm(output_grad, value), torch.tensor([[l2]]))
 
     @pytest.mark.parametrize("norm", [l1_norm, l2_norm])
     def test_images_and_heads_stay_apart(self, norm):
@@ -103,17 +102,12 @@ class TestNorms:
 
 
 class TestContributions:
-    def test_head_contribution(self):
-        # 1*1 + 2*0 + 3*(-1) + 4*2 = 6
+    def test_by_hand(self):
+        # The head: 1*1 + 2*0 + 3*(-1) + 4*2 = 6. By token: 1*1 + 2*0 = 1 and 3*(-1) + 4*2 = 5.
         output = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
         output_grad = torch.tensor([[[[1.0, 0.0], [-1.0, 2.0]]]])
         torch.testing.assert_close(head_contribution(output, output_grad), torch.tensor([[6.0]]))
-
-    def test_token_contribution(self):
-        # Token 0: 1*1 + 2*0 = 1; token 1: 3*(-1) + 4*2 = 5.
-        value = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-        value_grad = torch.tensor([[[[1.0, 0.0], [-1.0, 2.0]]]])
-        torch.testing.assert_close(token_contribution(value, value_grad), torch.tensor([[[1.0, 5.0]]]))
+        torch.testing.assert_close(token_contribution(output, output_grad), torch.tensor([[[1.0, 5.0]]]))
 
     def test_contributions_keep_their_sign(self):
         output, output_grad = random_layer()
@@ -152,8 +146,10 @@ class TestHeadWeights:
 
     def test_a_layer_without_gradient_is_uniform(self):
         scores = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 6.0, 0.0]])
+        before = scores.clone()
         expected = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.25, 0.0, 0.75, 0.0]])
         torch.testing.assert_close(head_weights(scores), expected)
+        assert torch.equal(scores, before)  # the input is left alone
 
     def test_tiny_scores_are_not_taken_for_zero(self):
         # An epsilon in the denominator would pull these towards zero instead of dividing them.
@@ -166,8 +162,3 @@ class TestHeadWeights:
         assert weights.shape == shape
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(shape[:-1]))
         torch.testing.assert_close(weights, scores / scores.sum(dim=-1, keepdim=True))
-
-    def test_input_is_left_alone(self):
-        scores = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-        head_weights(scores)
-        assert torch.equal(scores, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))

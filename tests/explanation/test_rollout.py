@@ -17,6 +17,7 @@ LOG_2, LOG_3 = math.log(2.0), math.log(3.0)
 QUERY = torch.tensor([[[[LOG_2], [0.0]]]])
 KEY = torch.tensor([[[[1.0], [0.0]]]])
 ATTENTION = torch.tensor([[[[2 / 3, 1 / 3], [1 / 2, 1 / 2]]]])
+ZEROS = torch.zeros(1, 1, 3, 1)
 
 
 def layer_of(query, key, bias, scaling) -> AttentionCall:
@@ -68,51 +69,34 @@ def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[list[tuple[i
 
 
 class TestAttentionBlocks:
-    def test_by_hand(self):
-        whole, _ = assemble(QUERY, KEY, None, 1.0)
-        torch.testing.assert_close(whole, ATTENTION)
+    @pytest.mark.parametrize(
+        ("query", "key", "bias", "scaling", "expected"),
+        [
+            (QUERY, KEY, None, 1.0, ATTENTION),
+            # Scaling multiplies the scores, 2 log 2 = log 4: the first row becomes (4/5, 1/5).
+            (QUERY, KEY, None, 2.0, [[[[4 / 5, 1 / 5], [1 / 2, 1 / 2]]]]),
+            # Scores [[log 4, log 3], [log 3, 0]]: were the bias scaled too, 3 would become 9.
+            (QUERY, KEY, [[[[0.0, LOG_3], [LOG_3, 0.0]]]], 2.0, [[[[4 / 7, 3 / 7], [3 / 4, 1 / 4]]]]),
+            # Equal tokens attend uniformly; masked keys get nothing; large scores do not overflow.
+            (torch.ones(1, 2, 4, 3), torch.ones(1, 2, 4, 3), None, 0.5, torch.full((1, 2, 4, 4), 0.25)),
+            (ZEROS, ZEROS, [[[[0, 0, -math.inf]] * 3]], 1.0, [[[[0.5, 0.5, 0]] * 3]]),
+            (QUERY * 1000 / LOG_2, KEY, None, 1.0, [[[[1.0, 0.0], [0.5, 0.5]]]]),
+        ],
+        ids=["scores", "scaling", "bias", "equal tokens", "mask", "large scores"],
+    )
+    def test_by_hand(self, query, key, bias, scaling, expected):
+        whole, _ = assemble(query, key, None if bias is None else torch.tensor(bias), scaling)
+        torch.testing.assert_close(whole, torch.as_tensor(expected))
 
-    def test_scaling_multiplies_the_scores(self):
-        # 2 log 2 = log 4: the first row becomes (4/5, 1/5).
-        whole, _ = assemble(QUERY, KEY, None, 2.0)
-        torch.testing.assert_close(whole, torch.tensor([[[[4 / 5, 1 / 5], [1 / 2, 1 / 2]]]]))
-
-    def test_bias_is_added_after_the_scaling(self):
-        # Scores [[log 4, log 3], [log 3, 0]]: were the bias scaled too, 3 would become 9.
-        bias = torch.tensor([[[[0.0, LOG_3], [LOG_3, 0.0]]]])
-        whole, _ = assemble(QUERY, KEY, bias, 2.0)
-        torch.testing.assert_close(whole, torch.tensor([[[[4 / 7, 3 / 7], [3 / 4, 1 / 4]]]]))
-
-    def test_equal_tokens_attend_uniformly(self):
-        whole, _ = assemble(torch.ones(1, 2, 4, 3), torch.ones(1, 2, 4, 3), None, 0.5)
-        torch.testing.assert_close(whole, torch.full((1, 2, 4, 4), 0.25))
-
-    def test_bias_of_all_images(self):
-        # (1, H, N, N), BEiT's relative positions: two images, two heads, scores from the bias alone.
+    @pytest.mark.parametrize("shared_by", ["images", "heads"])
+    def test_a_bias_that_is_shared(self, shared_by):
+        # (1, H, N, N), BEiT's relative positions, or (B, 1, N, N), a mask: scores from the bias alone.
         zeros = torch.zeros(2, 2, 2, 1)
-        bias = torch.tensor([[[[LOG_2, 0.0], [0.0, 0.0]], [[0.0, LOG_3], [0.0, 0.0]]]])
-        whole, _ = assemble(zeros, zeros, bias, 1.0)
-        one_image = torch.tensor([[[2 / 3, 1 / 3], [1 / 2, 1 / 2]], [[1 / 4, 3 / 4], [1 / 2, 1 / 2]]])
-        torch.testing.assert_close(whole, torch.stack([one_image, one_image]))
-
-    def test_bias_of_all_heads(self):
-        # (B, 1, N, N), a mask: each image has its own, its heads share it.
-        zeros = torch.zeros(2, 2, 2, 1)
-        bias = torch.tensor([[[[LOG_2, 0.0], [0.0, 0.0]]], [[[0.0, LOG_3], [0.0, 0.0]]]])
-        whole, _ = assemble(zeros, zeros, bias, 1.0)
-        first = torch.tensor([[2 / 3, 1 / 3], [1 / 2, 1 / 2]])
-        second = torch.tensor([[1 / 4, 3 / 4], [1 / 2, 1 / 2]])
-        torch.testing.assert_close(whole, torch.stack([first.expand(2, 2, 2), second.expand(2, 2, 2)]))
-
-    def test_masked_keys_get_nothing(self):
-        zeros = torch.zeros(1, 1, 3, 1)
-        bias = torch.tensor([[[[0.0, 0.0, -math.inf]]]]).expand(1, 1, 3, 3)
-        whole, _ = assemble(zeros, zeros, bias, 1.0)
-        torch.testing.assert_close(whole, torch.tensor([[[[0.5, 0.5, 0.0]] * 3]]))
-
-    def test_large_scores_do_not_overflow(self):
-        whole, _ = assemble(QUERY * 1000 / LOG_2, KEY, None, 1.0)
-        torch.testing.assert_close(whole, torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]]))
+        bias = torch.tensor([[[LOG_2, 0.0], [0.0, 0.0]], [[0.0, LOG_3], [0.0, 0.0]]])
+        rows = torch.tensor([[[2 / 3, 1 / 3], [1 / 2, 1 / 2]], [[1 / 4, 3 / 4], [1 / 2, 1 / 2]]])
+        axis = 0 if shared_by == "images" else 1
+        whole, _ = assemble(zeros, zeros, bias.unsqueeze(axis), 1.0)
+        torch.testing.assert_close(whole, rows.unsqueeze(axis).expand(2, 2, 2, 2))
 
     def test_one_block_is_enough_for_a_small_layer(self):
         _, parts = assemble(*random_layer(), None, 0.5)
@@ -153,17 +137,12 @@ class TestFuse:
         mixed = fuse(torch.tensor([[0.25, 0.75]]), weights, layer_of(query, key, None, 1.0))
         torch.testing.assert_close(mixed, torch.tensor([[49 / 96, 47 / 96]]))
 
-    def test_row_stands_on_the_left(self):
-        # A = [[2/3, 1/3], [1/2, 1/2]]: (0, 1) A is its second row; A (0, 1) would be (1/3, 1/2).
-        fused = fuse(torch.tensor([[0.0, 1.0]]), torch.ones(1, 1), layer_of(QUERY, KEY, None, 1.0))
-        torch.testing.assert_close(fused, torch.tensor([[0.5, 0.5]]))
-
     def test_one_head_of_weight_one_is_the_attention_itself(self):
+        # The row stands on the left: (0, 1) A is the second row of A; A (0, 1) would be (1/3, 1/2).
         for token in range(2):
             row = torch.eye(2)[token : token + 1]
-            torch.testing.assert_close(
-                fuse(row, torch.ones(1, 1), layer_of(QUERY, KEY, None, 1.0)), ATTENTION[:, 0, token]
-            )
+            fused = fuse(row, torch.ones(1, 1), layer_of(QUERY, KEY, None, 1.0))
+            torch.testing.assert_close(fused, ATTENTION[:, 0, token])
 
     def test_images_have_their_own_row_and_weights(self):
         # Image 0 listens to head 0 alone and reads token 0, image 1 to head 1 alone and reads token 1.

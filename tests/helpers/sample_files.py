@@ -47,6 +47,10 @@ def shade(sample):
     return low
 
 
+def shades(samples):
+    return [shade(sample) for sample in samples]
+
+
 def read(source, **settings):
     """All samples of data that can be read in any order, opened for `LABELS`."""
     data = open_data(source, LABELS, **settings)

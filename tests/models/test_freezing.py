@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,15 @@ class Lamp:
             self.num_changes += 1
 
         return undo
+
+
+@contextmanager
+def crossed(first, second):
+    """Two blocks of which the first ends before the second; the body runs between their ends."""
+    first.__enter__()
+    with second:
+        first.__exit__(None, None, None)
+        yield
 
 
 @pytest.fixture
@@ -64,12 +75,8 @@ class TestBorrowed:
 
     def test_the_last_to_leave_puts_back_in_any_order(self, lit):
         lamp = Lamp()
-        first, second = lit.hold([lamp]), lit.hold([lamp])
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert lamp.lit
-        second.__exit__(None, None, None)
+        with crossed(lit.hold([lamp]), lit.hold([lamp])):
+            assert lamp.lit
         assert not lamp.lit
 
     def test_one_thing_twice_in_a_hold(self, lit):
@@ -140,24 +147,17 @@ class TestFrozen:
     def test_a_parameter_of_two_modules(self):
         first, second = nn.Linear(2, 2), nn.Linear(2, 2)
         second.weight = first.weight
-        outer, inner = frozen(nn.Sequential(first, second)), frozen(second)
-        outer.__enter__()
-        inner.__enter__()
-        outer.__exit__(None, None, None)
-        inner.__exit__(None, None, None)
+        with crossed(frozen(nn.Sequential(first, second)), frozen(second)):
+            pass
         assert self.flags(nn.Sequential(first, second)) == [True] * 6
 
     def test_two_models_that_share_a_module(self):
         shared = nn.Dropout()
         first, second = nn.Sequential(shared), nn.Sequential(shared)
-        outer, inner = frozen(first), frozen(second)
-        outer.__enter__()
-        inner.__enter__()
-        outer.__exit__(None, None, None)
-        # The second is still at work: a dropout that wakes up under it would change its figures.
-        assert not shared.training
-        assert first.training
-        inner.__exit__(None, None, None)
+        with crossed(frozen(first), frozen(second)):
+            # The second is still at work: a dropout that wakes up under it would change its figures.
+            assert not shared.training
+            assert first.training
         assert shared.training
         assert second.training
 
