@@ -440,6 +440,7 @@ def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
         assert code == 130
 
 
+@pytest.mark.slow
 def test_control_c(here, model):
     """In a process of its own, while it waits for an image."""
     waits, done = threading.Event(), threading.Event()
