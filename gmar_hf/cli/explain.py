@@ -22,6 +22,7 @@ from gmar_hf.utils.text import printable
 if TYPE_CHECKING:
     from gmar_hf.pipeline import GMARExplainer
 
+_NUM_STRONGEST = 3  # heads that are listed for each label
 _FEW = 4  # images up to which no progress bar is worth showing
 
 
@@ -57,7 +58,7 @@ class ExplainOptions:
     as_json: JsonOption = False
 
     def parameters(self) -> dict[str, Any]:
-        """Return the pipeline's parameters."""
+        """Return the pipeline's parameters, which are the settings in the files too; what is only printed is none."""
         return {
             "target": [_label(text) for text in self.target] if self.target else None,
             "versus": None if self.versus is None else _label(self.versus),
@@ -153,7 +154,8 @@ def _write(
     files = {"tensors": f"{name}.safetensors", "overlays": [f"{picture}.png" for picture in pictures]}
     kept = ("label", "score", "target", "versus", "box")
     shown = [
-        {**{key: result[key] for key in kept if key in result}, "top_heads": _top_heads(result)} for result in results
+        {**{key: result[key] for key in kept if key in result}, "top_heads": _strongest_heads(result)}
+        for result in results
     ]
     entry = {"image": source, "results": shown, "files": files}
     with replacing(out / f"{name}.json") as temporary:
@@ -162,14 +164,14 @@ def _write(
     return {**entry, "files": {"json": f"{name}.json", **files}}
 
 
-def _top_heads(result: dict[str, Any], count: int = 3) -> list[dict[str, Any]]:
+def _strongest_heads(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the heads that contribute most, either way, or where contributions are unknown, weigh most."""
     key = "head_contribution" if result["head_contribution"] is not None else "head_importance"
     values = result[key]
     if values is None:
         return []
     # Places in (layers, heads), the largest magnitude first.
-    order = values.abs().flatten().argsort(descending=True)[:count].tolist()
+    order = values.abs().flatten().argsort(descending=True)[:_NUM_STRONGEST].tolist()
     return [
         {"layer": index // values.shape[1], "head": index % values.shape[1], key: values.flatten()[index].item()}
         for index in order

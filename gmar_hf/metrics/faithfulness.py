@@ -54,7 +54,7 @@ def saco(
         tensor([1.])
     """
     check_whole("num_groups", num_groups, minimum=1)
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
+    images = rank_patches(pixel_values, attribution, baseline, patch_size, blur_sigma=blur_sigma)
     num_patches = images.num_patches
     if not 2 <= num_groups <= num_patches:
         raise ArgumentError(

@@ -69,9 +69,9 @@ def rank_patches(
     pixel_values: torch.Tensor,
     attribution: torch.Tensor,
     baseline: Baseline,
-    blur_sigma: float,
     patch_size: PatchSize,
     *,
+    blur_sigma: float = 8.0,
     most_important_first: bool = True,
 ) -> RankedImages:
     """Order the patches of a batch by their attribution, equal ones row by row.

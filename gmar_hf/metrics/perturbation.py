@@ -77,7 +77,7 @@ def insertion(
         >>> insertion(score, image, image[:, 0], num_steps=4, baseline="zero").scores
         tensor([[0.0000, 2.0000, 3.0000, 3.5000, 4.0000]])
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
+    images = rank_patches(pixel_values, attribution, baseline, patch_size, blur_sigma=blur_sigma)
     (curve,) = _score_curves(score_fn, images, num_steps, max_rows, "show")
     return curve
 
@@ -118,7 +118,7 @@ def deletion(
         >>> deletion(score, image, image[:, 0], num_steps=4, baseline="zero").scores
         tensor([[4.0000, 2.0000, 1.0000, 0.5000, 0.0000]])
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
+    images = rank_patches(pixel_values, attribution, baseline, patch_size, blur_sigma=blur_sigma)
     (curve,) = _score_curves(score_fn, images, num_steps, max_rows, "hide")
     return curve
 
@@ -197,7 +197,7 @@ def insertion_and_deletion(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
+    images = rank_patches(pixel_values, attribution, baseline, patch_size, blur_sigma=blur_sigma)
     inserted, deleted = _score_curves(score_fn, images, num_steps, max_rows, "show", "hide")
     return inserted, deleted
 
@@ -237,7 +237,7 @@ def positive_perturbation(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size)
+    images = rank_patches(pixel_values, attribution, baseline, patch_size, blur_sigma=blur_sigma)
     return _score_standing(score_fn, images, max_rows)
 
 
@@ -270,7 +270,9 @@ def negative_perturbation(
     Raises:
         ArgumentError, ArgumentTypeError, NonFiniteError: If an argument cannot be used, or a score is not finite.
     """
-    images = rank_patches(pixel_values, attribution, baseline, blur_sigma, patch_size, most_important_first=False)
+    images = rank_patches(
+        pixel_values, attribution, baseline, patch_size, blur_sigma=blur_sigma, most_important_first=False
+    )
     return _score_standing(score_fn, images, max_rows)
 
 

@@ -23,7 +23,7 @@ class Subject:
         fillings (`Mapping[str, torch.Tensor]`): What hidden patches show, of the images' shape, by baseline; a
             baseline that these images do not have is missing.
         masks, other_masks (`torch.Tensor` of shape (rows, height, width), bool): Where the class's object is, and
-            that of the other class; empty where that is not known.
+            that of the other class; false everywhere where that is not known.
         patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None where patches divide the images.
         num_steps (`int`): Of insertion and deletion.
         max_rows (`int`): Images that the model gets at once.
@@ -48,6 +48,10 @@ class Subject:
     def score(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the score of each row's class, as [`score_function`] makes it."""
         return score_function(self.model, self.target, self.function)(pixel_values)  # type: ignore[arg-type]
+
+    def logit(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the logit of each row's class."""
+        return score_function(self.model, self.target, "logit")(pixel_values)
 
     def predict(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the class that the model ranks first, of each row."""

@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import torch
+
 from gmar_hf import metrics
 from gmar_hf.metrics.registry import METRICS
+from tests.helpers.subjects import subject_of
 
 
 def test_names_are_known_without_torch():
@@ -19,6 +22,20 @@ def test_a_row_calls_the_function_of_its_name():
     for name, entry in METRICS.items():
         if name in metrics.__all__ and entry.needs != "curves":
             assert name in entry.measure.__code__.co_names
+
+
+def test_a_row_measures_its_subject():
+    """Two patches of one pixel, 3 and 1; the class's logit is their sum, beside one of 0. The map is right."""
+    images = torch.tensor([[[[3.0, 1.0]]]])
+    on = subject_of(lambda pixels: torch.stack([pixels.sum(dim=(1, 2, 3)), torch.zeros(len(pixels))], 1), images, [0])
+    assert on.logit(images).tolist() == [4.0]
+    assert on.predict(images).tolist() == [0]
+    maps = torch.tensor([[[2.0, 1.0]]])
+    curve = metrics.insertion(on.score, images, maps, num_steps=2, baseline="zero", **on.ways)
+    # Nothing, the first patch, then both show: the sigmoids of 0, 3 and 4, and the area under them.
+    nothing, first, both = torch.tensor([0.0, 3.0, 4.0]).sigmoid()
+    area = METRICS["insertion"].measure(on, maps, (curve, curve))
+    torch.testing.assert_close(area, (nothing / 4 + first / 2 + both / 4)[None])
 
 
 def test_directions_order_and_defaults_stay():

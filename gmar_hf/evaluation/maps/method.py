@@ -3,6 +3,7 @@
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,15 +47,17 @@ class MapMethod:
 
 def explained(**options: Any) -> MapFunction:
     """Return a function that draws what [`explain`] draws with these options."""
+    return partial(_draw_explained, options=options)
 
-    def draw(model: "nn.Module", pixel_values: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
-        from gmar_hf.explanation.engine import explain
 
-        attribution = explain(model, pixel_values, target, **options).attribution
-        assert attribution is not None
-        return attribution
+def _draw_explained(
+    model: "nn.Module", pixel_values: "torch.Tensor", target: "torch.Tensor", *, options: dict[str, Any]
+) -> "torch.Tensor":
+    from gmar_hf.explanation.engine import explain
 
-    return draw
+    attribution = explain(model, pixel_values, target, **options).attribution
+    assert attribution is not None
+    return attribution
 
 
 def drawn_by(place: str) -> MapFunction:
