@@ -26,8 +26,8 @@ class MetricEntry:
         higher_is_better (`bool`, *optional*): The direction; None where neither end is better.
         needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (what hidden patches show,
             of the images' shape), "curves" (insertion's and deletion's [`Curve`] under one filling), "masks" (where
-            the class's object is, bool (rows, height, width)), "class_masks" (the same, of those whose other class's
-            object is known) or "other_maps" (the maps for the other class, of the maps' shape). None gets None.
+            the class's object is, bool (rows, height, width)), "class_masks" (the same, of the other class's
+            object) or "other_maps" (the maps for the other class, of the maps' shape). None gets None.
         is_default (`bool`, defaults to `False`): Whether `evaluate` measures it unless told otherwise.
         makes_curve (`bool`, defaults to `False`): Whether it is the area under one of the two curves.
         measure (`Callable`): Takes a [`Subject`], its maps of shape (rows, grid rows, grid columns) and what the
