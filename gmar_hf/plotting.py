@@ -58,8 +58,8 @@ def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax:
 
     Args:
         scores (tensor or array (layers, heads)): Head weights, norms or contributions.
-        title (`str`): Over the axes.
-        label (`str`): Beside the colour bar: what the numbers are, and their unit.
+        title (`str`, defaults to ""): Over the axes.
+        label (`str`, defaults to ""): Beside the colour bar: what the numbers are, and their unit.
         ax (`matplotlib.axes.Axes`, *optional*): Where to draw; a new figure by default.
 
     Returns:
@@ -72,9 +72,7 @@ def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax:
     from matplotlib.ticker import MaxNLocator
 
     values = _array(scores, "scores", "layers", "heads")
-    if ax is None:
-        layers, heads = values.shape
-        ax = Figure(figsize=(2.2 + 0.35 * max(heads, 6), 1 + 0.35 * max(layers, 4)), layout="constrained").subplots()
+    ax = ax or Figure(figsize=head_figure_size(*values.shape), layout="constrained").subplots()
     norm, colours = _scale(values)
     picture = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
     ax.set(xlabel="head", ylabel="layer")
@@ -83,6 +81,11 @@ def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax:
     ax.set_title(_plain(title), fontsize="medium")
     ax.figure.colorbar(picture, ax=ax, label=_plain(label), fraction=0.05)
     return ax
+
+
+def head_figure_size(layers: int, heads: int) -> tuple[float, float]:
+    """Return the width and height in inches of a figure with one number for every head."""
+    return 2.2 + 0.35 * max(heads, 6), 1 + 0.35 * max(layers, 4)
 
 
 def plot_head_maps(
@@ -97,8 +100,8 @@ def plot_head_maps(
 
     Args:
         head_maps (tensor or array (layers, heads, rows, cols)): Contributions in logits.
-        title (`str`): Over the figure.
-        label (`str`): Beside the colour bar: what the numbers are, and their unit.
+        title (`str`, defaults to ""): Over the figure.
+        label (`str`, defaults to ""): Beside the colour bar: what the numbers are, and their unit.
         layers (`Sequence[int]`, *optional*): Which layers; all by default.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
 
@@ -136,7 +139,7 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
     Args:
         image (PIL image): The image as the user sees it.
         results (`Sequence[dict]`): What the pipeline gave for it.
-        title (`str`): Over the figure.
+        title (`str`, defaults to ""): Over the figure.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
 
     Returns:
@@ -179,8 +182,8 @@ def plot_curves(
         curves ([`Curve`], or `Mapping` from names to [`Curve`] or scores (points,) or (batch, points)): Of a batch the
             mean is drawn, in a band of one standard error.
         shares (tensor or array (points,), *optional*): Where scores were taken; needed unless curves bring their own.
-        title (`str`): Over the axes.
-        label (`str`): Below the axes: what the shares are of.
+        title (`str`, defaults to ""): Over the axes.
+        label (`str`, defaults to ""): Below the axes: what the shares are of.
         ax (`matplotlib.axes.Axes`, *optional*): Where to draw; a new figure by default.
 
     Returns:
@@ -195,25 +198,10 @@ def plot_curves(
     named = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
         raise ArgumentError("`curves` must hold at least one curve; got none.")
-    # Every curve becomes its area (which sorts the legend), its number (which colours it), and what is drawn.
-    rows: list[tuple[float, int, str, np.ndarray, np.ndarray, np.ndarray]] = []
-    for number, (name, curve) in enumerate(named.items()):
-        places = getattr(curve, "shares", shares)
-        if places is None:
-            raise ArgumentError("`shares` must be given for curves that are plain scores; got None.")
-        scores = getattr(curve, "scores", curve)
-        axes = ("points",) if np.ndim(scores) == 1 else ("batch", "points")
-        scores, places = np.atleast_2d(_array(scores, "curves", *axes)), _array(places, "shares", "points")
-        if scores.shape[1] != len(places):
-            raise ArgumentError(f"`shares` must be one a point, {scores.shape[1]}; got {len(places)}.")
-        mean = scores.mean(axis=0)
-        error = scores.std(axis=0, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.zeros_like(mean)
-        area = float(torch.trapezoid(torch.as_tensor(mean), torch.as_tensor(places)))
-        rows.append((area / ((places[-1] - places[0]) or 1.0), number, name, places, mean, error))
-    if ax is None:
-        ax = Figure(figsize=(7, 4.5), layout="constrained").subplots()
+    rows = [(number, name, *_mean_curve(curve, shares)) for number, (name, curve) in enumerate(named.items())]
+    ax = ax or Figure(figsize=(7, 4.5), layout="constrained").subplots()
     colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for area, number, name, places, mean, error in sorted(rows, key=lambda row: (-row[0], row[1])):
+    for number, name, area, places, mean, error in sorted(rows, key=lambda row: (-row[2], row[0])):
         colour, style = colours[number % 10], ("-", "--", ":", "-.")[number // 10 % 4]
         # The area first: matplotlib leaves names out of legends that begin with an underscore.
         ax.plot(places, mean, style, color=colour, label=f"{area:z.2f}  {_plain(name)}".rstrip(), linewidth=1.5)
@@ -225,6 +213,22 @@ def plot_curves(
         fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="area under the curve"
     )
     return ax
+
+
+def _mean_curve(curve: Any, shares: Array | None) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the area under a curve's mean over the batch, the shares, the mean and its standard error."""
+    places = getattr(curve, "shares", shares)
+    if places is None:
+        raise ArgumentError("`shares` must be given for curves that are plain scores; got None.")
+    scores = getattr(curve, "scores", curve)
+    axes = ("points",) if np.ndim(scores) == 1 else ("batch", "points")
+    scores, places = np.atleast_2d(_array(scores, "curves", *axes)), _array(places, "shares", "points")
+    if scores.shape[1] != len(places):
+        raise ArgumentError(f"`shares` must be one a point, {scores.shape[1]}; got {len(places)}.")
+    mean = scores.mean(axis=0)
+    error = scores.std(axis=0, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.zeros_like(mean)
+    area = float(torch.trapezoid(torch.as_tensor(mean), torch.as_tensor(places)))
+    return area / ((places[-1] - places[0]) or 1.0), places, mean, error
 
 
 def _array(values: Array, name: str, *axes: str) -> np.ndarray:

@@ -14,7 +14,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from gmar_hf.data.sample import describe, digest
 from gmar_hf.data.table_files import table_fingerprint
 from gmar_hf.errors import ArgumentError, GMARError, HubError
-from gmar_hf.utils.hub import check_in_reach, hub_errors, no_folder, shown
+from gmar_hf.utils.hub import check_in_reach, hub_errors, no_folder
+from gmar_hf.utils.text import shown
 
 Loaded = tuple[Any, dict[str, Any]]  # a table, and its entry in a report
 

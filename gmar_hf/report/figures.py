@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from gmar_hf.plotting import plot_head_importance
+from gmar_hf.plotting import head_figure_size, plot_head_importance
 from gmar_hf.report.statistics import HeadStatistics
 
 # By score: what stands over the figure, and beside its bar of colours.
@@ -15,20 +15,16 @@ FIGURES = {
 
 
 def draw_figures(statistics: HeadStatistics, figure: Any = None) -> Any:
-    """Draw the means of all heads, one axes a score.
+    """Draw the means of all heads, one axes a score, and return the figure.
 
     Args:
         statistics ([`HeadStatistics`]): The means of one explanation or more.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
-
-    Returns:
-        The figure.
     """
     from matplotlib.figure import Figure
 
-    layers, heads = statistics.mean["l1"].shape
-    size = (len(FIGURES) * (2.2 + 0.35 * max(heads, 6)), 1 + 0.35 * max(layers, 4))
-    figure = figure or Figure(figsize=size, layout="constrained")
+    width, height = head_figure_size(*statistics.mean["l1"].shape)
+    figure = figure or Figure(figsize=(len(FIGURES) * width, height), layout="constrained")
     for ax, (key, (title, label)) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
         plot_head_importance(statistics.mean[key], title=title, label=label, ax=ax)
     return figure

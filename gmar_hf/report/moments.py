@@ -21,7 +21,7 @@ class Moments:
         squares (`torch.DoubleTensor` of shape (groups, ...)): The sum of their squared deviations from the mean.
 
     Raises:
-        ArgumentError: If shapes or dtypes are others, or a count or a sum of squares is negative, or NaN.
+        ArgumentError: If a shape or dtype does not fit, or a count or a sum of squares is negative or NaN.
 
     Example:
         >>> moments = Moments.empty(num_groups=2, shape=())
@@ -111,13 +111,10 @@ class Moments:
         self._absorb(distinct, count, origin + shift, squares)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Return both together.
+        """Return new moments of the values of both.
 
         Args:
             other (`Moments`): Moments of as many groups, with values of the same shape.
-
-        Returns:
-            `Moments`: A new object.
 
         Raises:
             ArgumentError: If the groups or the shape differ.
@@ -134,14 +131,11 @@ class Moments:
         return merged
 
     def pool(self, groups: torch.Tensor) -> "Moments":
-        """Return several groups as one.
+        """Return new moments with a single group, which holds the values of several.
 
         Args:
             groups (`torch.BoolTensor` of shape (groups,) or `torch.LongTensor` of shape (chosen,)): Which ones; each
                 counts once.
-
-        Returns:
-            `Moments`: A new object with one group.
 
         Raises:
             ArgumentError: If a group is out of range or the shape is another.

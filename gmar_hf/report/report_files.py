@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def write_report(
 
     Args:
         folder (`Path`): Where; files of an older report are replaced.
-        settings (`Mapping[str, Any]`), moments ([`Moments`]), weight_sample (`torch.Tensor`): Of the report.
+        settings (`Mapping[str, Any]`), moments ([`Moments`]), weight_sample (`torch.Tensor`): What the report holds.
         overwrite_card (`bool`): Whether to replace a README.md that somebody has written or edited.
 
     Raises:
@@ -72,7 +72,7 @@ def write_report(
 
 
 def may_replace_card(path: Path) -> bool:
-    """Whether there is no card, or one that we wrote and nobody has edited."""
+    """Tell whether there is no card, or one that we wrote and nobody has edited."""
     try:
         return is_unedited(path.read_bytes().decode())
     except FileNotFoundError:
@@ -89,37 +89,27 @@ def read_settings(path: str | os.PathLike[str], name: str) -> tuple[dict[str, An
         name (`str`): What the error calls the report.
 
     Returns:
-        `tuple[dict[str, Any], str]`: The settings, and the sum of the tensors' file.
+        `tuple[dict[str, Any], str]`: The settings, and the SHA-256 of the file of tensors that belongs to them.
 
     Raises:
         ArtifactError: If it is missing, no report's, corrupt or of another version.
     """
-    try:
+    with _reading(name, SETTINGS_FILE):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{name!r} must be a head-importance report; got one without {SETTINGS_FILE}, which is no report or half "
-            "of one. Save it again."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _corrupt(name, SETTINGS_FILE, error) from error
-    if not isinstance(content, dict) or not {"schema_version", "tensors_sha256"} <= content.keys():
-        raise ArtifactError(
-            f"{name!r} must be a head-importance report; its {SETTINGS_FILE} is of something else. Give the folder "
-            "or repository that `HeadImportanceReport.save_pretrained` or `push_to_hub` wrote."
-        )
-    version, digest = content.pop("schema_version"), content.pop("tensors_sha256")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{name!r} must have schema version {SCHEMA_VERSION}; got {version!r:.40}. Install the gmar_hf that "
-            "wrote it."
-        )
-    if not isinstance(digest, str):
-        raise _corrupt(name, SETTINGS_FILE, "tensors_sha256 is no string")
-    try:
+        if not isinstance(content, dict) or not {"schema_version", "tensors_sha256"} <= content.keys():
+            raise ArtifactError(
+                f"{name!r} must be a head-importance report; its {SETTINGS_FILE} is of something else. Give the "
+                "folder or repository that `HeadImportanceReport.save_pretrained` or `push_to_hub` wrote."
+            )
+        version, digest = content.pop("schema_version"), content.pop("tensors_sha256")
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{name!r} must have schema version {SCHEMA_VERSION}; got {version!r:.40}. Install the gmar_hf that "
+                "wrote it."
+            )
+        if not isinstance(digest, str):
+            raise ArgumentError("tensors_sha256 is no string")
         return plain_settings(content), digest
-    except ArgumentError as error:
-        raise _corrupt(name, SETTINGS_FILE, error) from error
 
 
 def read_tensors(
@@ -130,7 +120,7 @@ def read_tensors(
     Args:
         path (`str` or `os.PathLike`): The file.
         name (`str`): What the error calls the report.
-        settings (`Mapping[str, Any]`), digest (`str`): Of [`read_settings`].
+        settings (`Mapping[str, Any]`), digest (`str`): What [`read_settings`] returns.
 
     Returns:
         `tuple[Moments, torch.Tensor]`: Moments of all groups, and the sampled weights.
@@ -138,23 +128,32 @@ def read_tensors(
     Raises:
         ArtifactError: If it is missing, corrupt, or does not belong to the settings.
     """
-    try:
+    with _reading(name, TENSORS_FILE):
         content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{name!r} must be a complete report; {TENSORS_FILE} is missing. Save it again."
-        ) from error
-    except OSError as error:
-        raise _corrupt(name, TENSORS_FILE, error) from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise _corrupt(name, TENSORS_FILE, f"its sha256 is not the one in {SETTINGS_FILE}")
-    try:
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ArgumentError(f"its sha256 is not the one in {SETTINGS_FILE}")
         tensors = load(content)
         moments = _all_groups(tensors, len(settings["model"]["labels"]) * len(OUTCOMES))
         check_moments(settings, moments)
-    except (SafetensorError, ArgumentError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _corrupt(name, TENSORS_FILE, error) from error
-    return moments, tensors["weight_sample"]
+        return moments, tensors["weight_sample"]
+
+
+@contextmanager
+def _reading(name: str, file: str) -> Iterator[None]:
+    """Turn whatever fails in the block, which reads a file of the report `name`, into one of two sentences."""
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{name!r} must be a head-importance report; got one without {file}, which is no report or half of one. "
+            "Save it again."
+        ) from error
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{name!r} must be a complete report; its {file} is corrupt ({error}). Save it again."
+        ) from error
 
 
 def _tensors_file(moments: Moments, weight_sample: torch.Tensor) -> bytes:
@@ -171,12 +170,7 @@ def _tensors_file(moments: Moments, weight_sample: torch.Tensor) -> bytes:
 
 
 def _all_groups(tensors: Mapping[str, torch.Tensor], num_groups: int) -> Moments:
-    """Moments of all groups from those of the groups with members.
-
-    Raises:
-        ArgumentError: If a tensor is missing or of another dtype or shape, or the groups are not ascending numbers of
-            groups with members.
-    """
+    """Return the moments of all groups from a file's tensors, which hold those of groups with members only."""
     for key, dtype in _DTYPES.items():
         if key not in tensors or tensors[key].dtype != dtype:
             raise ArgumentError(f"it must have {key!r} as {str(dtype).removeprefix('torch.')}")
@@ -191,7 +185,9 @@ def _all_groups(tensors: Mapping[str, torch.Tensor], num_groups: int) -> Moments
         or mean.shape[1] != len(KEYS)
         or tensors["weight_sample"].ndim != 1
     ):
-        raise ArgumentError(f"its tensors have shapes {', '.join(str(tuple(one.shape)) for one in tensors.values())}")
+        raise ArgumentError(
+            f"its tensors have shapes {', '.join(str(tuple(tensor.shape)) for tensor in tensors.values())}"
+        )
     if len(groups) and not (groups[0] >= 0 and (groups.diff() > 0).all() and groups[-1] < num_groups):
         raise ArgumentError(f"'groups' must be ascending numbers in [0, {num_groups - 1}]")
     if not (count > 0).all():
@@ -201,7 +197,3 @@ def _all_groups(tensors: Mapping[str, torch.Tensor], num_groups: int) -> Moments
     moments = Moments.empty(num_groups, tuple(mean.shape[1:]))
     moments.count[groups], moments.mean[groups], moments.squares[groups] = count, mean, squares
     return Moments(moments.count, moments.mean, moments.squares)  # looks at the signs
-
-
-def _corrupt(name: str, file: str, reason: object) -> ArtifactError:
-    return ArtifactError(f"{name!r} must be a complete report; its {file} is corrupt ({reason}). Save it again.")

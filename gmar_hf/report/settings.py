@@ -1,7 +1,7 @@
 """What a head-importance report says of its making: which entries it must have, and how those of two surveys join.
 
-The entries are a table rather than dataclasses: errors name the place of what is wrong, also in lists, and whatever
-else somebody keeps in config.json comes back as it was.
+The entries are a table rather than dataclasses: errors name the place of what is wrong (`model.labels[3]`), and
+whatever else somebody keeps in config.json comes back as it was.
 """
 
 import json
@@ -68,10 +68,10 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of the settings, as it would come back from a file.
 
     Args:
-        settings (`Mapping[str, Any]`): The settings of a report, as plain JSON values.
+        settings (`Mapping[str, Any]`): The settings of a report.
 
     Raises:
-        ArgumentError: If they are something else, an entry is missing or of the wrong kind.
+        ArgumentError: If they hold more than plain JSON values, or an entry is missing or of the wrong kind.
     """
     try:
         copied = json.loads(json.dumps(dict(settings), allow_nan=False))
@@ -135,10 +135,10 @@ def check_joinable(settings: Mapping[str, Any], other: Mapping[str, Any]) -> Non
     """Refuse a second report, `other`, that is of another model, target or labels, or of the very same data.
 
     Args:
-        settings, other (`Mapping[str, Any]`): The settings of both reports, as [`plain_settings`] returns them.
+        settings, other (`Mapping[str, Any]`): The settings of both reports.
 
     Raises:
-        ArgumentError: If the second report is such a one.
+        ArgumentError: If the second report cannot be joined to the first.
     """
     for what, key in (("class", "class"), ("number of layers", "num_layers"), ("number of heads", "num_heads")):
         wanted, given = settings["model"][key], other["model"][key]
@@ -161,7 +161,7 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
     """Return the settings of two surveys of one model as those of one.
 
     Args:
-        first, second (`Mapping[str, Any]`): The settings of both, as [`plain_settings`] returns them.
+        first, second (`Mapping[str, Any]`): The settings of both, which [`check_joinable`] accepts.
 
     Returns:
         `dict[str, Any]`: Counts are summed and data sets listed one after the other; what differs otherwise becomes

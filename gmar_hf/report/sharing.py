@@ -22,7 +22,8 @@ from gmar_hf.report.report_files import (
     write_report,
 )
 from gmar_hf.report.settings import check_moments, plain_settings
-from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card, shown
+from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card
+from gmar_hf.utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class SharedReport(ModelHubMixin):
             overwrite_card (`bool`, defaults to False): Replace a README.md that somebody has written or edited.
             repo_id (`str`, *optional*): Where to push; the folder's name by default.
             push_to_hub (`bool`, defaults to False): Whether to push the report too.
-            push_to_hub_kwargs: Of [`push_to_hub`].
+            push_to_hub_kwargs: Further arguments of [`push_to_hub`].
 
         Returns:
             The commit if it was pushed, None otherwise.
@@ -118,14 +119,29 @@ class SharedReport(ModelHubMixin):
         if os.path.isfile(name) or (_is_path(pretrained_model_name_or_path) and not os.path.isdir(name)):
             what = "a file" if os.path.isfile(name) else "no folder"
             raise ArtifactError(f"A report must be a folder or a repo id; got {name!r}, which is {what}.")
-        return cls._from_pretrained(
-            model_id=name,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
+        cache = Path(cache_dir or constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}")
+
+        def locate(file: str, revision: str | None) -> Path:
+            if os.path.isdir(name):
+                return Path(name, file)
+            with hub_errors(name, "load the report", no_folder(name)):
+                if not (local_files_only or cache.exists()):
+                    check_in_reach(name, "model", token=token)
+                return download(
+                    name,
+                    file,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+
+        config = locate(SETTINGS_FILE, revision)
+        settings, digest = read_settings(config, name)
+        # In the Hub's cache a file's folder is named after its commit: somebody may push between the two downloads.
+        tensors = locate(TENSORS_FILE, config.parent.name)
+        return cls(*read_tensors(tensors, name, settings, digest), settings)
 
     def push_to_hub(  # type: ignore[override]  # `revision`, as everywhere else, and no patterns
         self,
@@ -141,12 +157,12 @@ class SharedReport(ModelHubMixin):
         """Share the report: the files of [`save_pretrained`], in one commit; none where the Hub has just these.
 
         Args:
-            repo_id (`str`): The repository; it is made.
-            revision (`str`, *optional*): The branch; it is made. The main branch by default.
+            repo_id (`str`): The repository; it is made if it does not exist.
+            revision (`str`, *optional*): The branch; it is made if it does not exist. The main branch by default.
             private (`bool`, *optional*): Whether a new repository is private; the account's default by default.
             token (`str` or `bool`, *optional*): The one you logged in with by default.
             create_pr (`bool`, *optional*): Open a pull request in place of a commit.
-            commit_message (`str`): Of the commit.
+            commit_message (`str`, defaults to "Upload head-importance report"): What the commit is called.
             overwrite_card (`bool`, defaults to False): Replace a README.md on the Hub that somebody has written or
                 edited; else it is kept, with a warning in the log.
 
@@ -183,49 +199,13 @@ class SharedReport(ModelHubMixin):
         return commit
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The report's card, as huggingface_hub's object. Takes no notice of arguments."""
+        """Return the report's card as huggingface_hub's object; the mixin's arguments have no meaning here."""
         return ModelCard(write_card(self.settings, self.moments))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_report(save_directory, self.settings, self.moments, self.weight_sample, overwrite_card=False)
 
-    @classmethod
-    def _from_pretrained(  # type: ignore[override]  # no further arguments
-        cls: type[_Report],
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | os.PathLike[str] | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-    ) -> _Report:
-        cache = cache_dir or constants.HF_HUB_CACHE
-
-        def found(file: str, revision: str | None) -> Path:
-            if os.path.isdir(model_id):
-                return Path(model_id, file)
-            with hub_errors(model_id, "load the report", no_folder(model_id)):
-                if not (local_files_only or Path(cache, f"models--{model_id.replace('/', '--')}").exists()):
-                    check_in_reach(model_id, "model", token=token)
-                return download(
-                    model_id,
-                    file,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
-
-        config = found(SETTINGS_FILE, revision)
-        settings, digest = read_settings(config, model_id)
-        # In the Hub's cache a file's folder is named after its commit: somebody may push between the two downloads.
-        tensors = found(TENSORS_FILE, config.parent.name)
-        moments, weight_sample = read_tensors(tensors, model_id, settings, digest)
-        return cls(moments, weight_sample, settings)
-
 
 def _is_path(name: str | os.PathLike[str]) -> bool:
-    """Whether a name can only be a folder's, never a repository's."""
+    """Tell whether a name can only be a folder's, never a repository's."""
     return isinstance(name, os.PathLike) or os.path.isabs(name) or name.startswith((".", "~"))

@@ -78,18 +78,12 @@ def class_counts(moments: Moments) -> torch.Tensor:
 
 
 def strongest_heads(mean: Mapping[str, torch.Tensor], k: int, score: str) -> list[tuple[int, int, float]]:
-    """Return the heads with the largest mean.
+    """Return the `k` heads with the largest mean of a score; see [`HeadImportanceReport.top_heads`].
 
     Args:
         mean (`Mapping[str, torch.Tensor]`): The means of [`HeadStatistics`].
         k (`int`): How many heads.
         score (`str`): One of `KEYS`.
-
-    Returns:
-        `list[tuple[int, int, float]]`: Layer, head and mean, the largest first.
-
-    Raises:
-        ArgumentError: If there are not so many heads, or no such score.
     """
     check_choice("score", score, KEYS)
     values = mean[score]
@@ -108,9 +102,6 @@ def weights_of_classes(
         overall ([`HeadStatistics`]): The statistics of all explanations, for classes with few of them.
         classes (`torch.LongTensor` of any shape): Class indices.
         norm (`str`): Whose gradient norm the weights come from: "l1" or "l2".
-
-    Raises:
-        ArgumentError: If there is no such class or norm.
     """
     check_choice("norm", norm, ("l1", "l2"))
     kind = classes.dtype
@@ -120,7 +111,7 @@ def weights_of_classes(
     classes = classes.detach().to("cpu", torch.int64)
     if ((classes < 0) | (classes >= len(counts))).any():
         raise ArgumentError(f"`classes` must be in [0, {len(counts) - 1}]; some are not.")
-    # Every class that is asked for has the mean of all explanations at first, and its own where it has enough of them.
+    # Each distinct class has the mean of all explanations at first; those with enough explanations get their mean.
     distinct, places = classes.unique(return_inverse=True)
     has_enough = counts[distinct] >= MIN_CLASS_EXPLANATIONS
     weights = overall.mean[key].repeat(len(distinct), 1, 1)

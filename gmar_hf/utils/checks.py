@@ -182,5 +182,5 @@ def check_names(argument: str, names: Sequence[str], choices: Iterable[str]) -> 
 
 
 def _power(number: int) -> str:
-    """The largest seed as people write it; other numbers as they are."""
+    """Return the largest seed as people write it, and any smaller number in digits."""
     return "2**63 - 1" if number == 2**63 - 1 else str(number)

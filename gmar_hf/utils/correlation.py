@@ -3,46 +3,46 @@
 import torch
 
 
-def pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Pearson's correlation along the last axis.
+def pearson(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return Pearson's correlation along the last axis.
 
     Args:
-        one, other (`torch.Tensor` of shape (..., numbers)): Finite.
+        first, second (`torch.Tensor` of shape (..., numbers)): The finite numbers to compare, row by row.
 
     Returns:
-        `torch.Tensor` of shape (...): In [-1, 1], NaN where a row of one or the other is constant; float64 on the CPU.
+        `torch.Tensor` of shape (...): In [-1, 1], NaN where a row of either is constant; float64 on the CPU.
 
     Example:
         >>> pearson(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[-1.0, -2.0, -4.0]])).tolist()
         [-1.0]
     """
-    first, second = _centred(one), _centred(other)
+    first, second = _centred(first), _centred(second)
     spread = (first.square().sum(dim=-1) * second.square().sum(dim=-1)).sqrt()
     product = (first * second).sum(dim=-1)
     return (product / spread).clamp(-1, 1).where(spread > 0, torch.nan)
 
 
-def spearman(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Spearman's rank correlation along the last axis; equal numbers share the mean of their ranks.
+def spearman(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return Spearman's rank correlation along the last axis; equal numbers share the mean of their ranks.
 
     Args:
-        one, other (`torch.Tensor` of shape (..., numbers)): Finite.
+        first, second (`torch.Tensor` of shape (..., numbers)): The finite numbers to compare, row by row.
 
     Returns:
-        `torch.Tensor` of shape (...): As [`pearson`] of the ranks.
+        `torch.Tensor` of shape (...): In [-1, 1], NaN where a row of either is constant; float64 on the CPU.
 
     Example:
         >>> spearman(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.1, 10.0, 1e9]])).tolist()
         [1.0]
     """
-    return pearson(average_ranks(one), average_ranks(other))
+    return pearson(average_ranks(first), average_ranks(second))
 
 
 def average_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Ranks along the last axis, 1 for the smallest; equal numbers share the mean of their ranks.
+    """Return ranks along the last axis, 1 for the smallest; equal numbers share the mean of their ranks.
 
     Args:
-        values (`torch.Tensor` of shape (..., numbers)): Finite.
+        values (`torch.Tensor` of shape (..., numbers)): Finite numbers.
 
     Returns:
         `torch.Tensor` of shape (..., numbers): float64 on the CPU.
@@ -59,7 +59,7 @@ def average_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def _centred(values: torch.Tensor) -> torch.Tensor:
-    """Minus their mean; exactly zeros where they are constant, however the mean is rounded."""
+    """Return values less their mean; exactly zeros where they are constant, however the mean is rounded."""
     values = _exact(values)
     values = values - values[..., :1]
     return values - values.mean(dim=-1, keepdim=True)

@@ -56,8 +56,8 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         path (`str` or `os.PathLike`): A file that nobody writes meanwhile.
     """
     target = Path(path)
-    for left in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _prefix(target: Path) -> str:

@@ -18,19 +18,19 @@ from huggingface_hub.errors import (
 
 from gmar_hf.errors import GMARError, HubError
 from gmar_hf.utils.hub_errors import UNREACHABLE, explain_failure
-from gmar_hf.utils.text import shown as shown
+from gmar_hf.utils.text import shown
 
 _CONNECT_TIMEOUT = 10.0  # seconds
 
 
 @contextmanager
 def hub_errors(repo_id: str, doing: str, before: str = "") -> Iterator[None]:
-    """Turns whatever the Hub's client raises in the block into a `HubError`; other errors pass.
+    """Turn whatever the Hub's client raises in the block into a `HubError`; other errors pass.
 
     Args:
         repo_id (`str`): The repository that the block is about.
         doing (`str`): What the block does, such as "push the report".
-        before (`str`, defaults to ""): A sentence that comes first, such as [`no_folder`] gives.
+        before (`str`, defaults to ""): A sentence that comes first, such as that of [`no_folder`].
 
     Raises:
         HubError: If the client, its HTTP library or a connection fails in the block.
@@ -56,7 +56,7 @@ digits, '-', '_' and '.') or a folder that exists; got 'not/a/name'. Check it.
 
 
 def no_folder(name: str) -> str:
-    """The sentence for a name that could have been a folder's: whoever has mistyped a path thinks of no Hub."""
+    """Return a sentence for a name that could have been a folder's: who has mistyped a path thinks of no Hub."""
     return f"No folder here is called '{shown(name)}'."
 
 
@@ -68,10 +68,10 @@ def check_in_reach(repo_id: str, repo_type: str, **settings: Any) -> None:
     Args:
         repo_id (`str`): The repository.
         repo_type (`str`): "model" or "dataset".
-        settings: Of `HfApi`.
+        settings: Further arguments of `HfApi`.
 
     Raises:
-        What its HTTP library raises where there is no connection.
+        `UNREACHABLE`: If there is no connection.
     """
     if constants.HF_HUB_OFFLINE:
         return
@@ -84,20 +84,20 @@ def check_in_reach(repo_id: str, repo_type: str, **settings: Any) -> None:
 
 
 def download(repo_id: str, file: str, **settings: Any) -> Path:
-    """Downloads a file of a model repository, and compares its hash, which `hf_hub_download` does not.
+    """Download a file of a model repository and compare its hash, which `hf_hub_download` does not.
 
-    What changed on its way, or in the cache since, is downloaded once more: it would stay there for ever.
+    A file that changed on its way, or in the cache since, is downloaded once more: it would stay there for ever.
 
     Args:
         repo_id (`str`): The repository.
         file (`str`): Its path there.
-        settings: Of `hf_hub_download`, whose errors pass.
+        settings: Further arguments of `hf_hub_download`, whose errors pass.
 
     Returns:
         `Path`: The file in the cache.
 
     Raises:
-        HubError: If the content is another than the Hub tells of.
+        HubError: If the content has not the hash that the Hub tells of.
     """
     path = Path(hf_hub_download(repo_id, file, **settings))
     if _is_intact(path):
@@ -114,15 +114,15 @@ def download(repo_id: str, file: str, **settings: Any) -> Path:
 
 
 def remote_card(repo_id: str, revision: str | None = None, token: str | bool | None = None) -> str | None:
-    """The card of a model repository as it is on the Hub now, past every cache.
+    """Return the card of a model repository as it is on the Hub now, past every cache.
 
     Args:
         repo_id (`str`): The repository.
         revision (`str`, *optional*): Its branch, tag or commit; the main branch by default.
-        token (`str` or `bool`, *optional*): As everywhere in huggingface_hub.
+        token (`str` or `bool`, *optional*): The one you logged in with by default; False for none.
 
     Returns:
-        The text of README.md, with U+FFFD for what is not UTF-8; None where there is no such repository, revision or
+        `str`: The text of README.md, with U+FFFD for what is not UTF-8; None without such a repository, revision or
         file.
 
     Raises:
@@ -141,7 +141,7 @@ def remote_card(repo_id: str, revision: str | None = None, token: str | bool | N
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether a file in the Hub's cache, a link to one that is named after its hash, has that hash."""
+    """Tell whether a file in the Hub's cache, a link to one that is named after its hash, has that hash."""
     name, content = path.resolve().name, path.read_bytes()
     if re.fullmatch("[0-9a-f]{64}", name):
         return hashlib.sha256(content).hexdigest() == name

@@ -1,4 +1,4 @@
-"""What holds for tensors everywhere."""
+"""The rules for tensors that hold everywhere: precision, and the shape of a batch of images."""
 
 import torch
 

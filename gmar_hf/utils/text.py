@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def shown(text: object, length: int = 200) -> str:
-    """Somebody else's text, safe to show: on one line, without control characters, cut.
+    """Return somebody else's text, safe to show: on one line, without control characters, cut.
 
     Example:
         >>> shown("two\\nlines \\x1b[2J")
@@ -23,7 +23,7 @@ _LINKS = re.compile(r"(&#64;|&#35;|:(?=[/a-z])|www(?=\.))(?=\S)", re.IGNORECASE)
 
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
-    """The end of an error about an unknown name: those spelled alike, or nothing.
+    """Return the end of an error about an unknown name: those spelled alike, or nothing.
 
     Example:
         >>> did_you_mean("rolout", ["rollout", "random"])
@@ -44,7 +44,7 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def quantity(number: int, what: str) -> str:
-    """A number of things.
+    """Return a number with what it counts.
 
     Example:
         >>> quantity(1, "image"), quantity(2000, "image")
@@ -54,7 +54,7 @@ def quantity(number: int, what: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Text with control characters spelled out, so that a label or file name cannot steer a terminal.
+    """Return text with control characters spelled out, so that a label or file name cannot steer a terminal.
 
     Example:
         >>> printable("a\\x1b[2Jb")
@@ -64,14 +64,11 @@ def printable(text: object) -> str:
 
 
 def markdown(text: object) -> str:
-    """Text as Markdown that shows just this text: no markup, HTML, table cell, formula, link or mention.
-
-    Args:
-        text (`object`): Shown as a string; its control characters as [`printable`] spells them.
+    """Return Markdown that shows just this text: no markup, HTML, table cell, formula, link or mention.
 
     Example:
         >>> markdown("*a* | <b>")
         '&#42;a&#42; &#124; &#60;b&#62;'
     """
-    entities = _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(text))
+    entities = _MARKUP.sub(lambda match: f"&#{ord(match[0])};", printable(text))
     return _LINKS.sub("\\1\u200b", entities)  # an invisible space

@@ -119,7 +119,7 @@ def test_folders_that_are_no_reports(run, here):
     for name, message in {
         "empty": "'empty' must be a head-importance report; got one without config.json,",
         "model": "'model' must be a head-importance report; its config.json is of something else.",
-        "half": "'half' must be a complete report; report.safetensors is missing.",
+        "half": "'half' must be a head-importance report; got one without report.safetensors,",
         "broken": "'broken' must be a complete report; its report.safetensors is corrupt (its sha256 is not",
         "./none": "A report must be a folder or a repo id; got './none', which is no folder.",
         "a/config.json": "A report must be a folder or a repo id; got 'a/config.json', which is a file.",

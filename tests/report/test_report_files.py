@@ -144,7 +144,9 @@ def refused(folder, name=None):
 class TestFilesThatAreNoReport:
     def test_missing(self, folder, tmp_path):
         (folder / "report.safetensors").unlink()
-        assert "must be a complete report; report.safetensors is missing. Save it again." in refused(folder)
+        assert "got one without report.safetensors, which is no report or half of one. Save it again." in refused(
+            folder
+        )
         (folder / "config.json").unlink()
         assert "got one without config.json, which is no report or half of one" in refused(folder)
         assert "got one without config.json" in refused(str(folder))
