@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from gmar_hf.models.weight_sample import weight_sample
-from gmar_hf.report.head_importance_report import KEYS, OUTCOMES, HeadImportanceReport
+from gmar_hf.report.head_importance_report import OUTCOMES, HeadImportanceReport
 from gmar_hf.report.moments import Moments
 from tests.helpers import zoo
 
@@ -44,6 +45,21 @@ def explanations(
     return values, classes * len(OUTCOMES) + outcomes
 
 
+def dataset(**changed: Any) -> list[dict[str, Any]]:
+    """The `datasets` of a report on one data set, of which some entries are to be others."""
+    return [
+        {
+            "id": "somebody/pictures",
+            "is_local": False,
+            "revision": None,
+            "split": "validation",
+            "num_images": 60,
+            "fingerprint": "0011223344556677",
+            **changed,
+        }
+    ]
+
+
 def made_settings(moments: Moments, **changed: Any) -> dict[str, Any]:
     """Settings that fit the moments; what is changed replaces an entry, or goes into one that is a dict."""
     by_outcome = dict(zip(OUTCOMES, moments.count.unflatten(0, (-1, len(OUTCOMES))).sum(0).tolist(), strict=True))
@@ -60,16 +76,7 @@ def made_settings(moments: Moments, **changed: Any) -> dict[str, Any]:
             "dtype": "float32",
             "attention": "sdpa",
         },
-        "datasets": [
-            {
-                "id": "somebody/pictures",
-                "is_local": False,
-                "revision": None,
-                "split": "validation",
-                "num_images": sum(by_outcome.values()),
-                "fingerprint": "0011223344556677",
-            }
-        ],
+        "datasets": dataset(num_images=sum(by_outcome.values())),
         "target": "predicted",
         "survey": {
             "batch_size": 32,
@@ -95,12 +102,24 @@ def made_settings(moments: Moments, **changed: Any) -> dict[str, Any]:
     return settings
 
 
+def moments_of(values: torch.Tensor, groups: Sequence[int] | torch.Tensor, num_classes: int = 1) -> Moments:
+    """Moments of scores (explanations, 6, layers, heads) whose groups, class * 3 + outcome, are these."""
+    moments = Moments.empty(num_classes * len(OUTCOMES), tuple(values.shape[1:]))
+    moments.add(values, torch.as_tensor(groups))
+    return moments
+
+
+def report_on(moments: Moments, **settings: Any) -> HeadImportanceReport:
+    """A report on these moments of a made-up model, whose weights depend on its shape alone."""
+    _, layers, heads = moments.shape
+    weights = torch.randn(7 * layers, generator=torch.Generator().manual_seed(layers * heads))
+    return HeadImportanceReport(moments, weights, made_settings(moments, **settings))
+
+
 def make_moments(
     num_classes: int = 5, layers: int = 3, heads: int = 4, num_explanations: int = 60, seed: int = 0
 ) -> Moments:
-    moments = Moments.empty(num_classes * len(OUTCOMES), (len(KEYS), layers, heads))
-    moments.add(*explanations(num_classes, layers, heads, num_explanations, seed))
-    return moments
+    return moments_of(*explanations(num_classes, layers, heads, num_explanations, seed), num_classes)
 
 
 def make_report(
@@ -111,7 +130,7 @@ def make_report(
     seed: int = 0,
     **settings: Any,
 ) -> HeadImportanceReport:
-    """A report on made-up explanations of a made-up model (whose weights depend on its shape alone).
+    """A report on made-up explanations of a made-up model.
 
     Args:
         num_classes, layers, heads (`int`): Of the model.
@@ -119,9 +138,15 @@ def make_report(
         seed (`int`): Of the explanations.
         settings: Entries of `settings` that are to be others: `license="mit"`, `model={"id": "a/b"}`.
     """
-    moments = make_moments(num_classes, layers, heads, num_explanations, seed)
-    weights = torch.randn(7 * layers, generator=torch.Generator().manual_seed(layers * heads))
-    return HeadImportanceReport(moments, weights, made_settings(moments, **settings))
+    return report_on(make_moments(num_classes, layers, heads, num_explanations, seed), **settings)
+
+
+def assert_same(report: HeadImportanceReport, expected: HeadImportanceReport) -> None:
+    """Compare two reports bit by bit."""
+    assert report.settings == expected.settings
+    for name in ("count", "mean", "squares"):
+        assert torch.equal(getattr(report.moments, name), getattr(expected.moments, name))
+    assert torch.equal(report.weight_sample, expected.weight_sample)
 
 
 def report_of(model: PreTrainedModel, num_explanations: int = 60, seed: int = 0) -> HeadImportanceReport:

@@ -25,15 +25,10 @@ def test_the_heads_that_moved_most():
     before = statistics([[6.0, 5.0, 4.0], [3.0, 2.0, 1.0]], error=0.3)
     after = statistics([[0.5, 9.0, 4.0], [3.0, 2.0, 2.0]], error=0.4)
     comparison = compare_statistics(before, after)
-    found = [(entry["layer"], entry["head"], entry["rank_before"], entry["rank_after"]) for entry in comparison.moved]
-    assert found == [
-        (0, 0, 1.0, 6.0),
-        (1, 2, 6.0, 4.5),
-        (0, 1, 2.0, 1.0),
-        (0, 2, 3.0, 2.0),
-        (1, 0, 4.0, 3.0),
-        (1, 1, 5.0, 4.5),
-    ]
+    keys = ("layer", "head", "rank_before", "rank_after")
+    assert [tuple(entry[key] for key in keys) for entry in comparison.moved] == [
+        (0, 0, 1.0, 6.0), (1, 2, 6.0, 4.5), (0, 1, 2.0, 1.0), (0, 2, 3.0, 2.0), (1, 0, 4.0, 3.0), (1, 1, 5.0, 4.5),
+    ]  # fmt: skip
     first = comparison.moved[0]
     assert first["score"] == "contribution_abs"
     assert (first["mean_before"], first["mean_after"]) == (6.0, 0.5)
@@ -63,8 +58,8 @@ def test_equal_means_share_their_ranks_against_a_slow_count():
 
 
 def test_equal_numbers_have_no_correlation():
-    found = compare_statistics(statistics([[1.0, 1.0]]), statistics([[1.0, 2.0]])).rank_correlation
-    assert all(math.isnan(value) for value in found.values())
+    comparison = compare_statistics(statistics([[1.0, 1.0]]), statistics([[1.0, 2.0]]))
+    assert all(math.isnan(value) for value in comparison.rank_correlation.values())
 
 
 def test_difference_in_errors_where_there_is_no_error():

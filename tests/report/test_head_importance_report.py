@@ -10,9 +10,17 @@ import pytest
 import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError
+from gmar_hf.report.comparison import compare_statistics
 from gmar_hf.report.head_importance_report import KEYS, MIN_CLASS_EXPLANATIONS, OUTCOMES, HeadImportanceReport
-from gmar_hf.report.moments import Moments
-from tests.helpers.reports import explanations, made_settings, make_moments, make_report
+from tests.helpers.reports import (
+    dataset,
+    explanations,
+    made_settings,
+    make_moments,
+    make_report,
+    moments_of,
+    report_on,
+)
 
 
 def numpy_means(values, chosen, key):
@@ -27,16 +35,21 @@ class TestNumbers:
     def test_all_and_by_outcome_and_by_class(self):
         report = make_report(num_explanations=200, seed=3)
         values, groups = explanations(num_explanations=200, seed=3)
-        everything = torch.ones(200, dtype=torch.bool)
-        for key in KEYS:
-            assert_close(report.mean[key], numpy_means(values, everything, key))
-            assert_close(report.std[key], values[:, KEYS.index(key)].double().numpy().std(0))
-            assert_close(report.standard_error[key], report.std[key] / math.sqrt(200))
-            assert_close(report.correct.mean[key], numpy_means(values, groups % 3 == 0, key))
-            assert_close(report.wrong.mean[key], numpy_means(values, groups % 3 == 1, key))
-            assert_close(report.per_class(1).mean[key], numpy_means(values, groups // 3 == 1, key))
-        assert report.overall.num_explanations == report.num_explanations == report.num_images == 200
-        assert report.per_class("label 1").num_explanations == (groups // 3 == 1).sum()
+        for statistics, chosen in (
+            (report, groups >= 0),
+            (report.overall, groups >= 0),
+            (report.correct, groups % 3 == 0),
+            (report.wrong, groups % 3 == 1),
+            (report.per_class(1), groups // 3 == 1),
+            (report.per_class("label 1"), groups // 3 == 1),
+        ):
+            assert statistics.num_explanations == chosen.sum()
+            for place, key in enumerate(KEYS):
+                numbers = values[chosen, place].double().numpy()
+                assert_close(statistics.mean[key], numbers.mean(0))
+                assert_close(statistics.std[key], numbers.std(0))
+                assert_close(statistics.standard_error[key], numbers.std(0) / math.sqrt(len(numbers)))
+        assert report.num_images == 200
         assert report.labels == [f"label {index}" for index in range(5)]
 
     def test_classes_that_are_not_there(self):
@@ -55,9 +68,7 @@ class TestNumbers:
             report.per_class(5)
 
     def test_no_outcome_known(self):
-        moments = Moments.empty(6, (6, 1, 2))
-        moments.add(torch.rand(4, 6, 1, 2), torch.tensor([2, 2, 5, 2]))
-        report = HeadImportanceReport(moments, torch.zeros(3), made_settings(moments))
+        report = report_on(moments_of(torch.rand(4, 6, 1, 2), [2, 2, 5, 2], num_classes=2))
         assert report.correct.num_explanations == report.wrong.num_explanations == 0
         assert report.wrong.mean["l1"].isnan().all()
 
@@ -73,9 +84,7 @@ def report_of(mean, key="contribution_abs", count=20):
     mean = torch.tensor(mean, dtype=torch.float64)
     values = torch.zeros(count, len(KEYS), *mean.shape)
     values[:, KEYS.index(key)] = mean.float()
-    moments = Moments.empty(3, tuple(values.shape[1:]))
-    moments.add(values, torch.zeros(count, dtype=torch.int64))
-    return HeadImportanceReport(moments, torch.zeros(3), made_settings(moments))
+    return report_on(moments_of(values, [0] * count))
 
 
 class TestRanking:
@@ -90,9 +99,6 @@ class TestRanking:
             (0, 2, 0.0),
             (0, 0, -3.0),
         ]
-        for wrong in ({"k": 7}, {"k": 1, "score": "importance"}):
-            with pytest.raises(ArgumentError):
-                report.top_heads(**wrong)
 
     @pytest.mark.parametrize(
         ("ratio", "heads"),
@@ -121,7 +127,7 @@ class TestRanking:
 
 class TestClassWeights:
     @pytest.mark.parametrize("norm", ["l1", "l2"])
-    def test_own_where_there_are_enough_explanations(self, norm):
+    def test_those_of_a_class_where_there_are_enough_explanations(self, norm):
         report = make_report(num_explanations=100, seed=5)
         values, groups = explanations(num_explanations=100, seed=5)
         classes = torch.tensor([[4, 0], [2, 2], [3, 1]])  # 4 has none, 3 has one, the others have many
@@ -135,18 +141,17 @@ class TestClassWeights:
             chosen = groups // 3 == index if index < 3 else groups >= 0
             assert_close(weights[place], numpy_means(values, chosen, f"{norm}_weight"), 1e-6)
 
-    def test_the_limit(self):
-        for count in (MIN_CLASS_EXPLANATIONS - 1, MIN_CLASS_EXPLANATIONS):
-            moments = Moments.empty(6, (6, 1, 2))
-            own, others = (torch.tensor(shares).expand(6, 1, 2) for shares in ([0.25, 0.75], [0.5, 0.5]))
-            groups = torch.arange(count) % 3  # of class 0, all outcomes together
-            moments.add(own.expand(count, 6, 1, 2), groups)
-            moments.add(others.expand(count, 6, 1, 2), torch.full((count,), 3))
-            report = HeadImportanceReport(moments, torch.zeros(3), made_settings(moments))
-            weights, from_class = report.class_weights(torch.tensor(0))
-            enough = count >= MIN_CLASS_EXPLANATIONS
-            assert from_class.item() is enough
-            assert_close(weights, [[0.25, 0.75]] if enough else [[0.375, 0.625]], 1e-7)
+    @pytest.mark.parametrize(
+        ("count", "is_enough", "expected"),
+        [(MIN_CLASS_EXPLANATIONS - 1, False, [[0.375, 0.625]]), (MIN_CLASS_EXPLANATIONS, True, [[0.25, 0.75]])],
+    )
+    def test_the_limit(self, count, is_enough, expected):
+        # So many explanations of class 0, all outcomes together, and as many of class 1.
+        shares = torch.tensor([[0.25, 0.75]] * count + [[0.5, 0.5]] * count)[:, None, None].expand(-1, 6, 1, 2)
+        groups = [place % 3 for place in range(count)] + [3] * count
+        weights, from_class = report_on(moments_of(shares, groups, num_classes=2)).class_weights(torch.tensor(0))
+        assert from_class.item() is is_enough
+        assert_close(weights, expected, 1e-7)
 
     def test_shapes_and_dtypes(self):
         report = make_report()
@@ -155,22 +160,20 @@ class TestClassWeights:
             assert weights.shape == (*classes.shape, 3, 4)
             assert from_class.shape == classes.shape
 
-    def test_errors(self):
-        report = make_report()
-        for classes, reason in (
-            (torch.tensor([5]), r"`classes` must be in \[0, 4\]; some are not."),
-            (torch.tensor([-1]), r"`classes` must be in \[0, 4\]; some are not."),
-            (torch.tensor([1.0]), "`classes` must hold class indices; got dtype float32."),
-            (torch.tensor([True]), "`classes` must hold class indices; got dtype bool."),
-        ):
-            with pytest.raises(ArgumentError, match=reason):
-                report.class_weights(classes)
-        with pytest.raises(ArgumentError, match='`norm` must be one of "l1", "l2"; got \'l3\''):
-            report.class_weights(torch.tensor([1]), "l3")
-
-
-def dataset(**changed):
-    return [{**make_report().settings["datasets"][0], **changed}]
+    @pytest.mark.parametrize(
+        ("classes", "norm", "reason"),
+        [
+            ([5], "l1", "`classes` must be in [0, 4]; some are not."),
+            ([-1], "l1", "`classes` must be in [0, 4]; some are not."),
+            ([1.0], "l1", "`classes` must hold class indices; got dtype float32."),
+            ([True], "l1", "`classes` must hold class indices; got dtype bool."),
+            ([1], "l3", '`norm` must be one of "l1", "l2"; got \'l3\'.'),
+        ],
+    )
+    def test_errors(self, classes, norm, reason):
+        with pytest.raises(ArgumentError) as caught:
+            make_report().class_weights(torch.tensor(classes), norm)
+        assert str(caught.value) == reason
 
 
 class TestMerge:
@@ -188,8 +191,7 @@ class TestMerge:
         merged = one.merge(other)
         parts = [explanations(num_explanations=count, seed=seed) for count, seed in ((70, 1), (30, 2))]
         values, groups = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        together = Moments.empty(15, (6, 3, 4))
-        together.add(values, groups)
+        together = moments_of(values, groups, num_classes=5)
         assert torch.equal(merged.moments.count, together.count)
         assert_close(merged.moments.mean, together.mean.numpy())
         assert_close(merged.moments.squares, together.squares.numpy(), 1e-11)
@@ -198,7 +200,7 @@ class TestMerge:
             "num_images": 100,
             "num_explanations": 100,
             "num_unreadable": 3,
-            **{f"num_{one}": int((groups % 3 == place).sum()) for place, one in enumerate(OUTCOMES)},
+            **{f"num_{outcome}": int((groups % 3 == place).sum()) for place, outcome in enumerate(OUTCOMES)},
         }
         assert [entry["fingerprint"] for entry in settings["datasets"]] == ["0011223344556677", "others"]
         assert settings["unreadable"] == [{"image": "a", "reason": "b"}]
@@ -283,12 +285,8 @@ class TestMerge:
 
 
 def test_compare():
-    one, other = make_report(seed=1, num_explanations=200), make_report(seed=1, num_explanations=30, num_classes=2)
-    comparison = one.compare(other)
-    assert list(comparison.rank_correlation) == list(KEYS)
-    assert all(-1 <= value <= 1 for value in comparison.rank_correlation.values())
-    with pytest.raises(ArgumentError, match="`other` must be of 3 layers of 4 heads; got 2 of 4"):
-        one.compare(make_report(layers=2))
+    first, second = make_report(num_explanations=200), make_report(num_explanations=30, num_classes=2)
+    assert first.compare(second) == compare_statistics(first.overall, second.overall)
 
 
 def test_plot():
@@ -298,8 +296,7 @@ def test_plot():
     images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     for image, key in zip(images, ("contribution_abs", "contribution", "l1_weight"), strict=False):
         assert_close(image, report.mean[key].numpy())
-    own = matplotlib.figure.Figure()
-    part = own.subfigures(1, 2)[1]
+    part = matplotlib.figure.Figure().subfigures(1, 2)[1]
     assert report.plot(part) is part
 
 

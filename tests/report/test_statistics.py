@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import (
     KEYS,
     OUTCOMES,
@@ -18,11 +17,7 @@ from gmar_hf.report.statistics import (
     strongest_heads,
     summarize,
 )
-from tests.helpers.reports import explanations, make_moments
-
-
-def standard_error(values):
-    return values.std(0) / math.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1:], math.inf)
+from tests.helpers.reports import explanations, make_moments, moments_of
 
 
 def assert_statistics(statistics, values):
@@ -30,10 +25,14 @@ def assert_statistics(statistics, values):
     values = values.double().numpy()
     assert statistics.num_explanations == len(values)
     for place, key in enumerate(KEYS):
+        std = values[:, place].std(0)
         for actual, wanted in (
             (statistics.mean, values[:, place].mean(0)),
-            (statistics.std, values[:, place].std(0)),
-            (statistics.standard_error, standard_error(values[:, place])),
+            (statistics.std, std),
+            (
+                statistics.standard_error,
+                std / math.sqrt(len(values)) if len(values) > 1 else np.full_like(std, np.inf),
+            ),
         ):
             assert actual[key].dtype == torch.float64
             np.testing.assert_allclose(actual[key].numpy(), wanted, rtol=1e-12, atol=1e-15)
@@ -52,8 +51,7 @@ def test_all_classes_and_outcomes_against_numpy():
 
 
 def test_one_and_no_explanation():
-    moments = Moments.empty(3, (6, 1, 2))
-    moments.add(torch.full((1, 6, 1, 2), 0.5), torch.tensor([1]))
+    moments = moments_of(torch.full((1, 6, 1, 2), 0.5), [1])
     one = summarize(moments)
     assert one.num_explanations == 1
     assert one.mean["l2"].tolist() == [[0.5, 0.5]]
