@@ -23,6 +23,7 @@ import pytest
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http, close_session
 
+from gmar_hf.errors import GMARError, HubError
 from tests.helpers import loopback
 from tests.helpers.hub_routes import OWNER, ROUTES, TOKENS, Refusal
 
@@ -124,6 +125,19 @@ class Hub:
                     fault.times -= 1
                     return fault
         return Fault("")
+
+
+def message(action, *args, error=HubError, **kwargs):
+    """What the action's error says, which must be one line that can be shown, without a token."""
+    with pytest.raises(error) as caught:
+        action(*args, **kwargs)
+    assert isinstance(caught.value, GMARError)
+    assert isinstance(caught.value, OSError)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 500
+    assert OWNER not in text
+    return text
 
 
 class Handler(loopback.QuietHandler):

@@ -32,8 +32,8 @@ def assert_moments(moments, count, mean, squares, tolerance=1e-12):
 
 def survey(values, groups, num_groups, batch_size):
     moments = Moments.empty(num_groups, tuple(values.shape[1:]))
-    for one, other in zip(values.split(batch_size), groups.split(batch_size), strict=True):
-        moments.add(one, other)
+    for batch in zip(values.split(batch_size), groups.split(batch_size), strict=True):
+        moments.add(*batch)
     return moments
 
 
@@ -48,10 +48,10 @@ class TestByHand:
         assert moments.squares.tolist() == [[0, 0], [0, 0], [26, 600], [0, 0]]
 
     def test_two_batches_merge_and_pool(self):
-        one, other = Moments.empty(2, ()), Moments.empty(2, ())
-        one.add(torch.tensor([1.0, 3.0]), torch.tensor([0, 0]))
-        other.add(torch.tensor([5.0, 7.0, -2.0]), torch.tensor([0, 0, 1]))
-        merged = one.merge(other)
+        first, second = Moments.empty(2, ()), Moments.empty(2, ())
+        first.add(torch.tensor([1.0, 3.0]), torch.tensor([0, 0]))
+        second.add(torch.tensor([5.0, 7.0, -2.0]), torch.tensor([0, 0, 1]))
+        merged = first.merge(second)
         # 1, 3, 5, 7: mean 4, squares 9 + 1 + 1 + 9
         assert merged.count.tolist() == [4, 1]
         assert merged.mean.tolist() == [4, -2]
@@ -59,8 +59,8 @@ class TestByHand:
         # with -2: mean 2.8, squares (1.8^2 + 0.2^2 + 2.2^2 + 4.2^2 + 4.8^2) = 48.8
         pooled = merged.pool(torch.tensor([True, True]))
         assert_moments(pooled, [5], [2.8], [48.8])
-        assert one.count.tolist() == [2, 0]  # neither has changed
-        assert other.mean.tolist() == [6, -2]
+        assert first.count.tolist() == [2, 0]  # neither has changed
+        assert second.mean.tolist() == [6, -2]
 
     def test_nothing(self):
         moments = Moments.empty(3, (2, 2))
@@ -118,7 +118,7 @@ class TestAgainstNumPy:
         generator = np.random.default_rng(3)
         values = torch.from_numpy(mean + spread * generator.standard_cauchy(size=(600, 2)))
         groups = torch.from_numpy(generator.integers(0, 4, 600))
-        parts = [survey(one, other, 4, 5) for one, other in zip(values.split(50), groups.split(50), strict=True)]
+        parts = [survey(*part, 4, 5) for part in zip(values.split(50), groups.split(50), strict=True)]
         merged = parts[0]
         for part in parts[1:]:
             merged = part.merge(merged)
@@ -150,11 +150,7 @@ class TestErrors:
                 [0, 1],
                 "`values` must have shape (rows, 3) and `groups` (rows,); got (2, 2) and (2,).",
             ),
-            (
-                torch.zeros(2, 3),
-                [0],
-                "`values` must have shape (rows, 3) and `groups` (rows,); got (2, 3) and (1,).",
-            ),
+            (torch.zeros(2, 3), [0], "`values` must have shape (rows, 3) and `groups` (rows,); got (2, 3) and (1,)."),
             (torch.zeros(2, 3), [0, 4], "`groups` must be in [0, 3]; got 0 to 4."),
             (torch.zeros(2, 3), [-1, 2], "`groups` must be in [0, 3]; got -1 to 2."),
             (torch.full((1, 3), torch.nan), [0], "`values` must be finite; got NaN or infinity."),

@@ -8,23 +8,17 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.files import replacing
 
 
-def test_the_file_appears_when_the_block_succeeds(tmp_path):
+def test_the_file_appears_when_the_block_succeeds_and_replaces_an_old_one_at_once(tmp_path):
     path = tmp_path / "result.txt"
     with replacing(str(path)) as temporary:
         assert temporary.name == path.name  # the suffix tells writers the format
-        temporary.write_text("new")
+        temporary.write_text("old")
         assert not path.exists()
-    assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["result.txt"]
-
-
-def test_an_old_file_is_replaced_at_once(tmp_path):
-    path = tmp_path / "result.txt"
-    path.write_text("old")
     with replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["result.txt"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, ValueError])

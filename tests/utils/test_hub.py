@@ -13,11 +13,12 @@ from huggingface_hub import HfApi, ModelHubMixin, constants, create_repo, hf_hub
 from transformers.image_utils import httpx
 
 from gmar_hf import HeadImportanceReport
-from gmar_hf.errors import ArgumentError, GMARError, HubError
+from gmar_hf.errors import ArgumentError, HubError
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.hub import check_in_reach, hub_errors, no_folder, remote_card
 from tests.helpers import hub_server
-from tests.helpers.hub_routes import OWNER, READER, STRANGER
+from tests.helpers.hub_routes import READER, STRANGER
+from tests.helpers.hub_server import message
 
 # huggingface_hub passes file objects to its HTTP library in a way that this deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -43,19 +44,6 @@ def push(folder, name="me/report", card=CARD, **kwargs):
     with hub_errors(name, "push the report"):
         create_repo(name, exist_ok=True)
         return HfApi().upload_folder(repo_id=name, folder_path=folder, **kwargs)
-
-
-def message(action, *args, **kwargs):
-    """What the action's error says, which must be one line that can be shown."""
-    with pytest.raises(HubError) as caught:
-        action(*args, **kwargs)
-    assert isinstance(caught.value, GMARError)
-    assert isinstance(caught.value, OSError)
-    text = str(caught.value)
-    assert text.isprintable()
-    assert len(text) < 500
-    assert OWNER not in text
-    return text
 
 
 def test_names_that_are_not_there(hub, tmp_path):
@@ -106,11 +94,10 @@ def test_tokens(hub, monkeypatch):
         f"To load the report, `token` must be one of the Hub's; got none. Please {LOG_IN}."
     )
     for token in ("hf_se\ncret", "hf_sécret"):  # neither fits into a header; the client's errors show it
-        text = message(create, token=token)
-        assert text.startswith(
-            "To push the report, `token` must be one of the Hub's; got one with letters that none has."
+        assert message(create, token=token) == (
+            "To push the report, `token` must be one of the Hub's; got one with letters that none has. "
+            f"Please {LOG_IN}."
         )
-        assert "cret" not in text
 
 
 @pytest.mark.parametrize(
@@ -122,21 +109,29 @@ def test_names_that_cannot_be(hub, name):
     assert hub.requests == []
 
 
-def test_too_many_requests(hub):
-    text = "To push the report, the Hub must be asked less often; got 429 Too Many Requests. Try again "
-    hub.fail("POST /api/repos/create", status=429, headers={"Retry_After": "120"}, times=1)
-    assert message(create) == text + "after 120 seconds."
-    hub.fail("POST /api/repos/create", status=429, headers={"RateLimit": '"api";r=0;t=55'}, times=1)
-    assert message(create) == text + "after 55 seconds."
-    hub.fail("POST /api/repos/create", status=429, headers={"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, times=1)
-    assert message(create) == text + "later."
+@pytest.mark.parametrize(
+    ("headers", "when"),
+    [
+        ({"Retry_After": "120"}, "after 120 seconds"),
+        ({"RateLimit": '"api";r=0;t=55'}, "after 55 seconds"),
+        ({"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "later"),
+    ],
+)
+def test_too_many_requests(hub, headers, when):
+    hub.fail("POST /api/repos/create", status=429, headers=headers)
+    assert message(create) == (
+        f"To push the report, the Hub must be asked less often; got 429 Too Many Requests. Try again {when}."
+    )
+
+
+def test_too_many_requests_for_a_file(hub):
     hub.add("me/report", {"config.json": b"{}"})
     hub.fail("HEAD ", status=429, headers={"Retry_After": "3"})
     assert message(load).endswith("Too Many Requests, and it is not in the local cache. Try again after 3 seconds.")
     assert hub.waits == [4] * 5  # the client has tried again in the meantime
 
 
-def test_a_hub_that_fails(hub, tmp_path):
+def test_a_hub_that_fails(hub):
     hub.add("me/report", {"config.json": b"{}"})
     hub.fail("HEAD ", status=500)
     assert message(load) == (
@@ -146,18 +141,9 @@ def test_a_hub_that_fails(hub, tmp_path):
     hub.fail("GET ", status=503)
     hub.faults.pop(0)
     assert "got 503 Service Unavailable from" in message(load)
-    for pattern in ("validate-yaml", "preupload", "batch", "PUT", "verify", "commit"):
-        hub.faults.clear()
-        hub.fail(pattern, status=502)
-        assert message(push, tmp_path / "folder").startswith(
-            f"To push the report, the Hub must answer; got 502 Bad Gateway from {hub.url} (of the fault). Try"
-        )
-    hub.faults.clear()
-    push(tmp_path / "folder")
-    assert len(hub.commits) == 1
 
 
-def test_connections_that_fail(hub, tmp_path, monkeypatch):
+def test_connections_that_fail(hub, monkeypatch):
     hub.fail("POST /api/repos/create", cut="request")
     assert message(create) == (
         f"To push the report, the connection to the Hub must hold; got one to {hub.url} that broke off (Server "
@@ -173,13 +159,6 @@ def test_connections_that_fail(hub, tmp_path, monkeypatch):
         f"To load the report, the Hub must answer in time; got silence from {hub.url}. Try again, or raise "
         "HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT (seconds)."
     )
-    hub.faults.clear()
-    for pattern in ("preupload", "PUT", "commit"):
-        hub.fail(pattern, cut="request")
-        assert "that broke off" in message(push, tmp_path / "folder")
-        hub.faults.clear()
-    push(tmp_path / "folder")
-    assert len(hub.commits) == 1
 
 
 def test_no_hub_at_the_address(tmp_path):
