@@ -10,7 +10,6 @@ import torch
 from gmar_hf.errors import ArgumentError
 from gmar_hf.report.comparison import compare_statistics, difference_in_errors
 from gmar_hf.report.statistics import KEYS, HeadStatistics
-from tests.report.test_statistics import slow_ranks
 
 
 def statistics(mean, error=0.1, count=25):
@@ -47,19 +46,6 @@ def test_nothing_has_moved():
 def test_at_most_ten():
     values = torch.arange(30.0).reshape(5, 6)
     assert len(compare_statistics(statistics(values.tolist()), statistics((-values).tolist())).moved) == 10
-
-
-def test_equal_means_share_their_ranks_against_a_slow_count():
-    mean = torch.randint(4, (2, 5, 6), generator=torch.Generator().manual_seed(0)) / 7
-    before, after = (slow_ranks(values.flatten().tolist()) for values in mean)
-    for entry in compare_statistics(*(statistics(values.tolist()) for values in mean)).moved:
-        place = entry["layer"] * 6 + entry["head"]
-        assert (entry["rank_before"], entry["rank_after"]) == (before[place], after[place])
-
-
-def test_equal_numbers_have_no_correlation():
-    comparison = compare_statistics(statistics([[1.0, 1.0]]), statistics([[1.0, 2.0]]))
-    assert all(math.isnan(value) for value in comparison.rank_correlation.values())
 
 
 def test_difference_in_errors_where_there_is_no_error():

@@ -1,7 +1,6 @@
 """What a report says of its numbers: by hand, and against NumPy on the explanations themselves."""
 
 import math
-import subprocess
 import sys
 
 import matplotlib.figure
@@ -319,10 +318,6 @@ class TestPandas:
         monkeypatch.setitem(sys.modules, "pandas", None)
         with pytest.raises(GMARError, match=r"must have pandas, which is not installed\. Run `pip install pandas`\."):
             make_report().to_pandas()
-
-    def test_nobody_else_needs_it(self):
-        code = "import sys; sys.modules['pandas'] = None; import gmar_hf.report"
-        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class TestSettings:

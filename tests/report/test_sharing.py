@@ -26,6 +26,12 @@ def report():
     return make_report()
 
 
+@pytest.fixture(scope="module")
+def revised():
+    """A report on other images, to take the first one's place."""
+    return make_report(seed=1)
+
+
 def load(name=NAME, **kwargs):
     return HeadImportanceReport.from_pretrained(name, **kwargs)
 
@@ -41,7 +47,7 @@ def write_card(hub, card, ref="main"):
     [((), True), (("*.safetensors",), True), (("*.safetensors", "*.png"), True), ((), False)],
     ids=["regular", "LFS", "LFS figures", "the client's way with Xet"],
 )
-def test_there_and_back(report, tmp_path, large_files, no_xet):
+def test_there_and_back(report, revised, tmp_path, large_files, no_xet):
     report.save_pretrained(tmp_path / "saved")
     files = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
     with (
@@ -56,11 +62,10 @@ def test_there_and_back(report, tmp_path, large_files, no_xet):
         assert_same(loaded, report)
         assert report.push_to_hub(NAME).oid == loaded.push_to_hub(NAME).oid == info.oid
         assert len(hub.commits) == 1  # nothing has changed
-        other = make_report(seed=1)
-        other.push_to_hub(NAME, commit_message="Twice the images")
+        revised.push_to_hub(NAME, commit_message="Twice the images")
         assert hub.commits[1][1:3] == ("main", "Twice the images")
         assert len(hub.commits) == 2
-        assert_same(load(), other)
+        assert_same(load(), revised)
         assert_same(load(revision=info.oid), report)
 
 
@@ -70,12 +75,11 @@ def test_saving_can_push_under_the_folders_name_to_ones_own_account(hub, report,
     assert_same(load(tmp_path / "heads"), report)
 
 
-def test_branches(hub, report):
+def test_branches(hub, report, revised):
     report.push_to_hub(NAME)
-    other = make_report(seed=1)
-    commit = other.push_to_hub(NAME, revision="v/2")
-    assert other.push_to_hub(NAME, revision="v/2").oid == commit.oid
-    for settings, expected in (({}, report), ({"revision": "v/2"}, other), ({"revision": commit.oid}, other)):
+    commit = revised.push_to_hub(NAME, revision="v/2")
+    assert revised.push_to_hub(NAME, revision="v/2").oid == commit.oid
+    for settings, expected in (({}, report), ({"revision": "v/2"}, revised), ({"revision": commit.oid}, revised)):
         assert_same(load(**settings), expected)
     assert [entry[1] for entry in hub.commits] == ["main", "v/2"]
     assert "`revision` must be a branch, a tag or a commit of 'me/heads'; got 'v3'." in message(load, revision="v3")
@@ -97,14 +101,13 @@ def test_private_reports_and_tokens(hub, report, monkeypatch):
 
 
 @pytest.mark.parametrize("no_xet", [True, False])
-def test_pull_requests(report, tmp_path, no_xet):
+def test_pull_requests(report, revised, tmp_path, no_xet):
     with hub_server.serving(()) as hub, hub_server.client_of(hub, tmp_path / "home", HF_HUB_DISABLE_XET=no_xet):
         report.push_to_hub(NAME)
-        other = make_report(seed=1)
         for number, token in enumerate((None, STRANGER), start=1):
-            info = other.push_to_hub(NAME, create_pr=True, token=token)
+            info = revised.push_to_hub(NAME, create_pr=True, token=token)
             assert (info.pr_num, info.pr_url) == (number, f"{hub.url}/{NAME}/discussions/{number}")
-            assert_same(load(revision=info.pr_revision), other)
+            assert_same(load(revision=info.pr_revision), revised)
         assert_same(load(), report)
         assert [entry[1] for entry in hub.commits] == ["main", "refs/pr/1", "refs/pr/2"]
 
@@ -128,10 +131,10 @@ def test_cards_of_others_are_kept(hub, report, card, caplog):
     assert not caplog.messages
 
 
-def test_own_cards_are_brought_up_to_date_until_somebody_edits_them(hub, report):
+def test_own_cards_are_brought_up_to_date_until_somebody_edits_them(hub, report, revised):
     report.push_to_hub(NAME)
     first = hub.read(NAME, "README.md")
-    make_report(seed=1).push_to_hub(NAME)
+    revised.push_to_hub(NAME)
     second = hub.read(NAME, "README.md")
     assert second != first
     # The client has seen neither this edit nor the next: what its cache holds must not count.
@@ -142,17 +145,16 @@ def test_own_cards_are_brought_up_to_date_until_somebody_edits_them(hub, report)
     assert hub.read(NAME, "README.md") == edited
     assert_same(load(), report)
     write_card(hub, first)
-    make_report(seed=1).push_to_hub(NAME)
+    revised.push_to_hub(NAME)
     assert hub.read(NAME, "README.md") == second
 
 
-def test_cards_are_those_of_the_branch(hub, report):
+def test_cards_are_those_of_the_branch(hub, report, revised):
     report.push_to_hub(NAME, revision="side")
     write_card(hub, MINE, "side")
-    other = make_report(seed=1)
-    other.push_to_hub(NAME, revision="side")
+    revised.push_to_hub(NAME, revision="side")
     assert hub.read(NAME, "README.md", "side") == MINE
-    other.push_to_hub(NAME)
+    revised.push_to_hub(NAME)
     assert hub.read(NAME, "README.md") != MINE
     write_card(hub, MINE)
     assert hub.read(NAME, "README.md", report.push_to_hub(NAME, create_pr=True).pr_revision) == MINE
@@ -196,11 +198,11 @@ def temporary_files(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("temporary_files")
 @pytest.mark.parametrize("step", STEPS)
-def test_pushes_that_fail_lose_nothing(hub, report, tmp_path, step):
+def test_pushes_that_fail_lose_nothing(hub, report, revised, tmp_path, step):
     report.save_pretrained(tmp_path / "saved")
     saved = {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
-    earlier = make_report(seed=1)
-    earlier.push_to_hub(NAME)
+    revised.push_to_hub(NAME)
+    earlier = revised
     for seed, (kind, (fault, sentence)) in enumerate(FAULTS.items(), start=2):
         if (step, kind) in NO_FAILURES:
             continue
@@ -296,11 +298,11 @@ def test_repositories_that_are_no_reports(hub):
     assert "`repo_id` must be a name on the Hub" in message(load, "me/not/here")
 
 
-def test_a_push_between_the_downloads_of_a_load(hub, report, monkeypatch):
+def test_a_push_between_the_downloads_of_a_load(hub, report, revised, monkeypatch):
     report.push_to_hub(NAME)
 
     def read_and_push(*args):
-        make_report(seed=1).push_to_hub(NAME)
+        revised.push_to_hub(NAME)
         return read_settings(*args)
 
     monkeypatch.setattr(sharing, "read_settings", read_and_push)

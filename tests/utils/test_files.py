@@ -78,15 +78,15 @@ def test_long_and_odd_names(tmp_path):
 
 FULL_DISK = """
 import resource, sys
-import torch
-from safetensors.torch import save_file
+import numpy
+from safetensors.numpy import save_file
 from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.files import replacing
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file of this process may be longer
 for name, write in {
     "result.txt": lambda path: path.write_text("x" * 10_000),
-    "tensors": lambda path: save_file({"zeros": torch.zeros(1000)}, path),
+    "tensors": lambda path: save_file({"zeros": numpy.zeros(1000)}, path),
 }.items():
     try:
         with replacing(name) as temporary:
