@@ -62,12 +62,12 @@ def create_repo(self):
 
 @route("POST", "/api/validate-yaml")
 def validate_yaml(self):
-    found = re.match(r"---\n(.*?)\n---\n", self.json()["content"], re.DOTALL)
-    if found is None:
+    header = re.match(r"---\n(.*?)\n---\n", self.json()["content"], re.DOTALL)
+    if header is None:
         return {"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]}
     errors = []
     try:
-        metadata = yaml.safe_load(found[1]) or {}
+        metadata = yaml.safe_load(header[1]) or {}
     except yaml.YAMLError as error:
         metadata, errors = {}, [f"YAML Metadata Error: {error}"]
     ids = [("base_model", metadata.get("base_model")), *(("datasets", name) for name in metadata.get("datasets", ()))]

@@ -181,8 +181,8 @@ class Handler(loopback.QuietHandler):
         """What is to be sent: a (blob, commit) or something for JSON."""
         method = "GET" if self.command == "HEAD" else self.command
         for route_method, pattern, function in ROUTES:
-            if route_method == method and (found := pattern.fullmatch(path)):
-                return function(self, **{name: unquote(part) for name, part in found.groupdict().items()})
+            if route_method == method and (match := pattern.fullmatch(path)):
+                return function(self, **{name: unquote(part) for name, part in match.groupdict().items()})
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
     def json(self):

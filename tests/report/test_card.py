@@ -264,8 +264,8 @@ class TestTables:
         ]
         assert columns
         for column in columns:
-            found = [re.findall(r"\((\S+)\)" if "(" in cell else r"\d+\.\d+", cell) for cell in column]
-            assert len({len(number.partition(".")[2]) for numbers in found for number in numbers}) <= 1, column
+            shown = [re.findall(r"\((\S+)\)" if "(" in cell else r"\d+\.\d+", cell) for cell in column]
+            assert len({len(number.partition(".")[2]) for numbers in shown for number in numbers}) <= 1, column
 
     def test_right_and_wrong(self):
         report = make_report(num_explanations=200)

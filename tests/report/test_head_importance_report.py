@@ -78,7 +78,7 @@ class TestNumbers:
         )
 
 
-def report_of(mean, key="contribution_abs", count=20):
+def report_of_means(mean, key="contribution_abs", count=20):
     """A report whose heads have these means (layers, heads) for one key and zeros for the others."""
     mean = torch.tensor(mean, dtype=torch.float64)
     values = torch.zeros(count, len(KEYS), *mean.shape)
@@ -90,10 +90,10 @@ class TestRanking:
     MEAN = ((0.5, 0.125, 3.0), (0.0, 0.25, 0.125))
 
     def test_top_heads(self):
-        report = report_of(self.MEAN)
+        report = report_of_means(self.MEAN)
         assert report.top_heads(2) == [(0, 2, 3.0), (0, 0, 0.5)]
-        assert len(report_of([[0.0] * 4] * 3).top_heads()) == 10
-        assert report_of([[-3.0, 1.0, 0.0]], "contribution").top_heads(3, score="contribution") == [
+        assert len(report_of_means([[0.0] * 4] * 3).top_heads()) == 10
+        assert report_of_means([[-3.0, 1.0, 0.0]], "contribution").top_heads(3, score="contribution") == [
             (0, 1, 1.0),
             (0, 2, 0.0),
             (0, 0, -3.0),
@@ -110,17 +110,17 @@ class TestRanking:
         ],
     )
     def test_prunable_heads(self, ratio, heads):
-        assert report_of(self.MEAN).prunable_heads(ratio) == heads
+        assert report_of_means(self.MEAN).prunable_heads(ratio) == heads
 
     def test_a_share_in_hundredths_is_not_one_short(self):
-        report = report_of(np.arange(100.0).reshape(10, 10).tolist())
+        report = report_of_means(np.arange(100.0).reshape(10, 10).tolist())
         assert [len(report.prunable_heads(percent / 100)) for percent in range(101)] == list(range(101))
-        assert report_of([[0.0] * 10] * 10).prunable_heads(1) == [divmod(place, 10) for place in range(100)]
+        assert report_of_means([[0.0] * 10] * 10).prunable_heads(1) == [divmod(place, 10) for place in range(100)]
 
     @pytest.mark.parametrize("ratio", [-0.1, 1.01, math.nan, "0.1", None, True])
     def test_no_share(self, ratio):
         with pytest.raises(ArgumentError) as caught:
-            report_of(self.MEAN).prunable_heads(ratio)
+            report_of_means(self.MEAN).prunable_heads(ratio)
         assert str(caught.value) == f"`ratio` must be a share in [0, 1]; got {ratio!r}."
 
 
@@ -177,17 +177,17 @@ class TestClassWeights:
 
 class TestMerge:
     def test_it_equals_one_survey_of_both(self):
-        one = make_report(
+        first = make_report(
             num_explanations=70,
             seed=1,
             unreadable=[{"image": "a", "reason": "b"}],
             counts={"num_unreadable": 3},
             license="mit",
         )
-        other = make_report(
+        second = make_report(
             num_explanations=30, seed=2, datasets=dataset(fingerprint="others"), date="2027-01-01T00:00:00+00:00"
         )
-        merged = one.merge(other)
+        merged = first.merge(second)
         parts = [explanations(num_explanations=count, seed=seed) for count, seed in ((70, 1), (30, 2))]
         values, groups = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         together = moments_of(values, groups, num_classes=5)
@@ -205,26 +205,25 @@ class TestMerge:
         assert settings["unreadable"] == [{"image": "a", "reason": "b"}]
         assert settings["license"] is None
         assert settings["date"] == "2027-01-01T00:00:00+00:00"
-        assert one.num_images == 70  # neither has changed
-        assert one.moments.count.sum() == 70
+        assert first.num_images == 70  # neither has changed
+        assert first.moments.count.sum() == 70
         with pytest.raises(ArgumentError, match="whose images would count twice"):
-            merged.merge(other)
+            merged.merge(second)
 
     def test_what_differs_is_not_claimed(self):
-        one = make_report(
+        first = make_report(
             survey={"batch_size": 8, "limit": 50}, stability={"tolerance": 0.1, "reached": True, "num_images": 9}
         )
-        other = make_report(
+        second = make_report(
             datasets=dataset(split="train"),
             survey={"batch_size": 64, "limit": 50},
             model={"id": "a local copy", "is_local": True, "dtype": "bfloat16"},
             versions={"torch": "2.14.0", "gmar_hf": "0.1.0", "accelerate": "1.15.0"},
         )
-        for first, second, dtype, torch_version in (
-            (one, other, "float32 and bfloat16", "2.13.0 and 2.14.0"),
-            (other, one, "bfloat16 and float32", "2.14.0 and 2.13.0"),
+        for settings, dtype, torch_version in (
+            (first.merge(second).settings, "float32 and bfloat16", "2.13.0 and 2.14.0"),
+            (second.merge(first).settings, "bfloat16 and float32", "2.14.0 and 2.13.0"),
         ):
-            settings = first.merge(second).settings
             assert settings["survey"]["batch_size"] is None
             assert settings["survey"]["limit"] == 50
             assert settings["stability"] is None
@@ -239,11 +238,11 @@ class TestMerge:
 
     def test_unreadable_images_are_named_up_to_a_thousand(self):
         many = [{"image": f"{index}", "reason": "broken"} for index in range(700)]
-        one, other = (
+        first, second = (
             make_report(unreadable=many, counts={"num_unreadable": 700}, datasets=dataset(fingerprint=name))
-            for name in ("one", "other")
+            for name in ("first", "second")
         )
-        settings = one.merge(other).settings
+        settings = first.merge(second).settings
         assert settings["counts"]["num_unreadable"] == 1400
         assert [entry["image"] for entry in settings["unreadable"]] == [
             *(str(index) for index in range(700)),
@@ -251,10 +250,10 @@ class TestMerge:
         ]
 
     def test_weights_rounded_to_bfloat16_are_the_same(self):
-        one = make_report()
-        other = make_report(datasets=dataset(split="train"), seed=8)
-        other.weight_sample = other.weight_sample.bfloat16().float()
-        assert one.merge(other).num_images == 120
+        first = make_report()
+        second = make_report(datasets=dataset(split="train"), seed=8)
+        second.weight_sample = second.weight_sample.bfloat16().float()
+        assert first.merge(second).num_images == 120
 
     @pytest.mark.parametrize(
         ("changed", "reason"),
@@ -269,15 +268,15 @@ class TestMerge:
         ],
     )  # fmt: skip
     def test_refused(self, changed, reason):
-        other = make_report(**{"datasets": dataset(fingerprint="others"), **changed})
+        second = make_report(**{"datasets": dataset(fingerprint="others"), **changed})
         with pytest.raises(ArgumentError, match=reason):
-            make_report().merge(other)
+            make_report().merge(second)
 
-    def test_other_weights_and_other_things(self):
-        report, other = make_report(), make_report(datasets=dataset(fingerprint="others"))
-        other.weight_sample = other.weight_sample + 0.1
+    def test_weights_and_things_that_differ(self):
+        report, second = make_report(), make_report(datasets=dataset(fingerprint="others"))
+        second.weight_sample = second.weight_sample + 0.1
         with pytest.raises(ArgumentError, match="the same model; got one with other weights"):
-            report.merge(other)
+            report.merge(second)
         for method in (report.merge, report.compare):
             with pytest.raises(ArgumentTypeError, match="`other` must be a HeadImportanceReport; got str"):
                 method("me/report")

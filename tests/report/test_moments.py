@@ -164,9 +164,9 @@ class TestErrors:
         assert not moments.count.any()
 
     def test_merge(self):
-        for other in (Moments.empty(3, (2,)), Moments.empty(2, (3,))):
+        for unlike in (Moments.empty(3, (2,)), Moments.empty(2, (3,))):
             with pytest.raises(ArgumentError, match=r"`other` must have 2 groups of shape \(2,\); got"):
-                Moments.empty(2, (2,)).merge(other)
+                Moments.empty(2, (2,)).merge(unlike)
 
     def test_pool(self):
         moments = Moments.empty(3, ())

@@ -70,12 +70,6 @@ class TestRoundTrip:
         assert len(tensors["groups"]) < report.moments.num_groups
         assert tensors["mean"].shape == (len(tensors["groups"]), 6, 3, 4)
 
-    def test_the_order_of_settings_is_no_matter(self, tmp_path, written):
-        report = load(written)
-        settings = dict(reversed(report.settings.items()))
-        HeadImportanceReport(report.moments, report.weight_sample, settings).save_pretrained(tmp_path / "other")
-        assert contents(tmp_path / "other") == contents(written)
-
     def test_config_says_what_belongs_to_it(self, written):
         config = json.loads((written / "config.json").read_text(encoding="ascii"))
         digest = hashlib.sha256((written / "report.safetensors").read_bytes()).hexdigest()
@@ -98,12 +92,13 @@ class TestRoundTrip:
         monkeypatch.chdir(tmp_path)
         assert_same(load("me/report"), load(written))
 
-    def test_the_mixin_writes_nothing_of_its_own(self, written, tmp_path):
+    def test_neither_the_mixin_nor_the_order_of_settings_changes_what_is_written(self, written, tmp_path):
         report = load(written)
         assert str(report.generate_model_card()).startswith("---\n")
         assert report.generate_model_card().data.library_name == "gmar_hf"
-        report._save_pretrained(tmp_path / "other")
-        assert contents(tmp_path / "other") == contents(written)
+        settings = dict(reversed(report.settings.items()))
+        HeadImportanceReport(report.moments, report.weight_sample, settings)._save_pretrained(tmp_path / "again")
+        assert contents(tmp_path / "again") == contents(written)
 
 
 def write_config(folder, change):
@@ -148,26 +143,18 @@ class TestFilesThatAreNoReport:
             (folder / file).mkdir()
             assert "config.json is corrupt" in refused(folder)
 
-    @pytest.mark.parametrize(
-        "content",
-        [b"", b"{", b"\xff\xfe", b'{"a": ' + b"1" * 5000 + b"}", b"[" * 100_000, b'{"schema_version": 1,}'],
-        ids=range(6),
-    )
-    def test_no_json(self, folder, content):
-        (folder / "config.json").write_bytes(content)
-        assert "config.json is corrupt (" in refused(folder)
+    def test_no_json_and_json_of_something_else(self, folder):
+        for content in (b"", b"{", b"\xff\xfe", b'{"a": ' + b"1" * 5000 + b"}", b"[" * 100_000, b'{"a": 1,}'):
+            (folder / "config.json").write_bytes(content)
+            assert "config.json is corrupt (" in refused(folder)
+        for content in ("null", "[]", "3", '"a"', "{}", '{"model_type": "vit"}', '{"schema_version": 1}'):
+            (folder / "config.json").write_text(content)
+            assert "must be a head-importance report; its config.json is of something else." in refused(folder)
 
-    @pytest.mark.parametrize(
-        "content", ["null", "[]", "3", '"a"', "{}", '{"model_type": "vit"}', '{"schema_version": 1}']
-    )
-    def test_json_of_something_else(self, folder, content):
-        (folder / "config.json").write_text(content)
-        assert "must be a head-importance report; its config.json is of something else." in refused(folder)
-
-    @pytest.mark.parametrize("version", [2, 0, "1", 1.0, True, None, [1]])
-    def test_another_version(self, folder, version):
-        write_config(folder, lambda config: config.update(schema_version=version))
-        assert f"must have schema version 1; got {version!r}. Install the gmar_hf that wrote it." in refused(folder)
+    def test_another_version(self, folder):
+        for version in (2, 0, "1", 1.0, True, None, [1]):
+            write_config(folder, lambda config, version=version: config.update(schema_version=version))
+            assert f"must have schema version 1; got {version!r}. Install the gmar_hf that wrote" in refused(folder)
 
     @pytest.mark.parametrize(
         ("section", "entry", "wrong", "file", "reason"),
@@ -201,8 +188,6 @@ class TestNumbersThatAreNone:
             changed[place] ^= 1
             (folder / "report.safetensors").write_bytes(changed)
             assert "is corrupt (its sha256 is not the one in config.json)" in refused(folder)
-        (folder / "report.safetensors").write_bytes(content[:-1])
-        assert "is corrupt (its sha256 is not the one in config.json)" in refused(folder)
         for digest in ("", "0" * 64, 3, None):
             write_config(folder, lambda config, digest=digest: config.update(tensors_sha256=digest))
             assert "is corrupt (" in refused(folder)
@@ -221,14 +206,14 @@ class TestNumbersThatAreNone:
     @pytest.mark.parametrize("name", ["groups", "count", "mean", "squares", "weight_sample"])
     def test_missing_and_of_another_dtype_or_shape(self, folder, name):
         tensors = stored(folder)
-        others = [tensors[name].to(dtype) for dtype in (torch.int32, torch.float16, torch.bool)]
-        flat = tensors[name].flatten()
+        right = tensors[name]
+        refusals = [right.to(dtype) for dtype in (torch.int32, torch.float16, torch.bool)]
+        refusals += [right[None], right[..., None], right.flatten()[0]]
         if name != "weight_sample":  # of which any number is right
-            others += [tensors[name][:-1], tensors[name][:0], torch.cat([tensors[name]] * 2)]
-        others += [tensors[name][None], tensors[name][..., None], flat[:1].reshape(())]
-        if tensors[name].ndim == 4:
-            others += [tensors[name][:, :5], tensors[name][:, :, :2], tensors[name][..., :3], flat]
-        for wrong in others:
+            refusals += [right[:-1], right[:0], torch.cat([right] * 2)]
+        if right.ndim == 4:
+            refusals += [right[:, :5], right[:, :, :2], right[..., :3], right.flatten()]
+        for wrong in refusals:
             write_tensors(folder, save({**tensors, name: wrong.contiguous()}))
             assert "report.safetensors is corrupt (" in refused(folder)
         del tensors[name]
