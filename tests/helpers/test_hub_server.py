@@ -1,21 +1,16 @@
-"""The loopback Hub, as the real client sees it."""
+"""The loopback Hub, as the real client sees it; what reports ask of it is tests/report/test_sharing.py."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, create_branch, create_repo, hf_hub_download, model_info, snapshot_download, whoami
+from huggingface_hub import HfApi, create_repo, hf_hub_download, model_info, snapshot_download, whoami
 from huggingface_hub.errors import (
-    BadRequestError,
     GatedRepoError,
     HfHubHTTPError,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
-from transformers.image_utils import httpx
 
-from tests.helpers import hub_server
 from tests.helpers.hub_routes import READER, STRANGER
 
 # huggingface_hub passes file objects to its HTTP library in a way that this deprecates.
@@ -55,43 +50,6 @@ def test_what_is_pushed_comes_back_through_both_ways_of_upload(hub, folder):
     assert f"PUT /lfs/{tree['model.safetensors'].oid}" in hub.requests
     assert {path.name for path in Path(snapshot_download("me/model")).iterdir()} == {".gitattributes", *tree}
     assert [file.rfilename for file in model_info("me/model").siblings] == sorted(tree)
-
-
-def test_unchanged_files_make_no_commit_and_changed_ones_go_alone(hub, folder):
-    first = push(folder)
-    assert push(folder).oid == first.oid
-    assert len(hub.commits) == 1
-    (folder / "config.json").write_bytes(b"[]")
-    assert push(folder, commit_message="second").oid != first.oid
-    assert hub.commits[1:] == [("me/model", "main", "second", ["config.json"])]
-    assert pull("config.json") == b"[]"
-    assert pull("config.json", revision=first.oid) == b"{}"
-
-
-@pytest.mark.parametrize("no_xet", [True, False])  # the client has a second way of pushing folders, with Xet
-def test_branches_and_pull_requests(folder, tmp_path, no_xet):
-    settings = dict(HF_HUB_DISABLE_XET=no_xet)
-    with hub_server.serving(large_files=()) as hub, hub_server.client_of(hub, tmp_path / "home", **settings):
-        push(folder)
-        create_branch("me/model", branch="side")
-        (folder / "config.json").write_bytes(b"1")
-        push(folder, revision="side")
-        (folder / "config.json").write_bytes(b"2")
-        info = push(folder, create_pr=True, commit_message="propose")
-        assert (info.pr_num, info.pr_revision) == (1, "refs/pr/1")
-        assert [pull("config.json", revision=name) for name in ("main", "side", "refs/pr/1")] == [b"{}", b"1", b"2"]
-        assert [commit[1] for commit in hub.commits] == ["main", "side", "refs/pr/1"]
-        assert hub.repos["me/model"].pull_requests == ["propose"]
-
-
-def test_names_that_are_not_there(hub):
-    hub.add("me/model", {"config.json": b"{}"})
-    with pytest.raises(RepositoryNotFoundError):
-        hf_hub_download("me/other", "config.json")
-    with pytest.raises(RevisionNotFoundError):
-        pull("config.json", revision="other")
-    with pytest.raises(RemoteEntryNotFoundError):
-        pull("other.json")
 
 
 def test_who_may_what(hub, folder):
@@ -144,25 +102,3 @@ def test_faults_pass_after_as_many_times_as_they_were_set_to(hub, folder):
     hub.fail("GET .*model.safetensors", cut="answer", times=2)
     assert pull("model.safetensors") == LARGE  # resumed in the middle, twice
     assert sum(request.startswith("GET") and "resolve" in request for request in hub.requests) == 3
-
-
-def test_lost_answer_to_a_commit_leaves_the_commit(hub, folder):
-    hub.fail("POST .*/commit/", cut="answer", times=1)
-    with pytest.raises(httpx.RemoteProtocolError):
-        push(folder)
-    assert len(hub.commits) == 1
-    push(folder)
-    assert len(hub.commits) == 1
-
-
-def test_content_that_changes_on_the_way(hub, folder):
-    hub.fail("PUT /lfs/", corrupt=True, times=1)
-    with pytest.raises(RuntimeError, match=r"Error while uploading 'model\.safetensors'") as caught:
-        push(folder)
-    assert isinstance(caught.value.__cause__, BadRequestError)
-    push(folder)
-    hub.fail("GET ", corrupt=True, times=1)
-    changed = pull("model.safetensors")  # the client compares no hashes
-    assert changed != LARGE
-    assert len(changed) == len(LARGE)
-    assert pull("model.safetensors", force_download=True) == LARGE

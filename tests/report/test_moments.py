@@ -163,18 +163,16 @@ class TestErrors:
         assert str(caught.value) == message
         assert not moments.count.any()
 
-    def test_merge(self):
+    def test_merge_and_pool(self):
         for unlike in (Moments.empty(3, (2,)), Moments.empty(2, (3,))):
             with pytest.raises(ArgumentError, match=r"`other` must have 2 groups of shape \(2,\); got"):
                 Moments.empty(2, (2,)).merge(unlike)
-
-    def test_pool(self):
-        moments = Moments.empty(3, ())
-        with pytest.raises(ArgumentError, match=r"`groups` must have shape \(3,\); got \(2,\)."):
-            moments.pool(torch.tensor([True, False]))
-        for groups in ([3], [-1], [[0]]):
-            with pytest.raises(ArgumentError, match=r"`groups` must be indices in \[0, 2\]; some are not."):
-                moments.pool(torch.tensor(groups))
+        for groups, reason in (
+            ([True, False], r"have shape \(3,\); got \(2,\)."),
+            *((groups, r"be indices in \[0, 2\]; some are not.") for groups in ([3], [-1], [[0]])),
+        ):
+            with pytest.raises(ArgumentError, match=f"`groups` must {reason}"):
+                Moments.empty(3, ()).pool(torch.tensor(groups))
 
     def test_parts_that_do_not_fit(self):
         count, mean = torch.tensor([1, 2]), torch.zeros(2, 3, dtype=torch.float64)
