@@ -1,10 +1,7 @@
-import gc
 import pickle
 import re
 import subprocess
 import sys
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -446,22 +443,18 @@ def test_streams_that_forgot_their_features():
 def test_threads_that_decode_are_stopped():
     """Of image folders on the Hub `datasets` decodes the images in threads, before anything else is done."""
     pytest.importorskip("datasets", "5.2", reason="streams did not do so, and it could not be undone")
-    with leaving_event_loops():
-        stream = threaded_stream(encoded(0), encoded(1), b"broken")
-        assert shades(open_data(stream, LABELS).read(0, 1)) == [0, 1, None]
-        del stream
+    stream = threaded_stream(encoded(0), encoded(1), b"broken")
+    assert shades(open_data(stream, LABELS).read(0, 1)) == [0, 1, None]
 
 
 def test_streams_that_decode_images_themselves():
-    with leaving_event_loops():
-        stream = threaded_stream(encoded(0), encoded(1), b"broken").skip(0)
-        samples = open_data(stream, LABELS).read(0, 1)
-        with pytest.raises(ArgumentError, match=r"got one \(cannot identify image file\)\. Call `decode\(False\)`"):
-            list(samples)
-        stream = threaded_stream(encoded(0), encoded(1)).skip(0)
-        samples = open_data(stream, LABELS).read(0, 1)
-        assert [(sample.labels, shade(sample)) for sample in samples] == [((2,), 0), ((2,), 1)]
-        del stream, samples
+    stream = threaded_stream(encoded(0), encoded(1), b"broken").skip(0)
+    samples = open_data(stream, LABELS).read(0, 1)
+    with pytest.raises(ArgumentError, match=r"got one \(cannot identify image file\)\. Call `decode\(False\)`"):
+        list(samples)
+    stream = threaded_stream(encoded(0), encoded(1)).skip(0)
+    samples = open_data(stream, LABELS).read(0, 1)
+    assert [(sample.labels, shade(sample)) for sample in samples] == [((2,), 0), ((2,), 1)]
 
 
 def threaded_stream(*contents):
@@ -470,15 +463,6 @@ def threaded_stream(*contents):
     if not hasattr(stream, "decode"):
         pytest.skip("no threads in this version of datasets")
     return stream.decode(num_threads=2)
-
-
-@contextmanager
-def leaving_event_loops():
-    """The threads of `datasets` have an event loop that it never closes, of which Python warns."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 def test_several_workers_cannot_share_a_stream(monkeypatch):
