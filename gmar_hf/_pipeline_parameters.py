@@ -8,13 +8,14 @@ from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_weights import open_report
-from gmar_hf.explanation.request import Request
+from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.models.labels import find_label
 from gmar_hf.utils.checks import check_choice, check_whole
 from gmar_hf.utils.text import did_you_mean
 
-# A pipeline always makes the map, and its head weights are a report.
-_OF_REQUEST = [field.name for field in fields(Request) if field.name not in ("return_maps", "has_head_weights")]
+# A pipeline always makes the map and reads the logits, and its head weights are a report.
+_NOT_OFFERED = ("return_maps", "return_logits", "has_head_weights")
+_OF_REQUEST = [field.name for field in fields(Request) if field.name not in _NOT_OFFERED]
 _OF_FORWARD = [*_OF_REQUEST, "head_weights", "interpolate_pos_encoding"]
 _OF_POSTPROCESS = ["return_overlay", "return_explanation"]
 _KNOWN = [
@@ -49,9 +50,9 @@ def sort_parameters(
     given = dict(parameters)
     if given.get("head_weights") is not None:
         given["head_weights"] = open_report(given["head_weights"])  # once, and not for every batch
-    # Making a request checks what belongs to it.
-    has_head_weights = given.get("head_weights") is not None
-    Request(has_head_weights=has_head_weights, **{name: given[name] for name in _OF_REQUEST if name in given})
+    # Making requests checks what belongs to them; an option may go with a method that the constructor was given.
+    merged = {**before, **given}
+    make_requests(merged)
     preprocess = {"timeout": given["timeout"]} if "timeout" in given else {}
     forward = _choice(given, before, id2label)
     forward.update((name, given[name]) for name in _OF_FORWARD if name in given)
@@ -59,6 +60,20 @@ def sort_parameters(
     if "function_to_apply" in given:
         postprocess["function_to_apply"] = _function(given["function_to_apply"])
     return preprocess, forward, postprocess
+
+
+def make_requests(parameters: Mapping[str, Any]) -> list[Request]:
+    """Make the requests that the forward's parameters ask for, one a method.
+
+    Args:
+        parameters (`Mapping[str, Any]`): By name; those of other steps are passed over.
+
+    Raises:
+        ArgumentError: If a value cannot be used, alone or beside the others.
+    """
+    of_request = {name: parameters[name] for name in _OF_REQUEST if name in parameters}
+    has_head_weights = parameters.get("head_weights") is not None
+    return requests_of(of_request.pop("method", "gmar"), has_head_weights=has_head_weights, **of_request)
 
 
 def _choice(given: dict[str, Any], before: Mapping[str, Any], labels: Mapping[int, str]) -> dict[str, Any]:

@@ -33,9 +33,9 @@ class AttentionRetentionMixin:
         """Keep explicit attention probabilities, with gradients, inside a `with` block: see [`retain_attention`]."""
         return retain_attention(self)  # type: ignore[arg-type]
 
-    def explain(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Explanation:
+    def explain(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Explanation | list[Explanation]:
         """Explain a batch of images: see [`explain`], whose arguments after the model these are."""
-        return explain(self, pixel_values, *args, **kwargs)  # type: ignore[arg-type]
+        return explain(self, pixel_values, *args, **kwargs)  # type: ignore[call-overload]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Save a plain checkpoint: as in transformers, whose arguments these are."""

@@ -1,6 +1,8 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,10 +11,9 @@ from transformers import AutoModelForImageClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
 
-from gmar_hf._pipeline_parameters import sort_parameters
+from gmar_hf._pipeline_parameters import make_requests, sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
-from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import heatmap, image_box
 from gmar_hf.images.reading import read_image
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 TASK = "gmar-explanation"
-_SHOWN = ("attribution", "head_importance", "head_contribution", "head_maps")  # an explanation's fields in a result
+_FIELDS = [field.name for field in fields(Explanation) if field.name != "settings"]
+_SHOWN = (
+    "attribution",
+    "head_importance",
+    "head_contribution",
+    "head_contribution_centred",
+    "head_maps",
+)  # an explanation's fields in a result
 
 
 class GMARExplainer(Pipeline):
@@ -34,6 +42,7 @@ class GMARExplainer(Pipeline):
     dicts, one for each target, best first (named targets in their order); a list of images gives a list of those,
     generators and data sets an iterator. Each dict has
 
+    - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
       where one was given;
     - `attribution` (float32 CPU tensor (rows, cols)): the raw map;
@@ -42,6 +51,8 @@ class GMARExplainer(Pipeline):
     - `heatmap` (PIL image, mode "L", the size of the upright input): the map's positive part divided by its maximum;
     - `head_importance` (tensor (layers, heads) or None): the head weights that the method used, rows sum to one;
     - `head_contribution` (tensor (layers, heads) or None): signed, in logits;
+    - `head_contribution_centred` (tensor (layers, heads) or None): the same of outputs less their mean;
+    - `completeness_gap` (`float`), with "path": how many logits all contributions together are too many;
     - `head_weights_from` (`str`), with `head_weights`: "class", or "all images" where the report saw too few images of
       the class.
 
@@ -49,8 +60,9 @@ class GMARExplainer(Pipeline):
         top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
         target (`str`, `int` or a list of them): The labels or indices to explain, in place of the best.
         versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
-        method, norm, residual_weight, start_layer, num_masks, mask_baseline, mask_pattern, seed: How the map is made;
-            [`explain`] says what each means.
+        method, norm, residual_weight, start_layer, num_points, value_reference, num_masks, mask_baseline,
+            mask_pattern, seed: How the map is made; [`explain`] says what each means. `method` may be a list. By
+            default it is "gmar", which cannot tell why this class and not another.
         head_weights ([`HeadImportanceReport`], its repo id or folder): Weigh heads as this report does, in place of by
             the gradient.
         interpolate_pos_encoding (`bool`): Handed to models that know it, which then take images of any size.
@@ -139,15 +151,21 @@ class GMARExplainer(Pipeline):
 
             return Choice(score(logits), indices, score)
 
-        request = Request(has_head_weights=head_weights is not None, **settings)
+        requests = make_requests({**settings, "head_weights": head_weights})
         kwargs = {} if interpolate_pos_encoding is None else {"interpolate_pos_encoding": interpolate_pos_encoding}
-        explanation = explain_scores(self.model, pixel_values, choose, request, kwargs, head_weights)
+        explanations = explain_scores(self.model, pixel_values, choose, requests, kwargs, head_weights)
         # transformers cuts batches apart along dimension 0, and lists by their entries: what is the same for every
         # image of a batch is repeated. A single image comes without a list.
-        shared = {**explanation.settings, "pixel_size": list(pixel_values.shape[-2:]), "versus": versus}
+        more = {"pixel_size": list(pixel_values.shape[-2:]), "versus": versus}
+        shared = {"by_method": [{**explanation.settings, **more} for explanation in explanations]}
+        tensors = {
+            f"{place}.{name}": tensor
+            for place, explanation in enumerate(explanations)
+            for name, tensor in explanation.tensors().items()
+        }
         image = model_inputs["image"]
         is_batch = isinstance(image, list)
-        return {**explanation.tensors(), "settings": [shared] * len(image) if is_batch else shared, "image": image}
+        return {**tensors, "settings": [shared] * len(image) if is_batch else shared, "image": image}
 
     def postprocess(
         self,
@@ -157,42 +175,67 @@ class GMARExplainer(Pipeline):
         return_explanation: bool = False,
     ) -> list[dict[str, Any]]:
         image: Image.Image = model_outputs["image"]
-        settings: dict[str, Any] = model_outputs["settings"]
-        tensors = {name: value for name, value in model_outputs.items() if isinstance(value, torch.Tensor)}
-        scores = self._scores(tensors["logits"][0], function_to_apply)
-        labels = self.model.config.id2label
-        box = self._box(image, settings)
+        explanations = [
+            Explanation(
+                **{name: tensor for name in _FIELDS if (tensor := model_outputs.get(f"{place}.{name}")) is not None},
+                settings=settings,
+            )
+            for place, settings in enumerate(model_outputs["settings"]["by_method"])
+        ]
+        first = explanations[0]
+        assert first.logits is not None
+        assert first.target is not None
+        scores = self._scores(first.logits[0], function_to_apply)
+        box = self._box(image, first.settings)
         results = []
-        for number, target in enumerate(tensors["target"][0].tolist()):
-            # A dict a target: copies, so that none keeps the batch alive.
-            fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
-            result = {
-                "label": labels[target],
-                "score": scores[target].item(),
-                "target": target,
-                "attribution": fields["attribution"],
-                "box": box,
-                "heatmap": heatmap(fields["attribution"], box, image.size),
-                "head_importance": fields.get("head_importance"),
-                "head_contribution": fields.get("head_contribution"),
-            }
-            # Entries that come only when they were asked for.
-            if settings["head_weights"] is not None:
-                is_fallback = target in settings["head_weights"]["all_images_for"]
-                result["head_weights_from"] = "all images" if is_fallback else "class"
-            if settings["versus"] is not None:
-                result["versus"] = labels[settings["versus"]]
-            if return_overlay:
-                result["overlay"] = overlay(image, result["heatmap"])
-            if "head_maps" in fields:
-                result["head_maps"] = fields["head_maps"]
-            if return_explanation:
-                copies = {name: tensor.clone() for name, tensor in tensors.items()}
-                result["explanation"] = Explanation(**copies, settings={**settings, "box": list(box)})
-            results.append(result)
+        for number, target in enumerate(first.target[0].tolist()):
+            for explanation in explanations:
+                result = self._result(explanation, number, target, scores[target].item(), image, box)
+                if return_overlay:
+                    result["overlay"] = overlay(image, result["heatmap"])
+                if return_explanation:
+                    copies = {name: tensor.clone() for name, tensor in explanation.tensors().items()}
+                    result["explanation"] = Explanation(**copies, settings={**explanation.settings, "box": list(box)})
+                results.append(result)
         return results
 
-    def _box(self, image: Image.Image, settings: dict[str, Any]) -> tuple[float, float, float, float]:
+    def _result(
+        self,
+        explanation: Explanation,
+        number: int,
+        target: int,
+        score: float,
+        image: Image.Image,
+        box: tuple[float, float, float, float],
+    ) -> dict[str, Any]:
+        """Return what is said of one target by one method: copies, so that no result keeps the batch alive."""
+        tensors, settings, labels = explanation.tensors(), explanation.settings, self.model.config.id2label
+        fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
+        result = {
+            "label": labels[target],
+            "score": score,
+            "target": target,
+            "method": settings["method"],
+            "attribution": fields["attribution"],
+            "box": box,
+            "heatmap": heatmap(fields["attribution"], box, image.size),
+            "head_importance": fields.get("head_importance"),
+            "head_contribution": fields.get("head_contribution"),
+            "head_contribution_centred": fields.get("head_contribution_centred"),
+        }
+        # Entries that come only when they were asked for.
+        if settings["head_weights"] is not None:
+            is_fallback = target in settings["head_weights"]["all_images_for"]
+            result["head_weights_from"] = "all images" if is_fallback else "class"
+        if settings["versus"] is not None:
+            result["versus"] = labels[settings["versus"]]
+        if "head_maps" in fields:
+            result["head_maps"] = fields["head_maps"]
+        if "completeness_gap" in tensors:
+            result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
+        return result
+
+    def _box(self, image: Image.Image, settings: Mapping[str, Any]) -> tuple[float, float, float, float]:
         grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
         covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
         return image_box(image.size, self.image_processor, tuple(settings["pixel_size"]), covered)

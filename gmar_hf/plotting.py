@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.text import printable
@@ -51,6 +51,28 @@ def overlay(image: Image.Image, heatmap: Image.Image, *, alpha: float = 0.7, col
     # The image is muted, so that the map's colours are not mistaken for its own.
     base = Image.blend(colour, image.convert("L").convert("RGB"), 0.5)
     return Image.composite(colours, base, heat.point(share.astype(int).tolist()))
+
+
+def side_by_side(pictures: Mapping[str, Image.Image]) -> Image.Image:
+    """Put pictures of one size into a row, each under its name.
+
+    Args:
+        pictures (`Mapping[str, PIL image]`): By name; names with letters beyond ASCII lose them.
+
+    Returns:
+        PIL image, RGB.
+    """
+    width, height = next(iter(pictures.values())).size
+    gap = max(4, width // 50)
+    font = ImageFont.load_default(size=max(10, min(width, height) // 20))
+    caption = int(font.getbbox("Ag")[3]) + 4
+    row = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + caption), "white")
+    draw = ImageDraw.Draw(row)
+    for place, (name, picture) in enumerate(pictures.items()):
+        left = place * (width + gap)
+        draw.text((left, 1), name.encode("ascii", "ignore").decode(), fill="black", font=font)
+        row.paste(picture.convert("RGB"), (left, caption))
+    return row
 
 
 def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax: "Axes | None" = None) -> "Axes":

@@ -302,7 +302,7 @@ def test_maps_are_those_of_explain(explainer, method, versus):
         assert (ours is None) == (theirs is None), field
         if ours is not None:
             torch.testing.assert_close(ours, theirs[0], rtol=1e-5, atol=1e-6)
-    assert (result["head_importance"] is None) == (method in ("contribution", "gradient-rollout"))
+    assert (result["head_importance"] is None) == (method not in ("gmar", "rollout", "attention"))
     assert result.get("versus") == versus
     assert result["label"] == "dog"
 
@@ -342,7 +342,8 @@ def test_a_call_overrides_the_constructor(explainer):
 def test_what_a_result_holds(explainer):
     (result,) = explainer(PHOTOS[0])
     assert list(result) == [
-        "label", "score", "target", "attribution", "box", "heatmap", "head_importance", "head_contribution",
+        "label", "score", "target", "method", "attribution", "box", "heatmap", "head_importance", "head_contribution",
+        "head_contribution_centred",
     ]  # fmt: skip
     assert isinstance(result["label"], str)
     assert isinstance(result["score"], float)
@@ -350,6 +351,31 @@ def test_what_a_result_holds(explainer):
     assert result["box"] == (0, 0, 60, 40)
     assert (result["heatmap"].mode, result["heatmap"].size) == ("L", (60, 40))
     torch.testing.assert_close(result["head_importance"].sum(dim=1), torch.ones(3))
+
+
+def test_several_methods_follow_each_other_for_each_target(explainer):
+    methods = ["gmar", "removal", "recommended"]
+    results = explainer(PHOTOS[:2], target=["dog", "cat"], method=methods, batch_size=2, return_explanation=True)
+    for photo_results, image in zip(results, PHOTOS, strict=False):
+        assert [(result["label"], result["method"]) for result in photo_results] == [
+            (label, method) for label in ("dog", "cat") for method in methods
+        ]
+        for method in methods:
+            alone = explainer(image, target=["dog", "cat"], method=method)
+            together = [result for result in photo_results if result["method"] == method]
+            for ours, theirs in zip(together, alone, strict=True):
+                torch.testing.assert_close(ours["attribution"], theirs["attribution"], rtol=1e-5, atol=1e-6)
+                assert ours["score"] == pytest.approx(theirs["score"])
+                assert ("completeness_gap" in ours) == (method == "recommended")
+                assert ours["explanation"].settings["method"] == method
+
+
+def test_an_option_may_go_with_the_constructors_method():
+    explain = make_explainer(method="path")
+    (result,) = explain(PHOTOS[0], num_points=3, return_explanation=True)
+    assert result["explanation"].settings["num_points"] == 3
+    with pytest.raises(gmar_hf.ArgumentError, match='`num_points` must come with method "path"'):
+        explain(PHOTOS[0], num_points=3, method="rollout")
 
 
 def test_overlay_and_head_maps_on_request(explainer):
@@ -364,7 +390,7 @@ def test_tensors_are_plain(dtype):
     model = zoo.vit().to(dtype)
     found = make_explainer(model)(PHOTOS, batch_size=2, top_k=2, return_head_maps=True)
     tensors = [value for results in found for one in results for value in one.values() if torch.is_tensor(value)]
-    assert len(tensors) == len(PHOTOS) * 2 * 4
+    assert len(tensors) == len(PHOTOS) * 2 * 5
     for tensor in tensors:
         assert tensor.dtype == torch.float32
         assert tensor.device.type == "cpu"

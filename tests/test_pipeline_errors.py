@@ -163,7 +163,7 @@ def test_versus_itself(explainer):
 
 
 def test_unknown_method_and_norm(explainer):
-    methods = '"gmar", "contribution", "rollout", "gradient-rollout", "attention"'
+    methods = '"gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"'
     for method, hint in (("gmar-l1", " Did you mean 'gmar'?"), ("GMAR", ""), (None, ""), (1, "")):
         message = f"`method` must be one of {methods}; got {method!r}.{hint}"
         refused(ArgumentError, message, explainer, photo(), method=method)
@@ -182,7 +182,8 @@ def test_unknown_function(explainer, function):
 def test_unknown_parameters(explainer):
     message = (
         "`topk` is not a parameter of this pipeline. There are: top_k, target, versus, method, norm, "
-        "residual_weight, start_layer, return_head_maps, num_masks, mask_baseline, mask_pattern, seed, head_weights, "
+        "residual_weight, start_layer, return_head_maps, num_masks, mask_baseline, mask_pattern, seed, "
+        "num_points, value_reference, head_weights, "
         "interpolate_pos_encoding, function_to_apply, return_overlay, return_explanation, timeout, batch_size, "
         "num_workers. Did you mean 'top_k'?"
     )

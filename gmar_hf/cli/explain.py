@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -20,6 +20,7 @@ from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
+    from gmar_hf.explanation.result import Explanation
     from gmar_hf.pipeline import GMARExplainer
 
 _NUM_STRONGEST = 3  # heads that are listed for each label
@@ -27,8 +28,9 @@ _FEW = 4  # images up to which no progress bar is worth showing
 
 
 Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]
-_GMAR = Method("gmar")
-_METHODS_HELP = "How the map is made. " + " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
+_SIDE_BY_SIDE = ("gmar", "recommended")
+_METHODS_HELP = f"How the map is made; repeat it for several. By default {' and '.join(_SIDE_BY_SIDE)}. "
+_METHODS_HELP += " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
 
 
 class Norm(StrEnum):
@@ -50,7 +52,7 @@ class ExplainOptions:
     ] = None
     versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None
     top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
-    method: Annotated[Method, typer.Option(help=_METHODS_HELP)] = _GMAR
+    method: Annotated[list[Method] | None, typer.Option(help=_METHODS_HELP, show_default=False)] = None
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
@@ -63,9 +65,16 @@ class ExplainOptions:
             "target": [_label(text) for text in self.target] if self.target else None,
             "versus": None if self.versus is None else _label(self.versus),
             "top_k": self.top_k,
-            "method": self.method.value,
+            "method": list(dict.fromkeys(self.method)) if self.method else list(_SIDE_BY_SIDE),
             "norm": self.norm.value,
         }
+
+
+class _Taken(NamedTuple):
+    """Names of files in use, without their endings, in lower case."""
+
+    pictures: set[str]
+    tensors: set[str]
 
 
 @command(ExplainOptions, example="gmar-hf explain cat.jpg --target 'tabby, tabby cat' --method contribution")
@@ -86,6 +95,7 @@ def explain(options: ExplainOptions) -> None:
     names = unique([safe(stem(source), 100) for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
     pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
+    taken = _Taken(pictures, {name.casefold() for name in names})
     summary = []
     explained = _explain(explainer, sources, options.batch_size)
     with tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None) as bar:
@@ -95,7 +105,7 @@ def explain(options: ExplainOptions) -> None:
                 tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
                 summary.append({"image": source, "error": message})
             else:
-                summary.append(_write(out, name, pictures, source, results, settings))
+                summary.append(_write(out, name, taken, source, results, settings))
             bar.update()
     if options.as_json:
         echo_json(summary)
@@ -137,22 +147,31 @@ def _attempt(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _write(
-    out: Path, name: str, taken: set[str], source: str, results: list[dict], settings: dict[str, Any]
+    out: Path, name: str, taken: _Taken, source: str, results: list[dict], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
+    from gmar_hf.plotting import side_by_side
+
     # Pictures first, then tensors, then the JSON that names them all.
-    pictures = unique([f"{name}-{safe(result['label'])}" for result in results], taken)
-    for picture, result in zip(pictures, results, strict=True):
+    num_methods = len(settings["method"])
+    by_target = [results[place : place + num_methods] for place in range(0, len(results), num_methods)]
+    labels = [of_methods[0]["label"] for of_methods in by_target]
+    pictures = unique([f"{name}-{safe(label)}" for label in labels], taken.pictures)
+    for picture, of_methods in zip(pictures, by_target, strict=True):
+        overlays = {result["method"]: result["overlay"] for result in of_methods}
         with replacing(out / f"{picture}.png") as temporary:
-            result["overlay"].save(temporary)
-    explanation = results[0]["explanation"]  # of all targets; the batch axis is of this one image
-    if len(results) == 1:  # as `explain` has it: a targets axis only where there are several
-        tensors = {name: tensor for name, tensor in explanation.tensors().items() if name != "logits"}
-        explanation = replace(explanation, **{name: tensor.squeeze(1) for name, tensor in tensors.items()})
-    about = {"image": source, "labels": [result["label"] for result in results], "command": settings}
-    replace(explanation, settings={**explanation.settings, **about}).save(out / f"{name}.safetensors")
-    files = {"tensors": f"{name}.safetensors", "overlays": [f"{picture}.png" for picture in pictures]}
-    kept = ("label", "score", "target", "versus", "box")
+            (side_by_side(overlays) if num_methods > 1 else of_methods[0]["overlay"]).save(temporary)
+    # A file a method; the first method's bears the image's name alone.
+    tensors: dict[str, str] = {}
+    for result in by_target[0]:
+        method = result["method"]
+        (file_name,) = unique([f"{name}.{method}"], taken.tensors) if tensors else [name]
+        tensors[method] = f"{file_name}.safetensors"
+        explanation = _without_targets_axis(result["explanation"], len(by_target))
+        about = {"image": source, "labels": labels, "command": settings}
+        replace(explanation, settings={**explanation.settings, **about}).save(out / tensors[method])
+    files = {"tensors": tensors, "overlays": [f"{picture}.png" for picture in pictures]}
+    kept = ("method", "label", "score", "target", "versus", "box", "completeness_gap")
     shown = [
         {**{key: result[key] for key in kept if key in result}, "top_heads": _strongest_heads(result)}
         for result in results
@@ -162,6 +181,16 @@ def _write(
         text = json.dumps({**entry, "settings": settings}, indent=2)
         temporary.write_text(text, encoding="utf-8")
     return {**entry, "files": {"json": f"{name}.json", **files}}
+
+
+def _without_targets_axis(explanation: "Explanation", num_targets: int) -> "Explanation":
+    """Return an explanation of one image as `explain` has it: with an axis of targets only where there are several."""
+    if num_targets > 1:
+        return explanation
+    squeezed: dict[str, Any] = {
+        name: tensor.squeeze(1) for name, tensor in explanation.tensors().items() if name != "logits"
+    }
+    return replace(explanation, **squeezed)
 
 
 def _strongest_heads(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -183,13 +212,13 @@ def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("image", "label", "score", "strongest heads (layer.head)")
+    table = Table("image", "label", "score", "map", "strongest heads (layer.head)")
     for entry in summary:
         for result in entry.get("results", []):
             heads = ", ".join(_head_text(head) for head in result["top_heads"])
             score = f"{result['score']:.3f}" if math.isfinite(result["score"]) else "?"
             label = result["label"] + (f" (not {result['versus']})" if "versus" in result else "")
-            table.add_row(*(Text(printable(cell)) for cell in (entry["image"], label, score, heads)))
+            table.add_row(*(Text(printable(cell)) for cell in (entry["image"], label, score, result["method"], heads)))
     if table.row_count:
         Console().print(table)
         typer.echo(f"Overlays, maps and head scores are in {printable(out)}")

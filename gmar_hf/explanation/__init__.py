@@ -1,8 +1,9 @@
 """One batch of images explained: why did the model give these logits, and which heads made them?
 
-The story of a call, module by module: `engine` opens it; `request` says what is wanted; `trace` makes the forward and
-keeps what each layer computed; `backward` walks back through it once a target, with the steps of `methods` (`steps`),
-the scores of `head_scores` and the products of `rollout`; `masking` hides patches where contributions are averaged;
+The story of a call, module by module: `engine` opens it; `request` says what is wanted, by a method of `methods`;
+`passes` are the forwards and backwards that this takes, of the images as they are, masked (`masking`) or with
+attention scaled; `trace` makes a forward and keeps what each layer computed; `backward` walks back through it once a
+target, `layer` by layer, with the steps of `steps`, the scores of `head_scores` and the products of `rollout`;
 `head_weights` brings weights that were given; `result` is what comes out; `parity` holds it against full matrices.
 
 The words:
@@ -15,6 +16,10 @@ The words:
 - **score** of a head: the norm of the gradient of the logit with respect to the head's attention. Not negative.
 - **weight** of a head: its score's share of its layer. **Importance**: the weights that a method used.
 - **contribution**: what a head, or one token through a head, adds to the logit, to first order. Signed, in logits.
+- **path**: the model with the outputs of all attention layers scaled by a number between 0 (no attention) and 1 (as it
+  is). Contributions averaged over it sum to what attention adds to the logit, up to the **completeness gap**.
+- **value reference**: what a token's value is compared with in a contribution: nothing, a share of the mean value, or
+  the head's output (a **removal**: attention to the token goes to all others).
 - **attribution**: the map, one number a patch. **Heatmap**: its picture, of the image's size.
 - **filling**, in arguments `baseline`: what hidden patches show instead of the image.
 """

@@ -1,8 +1,8 @@
 """The way a batch goes: one SDPA forward, one backward for each target, a map and head scores."""
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 import transformers
@@ -10,17 +10,22 @@ from torch import nn
 
 from gmar_hf._version import __version__
 from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation.backward import Walk
-from gmar_hf.explanation.head_weights import GivenWeights, check_head_weights, open_report, weights_of_targets
-from gmar_hf.explanation.masking import masked_images
-from gmar_hf.explanation.request import Request
+from gmar_hf.explanation.head_weights import check_head_weights, open_report, weights_of_targets
+from gmar_hf.explanation.passes import (
+    Images,
+    Results,
+    average_over_passes,
+    completeness_gap,
+    start_of_all,
+    walk_back,
+)
+from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.explanation.result import Explanation
-from gmar_hf.explanation.trace import Trace, traced
+from gmar_hf.explanation.trace import traced
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.introspection import check_model, class_name, known_kwargs, setting, unsupported
+from gmar_hf.models.introspection import check_model, class_name, known_kwargs, setting
 from gmar_hf.models.model_inputs import checked_pixels, usable_kwargs
-from gmar_hf.models.patches import Grid, by_size, find_grid, pair
+from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
 
 if TYPE_CHECKING:
@@ -28,24 +33,39 @@ if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 
+@overload
+def explain(
+    model: nn.Module, pixel_values: torch.Tensor, target: Target = None, method: str = "gmar", **options: Any
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module, pixel_values: torch.Tensor, target: Target = None, *, method: Sequence[str], **options: Any
+) -> list[Explanation]: ...
+
+
 def explain(
     model: nn.Module,
     pixel_values: torch.Tensor,
     target: Target = None,
-    method: str = "gmar",
+    method: str | Sequence[str] = "gmar",
     *,
     norm: str = "l1",
     residual_weight: float = 1.0,
     start_layer: int = 0,
     return_maps: bool = True,
     return_head_maps: bool = False,
+    return_logits: bool = True,
     head_weights: "HeadWeights | None" = None,
     num_masks: int = 0,
     mask_baseline: Baseline = "blur",
     mask_pattern: str = "pairs",
     seed: int = 0,
+    num_points: int | None = None,
+    value_reference: float | str | None = None,
     **model_kwargs: Any,
-) -> Explanation:
+) -> Explanation | list[Explanation]:
     """Explain a batch of images by one forward, and one backward for each target that an image has.
 
     The model is as it was afterwards: attention implementation, train/eval flags, `requires_grad`, `.grad`, hooks.
@@ -57,8 +77,10 @@ def explain(
             names one class for all images, (batch,) ints one an image. With (batch, targets) ints one forward serves
             all, and results get a targets axis after the batch. A callable turns float32 logits (batch, classes) into
             one scalar an image, which must depend on that image's logits only.
-        method (`str`, defaults to "gmar"): How the map is made: "gmar", "contribution", "rollout", "gradient-rollout"
-            or "attention"; `gmar_hf.explanation.methods` says what each is.
+        method (`str` or `Sequence[str]`, defaults to "gmar"): How the map is made: "gmar", "contribution", "removal",
+            "path", "recommended" (a path), "rollout", "gradient-rollout" or "attention";
+            `gmar_hf.explanation.methods` says what each is. Of several, all but the paths are made from one forward
+            and one backward.
         norm (`str`, defaults to "l1"): The norm of each head's attention gradient that "gmar" weighs by, "l1" or "l2".
         residual_weight (`float`, defaults to 1.0): The weight of the skip connection in the rollouts, beside the
             attention's 1.
@@ -66,16 +88,18 @@ def explain(
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
         return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
             backward with every method.
+        return_logits (`bool`, defaults to True): Whether to give the logits, and with "path" its completeness gap.
+            They take a forward each that the map of "path" does without, if `target` names classes.
         head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): For "gmar":
             weigh heads as this report does for the explained class, in place of by the gradient; then one forward is
             enough. Where the report saw too few images of the class, or `target` is a callable, the weights of all
             images are used (`settings["head_weights"]` of the result says for which classes). A tensor (layers, heads)
             or (batch, layers, heads), not negative, holds weights of your own, which are divided by their sum in each
             layer.
-        num_masks (`int`, defaults to 0): For "contribution": average maps and head contributions over this many images
-            of which some patches are hidden, by masks that are drawn once for the batch. Each takes a forward, and a
-            backward for each target; logits and predicted class are the whole image's. The average estimates what a
-            patch adds in the company of random others (Okhrati and Lipani 2021).
+        num_masks (`int`, defaults to 0): For "contribution", "removal" and "path": average maps and head contributions
+            over this many images of which some patches are hidden, by masks that are drawn once for the batch. Each
+            takes a forward, and a backward for each target; logits and predicted class are the whole image's. The
+            average estimates what a patch adds in the company of random others (Okhrati and Lipani 2021).
         mask_baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show: "blur" (the image under
             a Gaussian as wide as a patch), "zero", "mean" (of each channel of the image), or pixel values that
             broadcast to the images. A map that used a baseline shines where it is measured with the same one.
@@ -83,10 +107,18 @@ def explain(
             averaged over all of them; or a "partition" of the patches, of which each mask hides another part, each
             patch averaged over the masks that show it. A partition of 4 hides less, and is nearer to the image.
         seed (`int`, defaults to 0): The seed that the masks are drawn from.
+        num_points (`int`, *optional*): For "path" and "recommended": at how many points of the path from no attention
+            to the model as it is gradients are taken, by Gauss and Legendre's rule; a forward and a backward each. 2
+            by default.
+        value_reference (`float` or "output", *optional*): For "contribution" and the paths: what a token's value is
+            compared with before it is multiplied by its gradient. 0 (the default; 0.5 for "recommended"): nothing, so
+            that the parts of all tokens sum to `head_contribution`. A share in (0, 1] of the mean value over the
+            tokens: what the token brings beyond the average one. "output": the head's own output, so that all parts
+            of a head sum to zero; "contribution" with it is "removal".
         **model_kwargs: Handed to the model, which must know them, such as `interpolate_pos_encoding=True`.
 
     Returns:
-        [`Explanation`]: float32, detached, on the device of `pixel_values`.
+        [`Explanation`]: float32, detached, on the device of `pixel_values`; of several methods a list, in their order.
 
     Raises:
         ArgumentError: If a value cannot be used; the message says which can.
@@ -105,43 +137,54 @@ def explain(
     """
     if head_weights is not None and not isinstance(head_weights, torch.Tensor):
         head_weights = open_report(head_weights)
-    # A report is open by now, and the request checks itself.
-    request = Request(
-        method=method,
+    requests = requests_of(
+        method,
         norm=norm,
         residual_weight=residual_weight,
         start_layer=start_layer,
         return_maps=return_maps,
         return_head_maps=return_head_maps,
+        return_logits=return_logits,
         has_head_weights=head_weights is not None,
         num_masks=num_masks,
         mask_baseline=mask_baseline,
         mask_pattern=mask_pattern,
         seed=seed,
+        num_points=num_points,
+        value_reference=value_reference,
     )
-    return explain_scores(
-        model, pixel_values, lambda logits: choose_target(target, logits), request, model_kwargs, head_weights
+    if not return_logits and target is None:
+        raise ArgumentError(
+            "`return_logits` must be True where the predicted class is explained (it is read off the logits); got "
+            "False. Name the class by `target`."
+        )
+    explanations = explain_scores(
+        model, pixel_values, lambda logits: choose_target(target, logits), requests, model_kwargs, head_weights
     )
+    return explanations[0] if isinstance(method, str) else explanations
 
 
 def explain_scores(
     model: nn.Module,
     pixel_values: torch.Tensor,
     choose: Callable[[torch.Tensor], Choice],
-    request: Request,
+    requests: Sequence[Request],
     model_kwargs: dict[str, Any],
     head_weights: "HeadImportanceReport | torch.Tensor | None" = None,
-) -> Explanation:
+) -> list[Explanation]:
     """Explain what `choose` takes from the logits: [`explain`] for callers that choose in a way of their own.
 
     Args:
         model (`nn.Module`): The classifier.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor made.
         choose (`Callable`): From logits (batch, classes), with their graph, to the scores to explain.
-        request ([`Request`]): What is asked for.
+        requests (`Sequence` of [`Request`]): What is asked for; those that can share passes do.
         model_kwargs (`dict[str, Any]`): Handed to the model, which must know them.
         head_weights ([`HeadImportanceReport`] or `torch.Tensor`, *optional*): Weights in place of the gradient's; a
             report must be opened already.
+
+    Returns:
+        `list` of [`Explanation`]: One a request.
     """
     # The door: what the user gave is checked and copied here, once.
     check_model(model)
@@ -149,101 +192,47 @@ def explain_scores(
     pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
     if head_weights is not None:
         check_head_weights(head_weights, model, len(pixels))
-    # Of masked images the whole image gives the logits and the classes, and nothing else.
-    with traced(model, pixels, "head" if request.num_masks else request.start, kwargs) as trace:
-        patches = _find_patches(trace, request, pixels)
-        choice = choose(trace.logits.clone())  # the chooser may write into its argument
-        weights = None
-        if head_weights is not None:
-            weights = weights_of_targets(head_weights, request.norm, choice.classes, len(pixels))
-        if not request.num_masks:
-            results = _walk_back(trace, request, choice, choice.scores, patches, weights)
-    if request.num_masks:
-        results = _average_over_masks(model, pixels, kwargs, request, choice, patches)
-    # Whatever the model computed in, users get float32 where their pixels are.
-    results = {name: tensor.to(pixel_values.device, torch.float32) for name, tensor in results.items()}
-    return Explanation(
-        logits=trace.logits.detach().to(pixel_values.device, torch.float32),
-        target=None if choice.target is None else choice.target.to(pixel_values.device),
-        settings={
-            **request.settings(),
-            "head_weights": None if weights is None else weights.origin,
-            "grid": patches.grid._asdict(),
-            "patch_size": list(patches.size),
-            "model_class": class_name(model),
-            "model_dtype": str(trace.hidden.dtype).removeprefix("torch."),
-            "versions": versions(),
-        },
-        **results,
-    )
-
-
-class _Patches(NamedTuple):
-    """Where the patches stand among the tokens, and their height and width in pixels."""
-
-    grid: Grid
-    size: tuple[int, int]
-
-
-def _find_patches(trace: Trace, request: Request, pixels: torch.Tensor) -> _Patches:
-    num_layers = len(trace.layers)
-    if request.start_layer >= num_layers:
-        raise ArgumentError(f"`start_layer` must be in [0, {num_layers - 1}]; got {request.start_layer}.")
-    size = setting(trace.layers[0].module, "patch_size")
-    if size is None:
-        raise unsupported(trace.model, "its config has no `patch_size`")
-    return _Patches(find_grid(pair(pixels.shape[-2:]), pair(size), trace.hidden.shape[1]), pair(size))
-
-
-def _average_over_masks(
-    model: nn.Module,
-    pixels: torch.Tensor,
-    kwargs: dict[str, Any],
-    request: Request,
-    choice: Choice,
-    patches: _Patches,
-) -> dict[str, torch.Tensor]:
-    """Explain the batch under one mask after the other, and sum what each adds to the average."""
-    results: dict[str, torch.Tensor] = {}
-    with gradients_on():  # for the masked images too, which a backward keeps
-        for masked, token_weights in masked_images(pixels, request, patches.grid, patches.size):
-            with traced(model, masked, request.start, kwargs) as trace:
-                scores = choice.again(trace.logits.clone())
-                part = _walk_back(trace, request, choice, scores, patches, token_weights=token_weights)
-            part["readout"] = part["readout"] / request.num_masks
-            results = part if not results else {name: total + part[name] for name, total in results.items()}
-    return results
-
-
-def _walk_back(
-    trace: Trace,
-    request: Request,
-    choice: Choice,
-    scores: list[torch.Tensor],
-    patches: _Patches,
-    weights: GivenWeights | None = None,
-    token_weights: torch.Tensor | None = None,
-) -> dict[str, torch.Tensor]:
-    """Walk back once for every score, and return the tensors of an [`Explanation`] that there are, by field name."""
-    by_score = []
-    with full_precision(trace.hidden.device):
-        for number, score in enumerate(scores):
-            walk = Walk(
-                trace,
-                request,
-                trace.head_gradient(score),
-                given_weights=None if weights is None else weights.by_target[number],
-                token_weights=token_weights,
-            )
-            walk.go(retain_graph=number + 1 < len(scores))
-            by_score.append(walk.results(patches.grid))
-    # Every walk has the same fields; those that nobody asked for are None.
-    results = {}
-    for name in by_score[0]:
-        tensors = [tensor for fields in by_score if (tensor := fields[name]) is not None]
-        if tensors:
-            results[name] = (torch.stack(tensors, dim=1) if choice.has_axis else tensors[0]).detach()
-    return results
+    images = Images(model, pixels, kwargs, choose)
+    sharing = [request for request in requests if not request.has_passes]
+    by_request: dict[int, Results] = {}
+    logits, scores, weights = None, [], None
+    if any(request.needs_whole_images for request in requests):
+        with traced(model, pixels, start_of_all(requests), kwargs) as trace:
+            scores, logits = images.scores(trace, requests), trace.logits.detach()
+            if head_weights is not None:
+                weights = weights_of_targets(head_weights, requests[0].norm, images.choice.classes, len(pixels))
+            if sharing:
+                results = walk_back(trace, sharing, images, scores, given_weights=weights)
+                by_request.update((id(request), fields) for request, fields in zip(sharing, results, strict=True))
+        del trace  # and with it what every layer computed
+    for request in requests:
+        if request.has_passes:
+            by_request[id(request)] = average_over_passes(images, request)
+            if request.has_gap:
+                by_request[id(request)]["completeness_gap"] = completeness_gap(images, scores, by_request[id(request)])
+    settings = {
+        "grid": images.patches.grid._asdict(),
+        "patch_size": list(images.patches.size),
+        "model_class": class_name(model),
+        "model_dtype": str(images.dtype).removeprefix("torch."),
+        "versions": versions(),
+    }
+    target = images.choice.target
+    return [
+        Explanation(
+            logits=None if logits is None else logits.to(pixel_values.device, torch.float32),
+            target=None if target is None else target.to(pixel_values.device),
+            settings={
+                **request.settings(),
+                "head_weights": weights.origin if weights is not None and request.has_head_weights else None,
+                **settings,
+            },
+            **{
+                name: tensor.to(pixel_values.device, torch.float32) for name, tensor in by_request[id(request)].items()
+            },
+        )
+        for request in requests
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -258,7 +247,6 @@ def _check_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
     unknown = sorted(set(model_kwargs) - known_kwargs(model))
     if not unknown:
         return
-    # The likeliest mistake gets an advice of its own.
     size = setting(model, "image_size")
     if "interpolate" in unknown[0] and size:
         advice = f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."

@@ -56,6 +56,22 @@ def head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.
     return (at_least_float32(output) * at_least_float32(output_grad)).sum(dim=(-2, -1))
 
 
+def centred_head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.Tensor:
+    """Return `<O - mean(O), dO>`, the mean over the tokens: what mean-ablating each head takes from the logit.
+
+    To first order: it asks what a head adds beyond its habit in this image.
+
+    Args:
+        output (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The heads' outputs `O`.
+        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The gradient `dO` of the outputs.
+
+    Returns:
+        `torch.Tensor` of shape (batch, heads): Signed, in logits.
+    """
+    mean, total = at_least_float32(output).mean(dim=2), at_least_float32(output_grad).sum(dim=2)
+    return head_contribution(output, output_grad) - (mean * total).sum(dim=-1)
+
+
 def token_contribution(value: torch.Tensor, value_grad: torch.Tensor) -> torch.Tensor:
     """Return `<V_j, dV_j>`: the part of a head's contribution that comes through each token it looks at.
 

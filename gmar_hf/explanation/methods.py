@@ -15,9 +15,9 @@ from gmar_hf.utils.checks import check_choice
 if TYPE_CHECKING:
     import torch
 
-    from gmar_hf.explanation.steps import LayerView
+    from gmar_hf.explanation.steps import StepView
 
-    Step = Callable[[torch.Tensor, LayerView], torch.Tensor]
+    Step = Callable[[torch.Tensor, StepView], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,10 @@ class Method:
         weights: Which head weights the step sees and `head_importance` shows: "gradient" (GMAR's), "uniform" or None.
         needs: What of the backward the step reads: "output_grad", "token_contribution", or None for one forward.
         from_readout (`bool`, defaults to True): Whether the row begins as the readout; else it begins at zero.
+        value_reference (`float` or `str`, *optional*): For maps of contributions, what is summed: what each value is
+            compared with where nothing else is asked for, see [`explain`].
+        num_points (`int`, *optional*): For maps of contributions, where the gradient is taken: at so many points of
+            the path along which attention is scaled up from nothing; None at the model as it is.
     """
 
     summary: str
@@ -37,6 +41,8 @@ class Method:
     weights: Literal["gradient", "uniform"] | None
     needs: Literal["output_grad", "token_contribution"] | None
     from_readout: bool = True
+    value_reference: float | Literal["output"] | None = None
+    num_points: int | None = None
 
     @property
     def step(self) -> "Step":
@@ -58,6 +64,33 @@ METHODS: dict[str, Method] = {
         weights=None,
         needs="token_contribution",
         from_readout=False,
+        value_reference=0.0,
+    ),
+    "removal": Method(
+        summary="what a little less attention to each patch, given to all others, takes from the logit, signed",
+        step_name="gmar_hf.explanation.steps:add_contribution",
+        weights=None,
+        needs="token_contribution",
+        from_readout=False,
+        value_reference="output",
+    ),
+    "path": Method(
+        summary="contributions averaged while all attention is scaled up from nothing; two passes, signed",
+        step_name="gmar_hf.explanation.steps:add_contribution",
+        weights=None,
+        needs="token_contribution",
+        from_readout=False,
+        value_reference=0.0,
+        num_points=2,
+    ),
+    "recommended": Method(
+        summary="what measured best on real and on small models: path, of values less half their mean",
+        step_name="gmar_hf.explanation.steps:add_contribution",
+        weights=None,
+        needs="token_contribution",
+        from_readout=False,
+        value_reference=0.5,
+        num_points=2,
     ),
     "rollout": Method(
         summary="attention rollout, all heads alike: the same map for every class",

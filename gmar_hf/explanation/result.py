@@ -19,36 +19,44 @@ class Explanation:
     With several targets an image, every field but `logits` has a targets axis right after the batch axis.
 
     Args:
-        logits (`torch.Tensor` of shape (batch, classes)): What the model said.
+        logits (`torch.Tensor` of shape (batch, classes), *optional*): What the model said.
         target (`torch.LongTensor` of shape (batch,) or (batch, targets), *optional*): The classes explained; None for
             a callable.
         attribution (`torch.Tensor` of shape (batch, rows, cols), *optional*): The map over the patches. Shares of the
             readout for "gmar", "rollout" and "attention" (with the prefix tokens' they sum to one); signed logits for
-            "contribution".
+            the others.
         head_importance (`torch.Tensor` of shape (batch, layers, heads), *optional*): The head weights the method
             used; rows sum to one.
         head_score (`torch.Tensor` of shape (batch, layers, heads), *optional*): Norms of the attention's gradient, in
             logits.
         head_contribution (`torch.Tensor` of shape (batch, layers, heads), *optional*): Signed, in logits: what
-            removing a head takes away, to first order.
+            removing a head takes away, to first order; for "path" the average over its points.
+        head_contribution_centred (`torch.Tensor` of shape (batch, layers, heads), *optional*): The same of outputs
+            less their mean over the image's tokens: what replacing a head by its mean takes away, to first order.
         head_maps (`torch.Tensor` of shape (batch, layers, heads, rows, cols), *optional*): Contributions by patch, in
             logits.
         prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
-            contributions' part on prefix tokens; with the head maps it sums to `head_contribution`.
+            contributions' part on prefix tokens; with the head maps it sums to `head_contribution` (with another value
+            reference than 0 to less: for "removal" to zero).
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
+        completeness_gap (`torch.Tensor` of shape (batch,), *optional*): For "path": the contributions of all
+            tokens, heads and layers together, less what they should come to: the explained score less the score
+            without any attention. In logits; it goes to zero with more points.
         settings (`Mapping[str, Any]`): How it was made: method, its parameters, the model, versions. Plain JSON
             values.
     """
 
-    logits: torch.Tensor
+    logits: torch.Tensor | None = None
     target: torch.Tensor | None = None
     attribution: torch.Tensor | None = None
     head_importance: torch.Tensor | None = None
     head_score: torch.Tensor | None = None
     head_contribution: torch.Tensor | None = None
+    head_contribution_centred: torch.Tensor | None = None
     head_maps: torch.Tensor | None = None
     prefix_contribution: torch.Tensor | None = None
     readout: torch.Tensor | None = None
+    completeness_gap: torch.Tensor | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -72,6 +80,8 @@ class Explanation:
         known = {one.name for one in fields(cls)} - {"settings"}
         with FORMAT.reading(path) as artifact:
             tensors = {name: tensor for name, tensor in artifact.tensors.items() if name in known}
+            if not tensors:
+                raise ValueError("it holds no tensor of an explanation")
             return cls(settings=artifact.content, **tensors)
 
     def __repr__(self) -> str:

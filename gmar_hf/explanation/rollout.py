@@ -68,6 +68,22 @@ def fuse_gradient(row: torch.Tensor, output_grad: torch.Tensor, call: AttentionC
     return fused / num_heads
 
 
+def attend_back(by_query: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+    """Multiply a vector over the queries by every head's attention: `A^T r`.
+
+    Args:
+        by_query (`torch.Tensor` of shape (batch, heads, tokens)): The vectors `r`.
+        call ([`AttentionCall`]): The layer whose attention `A` is meant.
+
+    Returns:
+        `torch.Tensor` of shape (batch, heads, tokens): At least float32; each head's sum is that of `r`.
+    """
+    by_key = torch.zeros_like(by_query)
+    for images, rows, attention in attention_blocks(call):
+        by_key[images] += (by_query[images, :, None, rows] @ attention)[:, :, 0]
+    return by_key
+
+
 def residual(fused: torch.Tensor, row: torch.Tensor, residual_weight: float) -> torch.Tensor:
     """Mix in the skip connection: `(row A~ + a row) / (1 + a)` (Abnar and Zuidema 2020, there with a = 1)."""
     return (fused + residual_weight * row) / (1 + residual_weight)

@@ -49,22 +49,29 @@ class Trace:
         start: "value", at the first layer's values (for gradients of values and outputs of all layers); "output", at
             the first layer's output (for gradients of outputs); "head", behind the last layer's attention (for the
             readout).
+        attention_scale (`float`, defaults to 1.0): What every attention layer's output is multiplied by.
 
     Attributes:
         layers (`list` of [`AttentionCall`]): First layer first.
-        outputs (`list` of `torch.Tensor` of shape (batch, heads, tokens, head_dim)): The layers' outputs; none with
-            start "head".
+        outputs (`list` of `torch.Tensor` of shape (batch, heads, tokens, head_dim)): The layers' outputs, times the
+            scale; none with start "head".
         logits (`torch.Tensor` of shape (batch, classes)): At least float32; a leaf, to make scores from.
     """
 
     logits: torch.Tensor
 
-    def __init__(self, model: nn.Module, start: Start) -> None:
+    def __init__(self, model: nn.Module, start: Start, attention_scale: float = 1.0) -> None:
         self.model = model
+        self.attention_scale = attention_scale
         self.layers: list[AttentionCall] = []
         self.outputs: list[torch.Tensor] = []
         self._start = start
         self._hidden: torch.Tensor | None = None
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether the graph reaches into the encoder."""
+        return self._start != "head"
 
     @property
     def hidden(self) -> torch.Tensor:
@@ -124,6 +131,8 @@ class Trace:
         if self._start == "value" and first:
             call.value = call.value.detach().requires_grad_()
         output = call.compute_output()
+        if self.attention_scale != 1:
+            output = output * self.attention_scale
         last = len(self.layers) + 1 == _num_layers(call)
         if (self._start == "output" and first) or (self._start == "head" and last):
             output = output.detach().requires_grad_()
@@ -257,7 +266,13 @@ def _check_each_depends(gradient: torch.Tensor) -> None:
 
 
 @contextmanager
-def traced(model: nn.Module, pixels: torch.Tensor, start: Start, model_kwargs: dict[str, Any]) -> Iterator[Trace]:
+def traced(
+    model: nn.Module,
+    pixels: torch.Tensor,
+    start: Start,
+    model_kwargs: dict[str, Any],
+    attention_scale: float = 1.0,
+) -> Iterator[Trace]:
     """Make a forward, and keep the model frozen and gradients on inside the block, for the backwards that follow.
 
     Args:
@@ -265,6 +280,7 @@ def traced(model: nn.Module, pixels: torch.Tensor, start: Start, model_kwargs: d
         pixels (`torch.Tensor` of shape (batch, channels, height, width)): The images, from `checked_pixels`.
         start: Where the graph begins: "value", "output" or "head" of [`Trace`].
         model_kwargs (`dict[str, Any]`): Handed to the model, which must know them; tensors from `usable_kwargs`.
+        attention_scale (`float`, defaults to 1.0): What every attention layer's output is multiplied by.
 
     Raises:
         ArgumentError: If the model refuses images of this size; the message says which it takes.
@@ -272,7 +288,7 @@ def traced(model: nn.Module, pixels: torch.Tensor, start: Start, model_kwargs: d
         UnsupportedModelError: If the model cannot be traced; the message says why.
     """
     with gradients_on(), frozen(model):
-        trace = Trace(model, start)
+        trace = Trace(model, start, attention_scale)
         _forward(trace, pixels, model_kwargs)
         yield trace
 

@@ -64,8 +64,11 @@ def written(folder="out"):
 
 def test_files_of_every_image(run, here, model):
     out = printed(
-        run("explain", "one.png", "two.jpg", "-m", model, "-t", "cat", "-t", "tabby, tabby cat", "-o", "out")
-    )
+        run(
+            "explain", "one.png", "two.jpg", "-m", model, "-t", "cat", "-t", "tabby, tabby cat", "--method", "gmar",
+            "-o", "out",
+        )
+    )  # fmt: skip
     assert written() == sorted(
         f"{stem}{end}"
         for stem in ("one", "two")
@@ -110,11 +113,11 @@ def test_the_json_of_an_image(run, here, model):
     best = result["top_heads"][0]
     assert best["head_contribution"] == pytest.approx(values[best["layer"], best["head"]].item())
     assert abs(best["head_contribution"]) == pytest.approx(values.abs().max().item())
-    assert entry["files"] == {"tensors": "two.safetensors", "overlays": ["two-cat.png"]}
+    assert entry["files"] == {"tensors": {"contribution": "two.safetensors"}, "overlays": ["two-cat.png"]}
     settings = entry["settings"]
     assert settings == {
         "model": model, "revision": None, "target": ["cat"], "versus": "日本", "top_k": None,
-        "method": "contribution", "norm": "l1", "versions": settings["versions"],
+        "method": ["contribution"], "norm": "l1", "versions": settings["versions"],
     }  # fmt: skip
     assert settings["versions"]["gmar_hf"] == gmar_hf.__version__
     assert set(settings["versions"]) == {"gmar_hf", "torch", "transformers"}
@@ -122,13 +125,50 @@ def test_the_json_of_an_image(run, here, model):
 
 def test_one_target_has_no_axis_of_targets(run, here, model):
     """The file holds what `gmar_hf.explain` gives for the image."""
-    assert run("explain", "one.png", "-m", model, "-t", "cat", "-o", "out")[0] == 0
+    assert run("explain", "one.png", "-m", model, "-t", "cat", "--method", "gmar", "-o", "out")[0] == 0
     written_explanation = gmar_hf.Explanation.load("out/one.safetensors")
     classifier, processor = loading.load_model(model, None), loading.load_image_processor(model, None)
     pixel_values = processor(read_image("one.png"), return_tensors="pt")["pixel_values"]
     expected = gmar_hf.explain(classifier, pixel_values, target=0).tensors()
     for name, tensor in written_explanation.tensors().items():
         torch.testing.assert_close(tensor, expected[name])
+
+
+def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
+    out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "-o", "out"))
+    assert written() == ["two-cat.png", "two-日本.png", "two.json", "two.recommended.safetensors", "two.safetensors"]
+    expected = pipeline("gmar-explanation", model=model)(
+        "two.jpg", target=["cat", "日本"], method=["gmar", "recommended"], return_overlay=True
+    )
+    entry = json.loads(Path("out/two.json").read_text())
+    names = [(result["label"], result["method"]) for result in entry["results"]]
+    assert names == [(label, method) for label in ("cat", "日本") for method in ("gmar", "recommended")]
+    assert names == [(result["label"], result["method"]) for result in expected]
+    assert entry["results"][1]["completeness_gap"] == pytest.approx(expected[1]["completeness_gap"], rel=1e-4)
+    for method, place in (("gmar", 0), ("recommended", 1)):
+        explanation = gmar_hf.Explanation.load(f"out/{entry['files']['tensors'][method]}")
+        assert explanation.settings["method"] == method
+        maps = [expected[place]["attribution"], expected[place + 2]["attribution"]]
+        torch.testing.assert_close(explanation.attribution, torch.stack(maps)[None])
+    # Under a caption, a gap between them.
+    with Image.open("out/two-cat.png") as picture:
+        assert picture.width == 2 * 45 + 4
+        left, right = (picture.crop((x, picture.height - 70, x + 45, picture.height)) for x in (0, 49))
+    assert left.tobytes() == expected[0]["overlay"].tobytes()
+    assert right.tobytes() == expected[1]["overlay"].tobytes()
+    assert "recommended" in out
+
+
+def test_no_file_of_a_method_takes_another_images_place(run, here, model):
+    photo(0).save("one.recommended.png")
+    assert run("explain", "one.png", "one.recommended.png", "-m", model, "-t", 0, "-o", "out")[0] == 0
+    tensors = [
+        json.loads(Path(f"out/{stem}.json").read_text())["files"]["tensors"] for stem in ("one", "one.recommended")
+    ]
+    assert [list(each.values()) for each in tensors] == [
+        ["one.safetensors", "one.recommended-2.safetensors"],
+        ["one.recommended.safetensors", "one.recommended.recommended.safetensors"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +178,8 @@ def test_one_target_has_no_axis_of_targets(run, here, model):
         ("attention", {"attribution", "head_importance"}),
         ("gradient-rollout", {"attribution", "head_contribution"}),
         ("contribution", {"attribution", "head_contribution"}),
+        ("removal", {"attribution", "head_contribution"}),
+        ("path", {"attribution", "head_contribution"}),
     ],
 )
 def test_every_method(run, here, model, method, tensors):
@@ -158,7 +200,7 @@ def test_labels_cannot_leave_the_folder_or_steer_the_terminal(run, here, model):
         "one-cat.png", "one-tabby_tabby_cat.png", "one-etc.png", "one-red_x.png", "one-b.png", "one-a_2J.png",
         f"one-{'long_' * 11}long.png", "one-A_b.png", "one-a_b-2.png", "one-日本.png", "one-unnamed.png", "one-7.png",
     ]  # fmt: skip
-    assert written("out/deep") == sorted([*overlays, "one.json", "one.safetensors"])
+    assert written("out/deep") == sorted([*overlays, "one.json", "one.recommended.safetensors", "one.safetensors"])
     assert written("out") == ["deep"]
     assert "\x1b" not in out
     for shown in ("../../etc", "[red]x", "<b>&", "a\\x1b[2J", "日本"):
@@ -193,7 +235,7 @@ def test_a_second_run_replaces_the_first(run, here, model):
     for method in ("gmar", "rollout"):
         assert run("explain", "one.png", "-m", model, "-t", "cat", "--method", method, "-o", "out")[0] == 0
     assert written() == ["one-cat.png", "one.json", "one.safetensors"]
-    assert json.loads(Path("out/one.json").read_text())["settings"]["method"] == "rollout"
+    assert json.loads(Path("out/one.json").read_text())["settings"]["method"] == ["rollout"]
 
 
 # Sources
@@ -275,8 +317,8 @@ def test_json_lists_files_that_exist(run, here, model):
     assert code == 0
     (entry,) = json.loads(out)
     files = entry["files"]
-    assert sorted([files["json"], files["tensors"], *files["overlays"]]) == written()
-    assert len(entry["results"]) == 2
+    assert sorted([files["json"], *files["tensors"].values(), *files["overlays"]]) == written()
+    assert len(entry["results"]) == 4  # two labels by two methods
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -310,7 +352,7 @@ def test_an_untrained_head_is_told_of(run, here, tmp_path_factory):
 def test_targets_are_not_split_and_digits_are_an_index(run, here, model):
     code, out, _ = run("explain", "one.png", "-m", model, "-t", "tabby, tabby cat", "-t", "7", "--json", "-o", "out")
     assert code == 0
-    assert [result["target"] for result in json.loads(out)[0]["results"]] == [1, 7]
+    assert [result["target"] for result in json.loads(out)[0]["results"]] == [1, 1, 7, 7]  # by two methods
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 import gmar_hf
 from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation import backward, steps
+from gmar_hf.explanation import backward, layer, steps
 from gmar_hf.explanation.request import Request
 from tests.helpers import zoo
 
@@ -59,10 +59,11 @@ class TestNotComputed:
 
         def forbid(*names: str) -> None:
             for name in names:
-                if name in backward.NORMS:
-                    monkeypatch.setitem(backward.NORMS, name, fail)
+                if name in layer.NORMS:
+                    monkeypatch.setitem(layer.NORMS, name, fail)
                 else:
-                    monkeypatch.setattr(steps if hasattr(steps, name) else backward, name, fail)
+                    (module,) = [each for each in (steps, layer, backward) if hasattr(each, name)]
+                    monkeypatch.setattr(module, name, fail)
 
         return forbid
 

@@ -27,7 +27,7 @@ import gmar_hf
 from gmar_hf.models.introspection import OFF_THE_INTERFACE
 from tests.helpers import state, zoo
 
-METHODS = ["gmar", "contribution", "rollout", "gradient-rollout", "attention"]
+METHODS = ["gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"]
 # peft 0.21 still calls a method that transformers 5.20 renamed.
 OLD_NAMES_IN_PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -134,6 +134,8 @@ class TestResults:
             "mask_baseline": "blur",
             "mask_pattern": "pairs",
             "seed": 0,
+            "num_points": None,
+            "value_reference": None,
             "grid": {"prefix": 2, "rows": 4, "cols": 8},
             "patch_size": [8, 4],
             "model_class": "DeiTForImageClassification",
@@ -238,8 +240,9 @@ class TestBadInput:
             gmar_hf.explain(model, zoo.pixel_values(model), traget=3)
         assert str(caught.value) == (
             f"`traget` must be an argument that {type(model).__name__} knows; it does not. `explain` itself has "
-            "target, method, norm, residual_weight, start_layer, return_maps, return_head_maps, head_weights, "
-            "num_masks, mask_baseline, mask_pattern, seed."
+            "target, method, norm, residual_weight, start_layer, return_maps, return_head_maps, return_logits, "
+            "head_weights, "
+            "num_masks, mask_baseline, mask_pattern, seed, num_points, value_reference."
         )
 
     def test_labels(self):
@@ -250,7 +253,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("kwargs", "words"),
         [
-            ({"method": "lime"}, '`method` must be one of "gmar", "contribution", "rollout", "gradient-rollout"'),
+            (
+                {"method": "lime"},
+                '`method` must be one of "gmar", "contribution", "removal", "path", "recommended", "rollout"',
+            ),
             ({"norm": "l3"}, '`norm` must be one of "l1", "l2"; got \'l3\''),
             ({"residual_weight": -1}, "`residual_weight` must be a number that is 0 or more; got -1"),
             ({"start_layer": -1}, "`start_layer` must be a whole number of 0 or more; got -1"),

@@ -47,7 +47,10 @@ METHODS: dict[str, tuple[dict[str, str], Rule]] = {
     ),
     "attention": ({"method": "attention"}, lambda reference, weight, start: oracle.raw_attention_map(reference)),
 }
-FIELDS = ("attribution", "head_importance", "head_score", "head_contribution", "head_maps", "prefix_contribution")
+FIELDS = (
+    "attribution", "head_importance", "head_score", "head_contribution", "head_contribution_centred", "head_maps",
+    "prefix_contribution",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def expected_fields(
     # Rollout and raw attention need no backward; head maps do, and with them every method knows its contributions.
     if head_maps or method not in ("rollout", "attention"):
         expected["head_contribution"] = over_batch(references, oracle.head_contributions)
+        expected["head_contribution_centred"] = over_batch(references, oracle.centred_head_contributions)
     return expected
 
 

@@ -193,8 +193,8 @@ def test_the_model_is_as_it_was():
         (dict(num_masks=2, seed=2**70), f"`seed` must be a whole number in [0, 2**63 - 1]; got {2**70}."),
         (
             dict(num_masks=2, method="gmar"),
-            '`num_masks` must come with method "contribution", whose maps are averaged over masked images; got method '
-            "'gmar'. Drop one of them.",
+            '`num_masks` must come with method "contribution", "removal" or "path", whose maps are averaged over '
+            "masked images; got method 'gmar'. Drop one of them.",
         ),
         (
             dict(num_masks=2, mask_baseline="other"),

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.methods import METHODS, get_method
-from gmar_hf.explanation.steps import LayerView
+from gmar_hf.explanation.steps import StepView
 from gmar_hf.models.attention import AttentionCall
 
 # Two tokens, one image. With these scores the first head attends evenly, the second to the first token only.
@@ -18,18 +19,28 @@ VALUE = torch.tensor([[[[1.0], [3.0]], [[2.0], [5.0]]]])
 EVEN, FIRST = [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [1.0, 0.0]]
 
 
-def layer(**kwargs) -> LayerView:
-    call = AttentionCall(module=nn.Identity(), query=QUERY, key=KEY, value=VALUE, bias=None, scaling=1.0, dropout=0.0)
-    defaults = {
-        "call": call,
-        "is_last": True,
-        "residual_weight": 1.0,
-        "head_weights": None,
-        "output_grad": None,
-        "gradient_size": torch.ones(1, 1),
-        "token_contribution": None,
-    }
-    return LayerView(**{**defaults, **kwargs})
+def view(
+    head_weights=None, residual_weight=1.0, is_last=True, output_grad=None, value_grad=None, gradient_size=1.0,
+    value_reference=None,
+) -> StepView:  # fmt: skip
+    gradients = LayerGradients(
+        call=AttentionCall(
+            module=nn.Identity(), query=QUERY, key=KEY, value=VALUE, bias=None, scaling=1.0, dropout=0.0
+        ),
+        index=0,
+        is_last=is_last,
+        output=None,
+        output_grad=output_grad,
+        value_grad=value_grad,
+        gradient_size=torch.tensor([[gradient_size]]),
+        attention_scale=1.0,
+    )
+    return StepView(
+        layer=gradients,
+        residual_weight=residual_weight,
+        head_weights=head_weights,
+        value_reference=value_reference,
+    )
 
 
 ROW = torch.tensor([[0.2, 0.8]])
@@ -40,16 +51,18 @@ class TestSteps:
     def test_rollout(self, name):
         # row @ (0.25 EVEN + 0.75 FIRST) = 0.25 (0.5, 0.5) + 0.75 (1, 0), then half and half with the row.
         weights = torch.tensor([[0.25, 0.75]])
-        for residual in (0.0, 1.0, 3.0):
-            below = METHODS[name].step(ROW, layer(head_weights=weights, residual_weight=residual))
-            expected = (torch.tensor([[0.875, 0.125]]) + residual * ROW) / (1 + residual)
-            torch.testing.assert_close(below, expected)
+        found = METHODS[name].step(ROW, view(head_weights=weights))
+        torch.testing.assert_close(found, (torch.tensor([[0.875, 0.125]]) + ROW) / 2)
+        heavy = METHODS[name].step(ROW, view(head_weights=weights, residual_weight=3.0))
+        torch.testing.assert_close(heavy, (torch.tensor([[0.875, 0.125]]) + 3 * ROW) / 4)
+        bare = METHODS[name].step(ROW, view(head_weights=weights, residual_weight=0.0))
+        torch.testing.assert_close(bare, torch.tensor([[0.875, 0.125]]))
 
     def test_attention_reads_the_last_layer_only(self):
         weights = torch.tensor([[0.5, 0.5]])
         step = METHODS["attention"].step
-        torch.testing.assert_close(step(ROW, layer(head_weights=weights)), torch.tensor([[0.75, 0.25]]))
-        assert torch.equal(step(ROW, layer(head_weights=weights, is_last=False)), ROW)
+        torch.testing.assert_close(step(ROW, view(head_weights=weights)), torch.tensor([[0.75, 0.25]]))
+        assert torch.equal(step(ROW, view(head_weights=weights, is_last=False)), ROW)
 
     def test_gradient_rollout(self):
         # G = dO V^T: head 1 [[1, 3], [-2, -6]], head 2 [[2, 5], [2, 5]]; relu(G A) halved:
@@ -57,14 +70,18 @@ class TestSteps:
         output_grad = torch.tensor([[[[1.0], [-2.0]], [[1.0], [1.0]]]])
         step = METHODS["gradient-rollout"].step
         expected = ROW + torch.tensor([[0.2 * 1.25 + 0.8, 0.2 * 0.75]])
-        torch.testing.assert_close(step(ROW, layer(output_grad=output_grad)), expected)
-        scaled = layer(output_grad=output_grad * 8, gradient_size=torch.tensor([[1 / 8]]))
+        torch.testing.assert_close(step(ROW, view(output_grad=output_grad)), expected)
+        scaled = view(output_grad=output_grad * 8, gradient_size=1 / 8)
         torch.testing.assert_close(step(ROW, scaled), expected)
 
     def test_contribution(self):
-        by_token = torch.tensor([[[1.0, -2.0], [0.5, 0.25]]])
-        below = METHODS["contribution"].step(ROW, layer(token_contribution=by_token))
-        torch.testing.assert_close(below, ROW + torch.tensor([[1.5, -1.75]]))
+        # V dV: head 1 (1, 3) * (1, -2) = (1, -6), head 2 (2, 5) * (3, 0.2) = (6, 1).
+        value_grad = torch.tensor([[[[1.0], [-2.0]], [[3.0], [0.2]]]])
+        found = METHODS["contribution"].step(ROW, view(value_grad=value_grad, value_reference=0.0))
+        torch.testing.assert_close(found, ROW + torch.tensor([[7.0, -5.0]]))
+        # Less the mean values, 2 and 3.5: head 1 (-1, 1) * (1, -2), head 2 (-1.5, 1.5) * (3, 0.2).
+        centred = METHODS["contribution"].step(ROW, view(value_grad=value_grad, value_reference=1.0))
+        torch.testing.assert_close(centred, ROW + torch.tensor([[-1 - 4.5, -2 + 0.3]]))
 
 
 class TestRegistry:

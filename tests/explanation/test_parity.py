@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gmar_hf
-from gmar_hf.explanation import backward as walk
+from gmar_hf.explanation import layer
 from gmar_hf.explanation.parity import TOLERANCE, check_parity
 from tests.helpers import state, zoo
 
@@ -51,21 +51,21 @@ class TestAMistakeIsFound:
         return [name for name, error in parity.errors.items() if error > TOLERANCE]
 
     def test_norms(self, monkeypatch):
-        l1, l2 = walk.NORMS["l1"], walk.NORMS["l2"]
-        monkeypatch.setitem(walk.NORMS, "l1", l2)
+        l1, l2 = layer.NORMS["l1"], layer.NORMS["l2"]
+        monkeypatch.setitem(layer.NORMS, "l1", l2)
         assert self.differing() == ["head_score (L1)", "attribution"]
-        monkeypatch.setitem(walk.NORMS, "l1", l1)
-        monkeypatch.setitem(walk.NORMS, "l2", lambda *args: l2(*args) * (1 + 2e-4))
+        monkeypatch.setitem(layer.NORMS, "l1", l1)
+        monkeypatch.setitem(layer.NORMS, "l2", lambda *args: l2(*args) * (1 + 2e-4))
         assert self.differing() == ["head_score (L2)"]
 
     def test_contributions(self, monkeypatch):
-        whole = walk.head_contribution
-        monkeypatch.setattr(walk, "head_contribution", lambda output, grad: whole(output[:, :, 1:], grad[:, :, 1:]))
+        whole = layer.head_contribution
+        monkeypatch.setattr(layer, "head_contribution", lambda output, grad: whole(output[:, :, 1:], grad[:, :, 1:]))
         assert self.differing() == ["head_contribution"]
 
     def test_maps_by_token(self, monkeypatch):
-        whole = walk.token_contribution
-        monkeypatch.setattr(walk, "token_contribution", lambda value, grad: whole(value, grad).roll(1, dims=-1))
+        whole = layer.token_contribution
+        monkeypatch.setattr(layer, "token_contribution", lambda value, grad: whole(value, grad).roll(1, dims=-1))
         assert self.differing() == ["head_maps"]
 
     def test_a_bias_that_is_dropped(self, monkeypatch):

@@ -31,7 +31,10 @@ def assert_equal(actual: Explanation, expected: Explanation) -> None:
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("method", ["gmar", "contribution", "rollout", "gradient-rollout", "attention"])
+    @pytest.mark.parametrize(
+        "method",
+        ["gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"],
+    )
     @pytest.mark.parametrize("name", ["vit", "siglip", "dinov2_registers"])
     def test_what_the_engine_makes(self, tmp_path, name, method):
         model = zoo.MODELS[name]()
@@ -155,8 +158,8 @@ class TestFilesThatAreNone:
         save_file({"logits": torch.zeros(1, 2)}, saved, metadata={"gmar_hf": header})
         self.refused(saved, "cannot be used")
 
-    def test_without_logits(self, saved):
-        self.refused(self.write(saved, {"readout": torch.zeros(1, 2)}), "cannot be used")
+    def test_without_any_tensor_of_an_explanation(self, saved):
+        self.refused(self.write(saved, {"shadow": torch.zeros(1, 2)}), "cannot be used")
 
     def test_tensors_it_does_not_know_are_left_out(self, saved):
         self.write(saved, {"logits": torch.zeros(1, 2), "shadow": torch.ones(1), "settings": torch.ones(1)})

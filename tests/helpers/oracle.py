@@ -237,6 +237,20 @@ def head_contributions(reference: Reference) -> np.ndarray:
     return contributions
 
 
+def centred_head_contributions(reference: Reference) -> np.ndarray:
+    """Return (L, H): the sum over queries i of <O_i - mean_k O_k, dO_i>."""
+    num_layers, num_heads, num_tokens, _ = reference.output.shape
+    contributions = np.zeros((num_layers, num_heads))
+    for layer in range(num_layers):
+        for head in range(num_heads):
+            mean = np.sum(reference.output[layer, head], axis=0) / num_tokens
+            for query in range(num_tokens):
+                contributions[layer, head] += float(
+                    np.dot(reference.output[layer, head, query] - mean, reference.output_gradient[layer, head, query])
+                )
+    return contributions
+
+
 def prefix_contributions(reference: Reference) -> np.ndarray:
     """Return the part of the contributions that sits on prefix tokens, (L, H, prefix tokens)."""
     return token_contributions(reference)[:, :, : reference.num_prefix_tokens]
@@ -251,6 +265,32 @@ def head_maps(reference: Reference) -> np.ndarray:
         for head in range(num_heads):
             maps[layer, head] = patch_map(per_token[layer, head], reference.rows, reference.cols)
     return maps
+
+
+def referenced_token_contributions(reference: Reference, subtract: float | str, scale: float = 1.0) -> np.ndarray:
+    """Return (L, H, N): the sum over queries i of A_ij <g_i, V_j - what V_j is compared with>.
+
+    Args:
+        reference: A run whose outputs were multiplied by `scale`; then `gradient` and `output` are those of the
+            product, and O_i before it is `output / scale`.
+        subtract: A share of the mean value over the tokens, or "output", the head's output O_i.
+        scale: What the run multiplied the outputs by.
+    """
+    num_layers, num_heads, num_tokens, _ = reference.attention.shape
+    contributions = np.zeros((num_layers, num_heads, num_tokens))
+    for layer in range(num_layers):
+        for head in range(num_heads):
+            values = reference.value[layer, head]
+            mean = np.sum(values, axis=0) / num_tokens
+            for key in range(num_tokens):
+                for query in range(num_tokens):
+                    compared = (
+                        reference.output[layer, head, query] / scale if subtract == "output" else subtract * mean
+                    )
+                    contributions[layer, head, key] += reference.attention[layer, head, query, key] * float(
+                        np.dot(reference.output_gradient[layer, head, query], values[key] - compared)
+                    )
+    return contributions
 
 
 def contribution_map(reference: Reference, start_layer: int = 0) -> np.ndarray:
@@ -271,7 +311,8 @@ def contribution_map(reference: Reference, start_layer: int = 0) -> np.ndarray:
 class _Tape:
     """An attention function that keeps every layer's A, V and O, in the order in which the layers run."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
         self.attentions: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
         self.outputs: list[torch.Tensor] = []
@@ -284,7 +325,7 @@ class _Tape:
             scores = scores + attention_mask
         exponentials = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
         attention = exponentials / exponentials.sum(dim=-1, keepdim=True)
-        output = torch.einsum("bhij,bhjd->bhid", attention, value)
+        output = self.scale * torch.einsum("bhij,bhjd->bhid", attention, value)
         self.attentions.append(attention)
         self.values.append(value)
         self.outputs.append(output)
@@ -317,6 +358,7 @@ def explicit_reference(
     model: PreTrainedModel,
     pixel_values: torch.Tensor,
     target: int | list[int] | Callable | None = None,
+    scale: float = 1.0,
     **model_kwargs,
 ) -> list[Reference]:
     """Run a float64 copy of a model with explicit attention and differentiate one scalar per image.
@@ -325,12 +367,13 @@ def explicit_reference(
         model: A classifier of the zoo; it is copied and stays as it is.
         pixel_values: (B, 3, height, width), any floating dtype.
         target: As in `select_scalar`.
+        scale: What the output of every attention layer is multiplied by.
         **model_kwargs: Passed to the model's forward.
 
     Returns:
         One `Reference` per image.
     """
-    tape = _Tape()
+    tape = _Tape(scale)
     AttentionInterface.register(ATTENTION_NAME, tape)
     # Without its own entry here a padding mask would silently become None.
     AttentionMaskInterface.register(ATTENTION_NAME, eager_mask)

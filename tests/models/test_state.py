@@ -15,7 +15,7 @@ from tests.helpers import state, zoo
 from tests.helpers.sampling import sample_product
 from tests.helpers.threads import in_threads
 
-METHODS = ["gmar", "contribution", "rollout", "gradient-rollout", "attention"]
+METHODS = ["gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"]
 STAGES = ["forward", "late in the forward", "target", "head's backward", "encoder's backward"]
 
 

@@ -23,6 +23,39 @@ BUILT_IN = (
         is_default=True,
     ),
     MapMethod(
+        name="removal",
+        draw=explained(method="removal"),
+        cost=2,
+        about="what a little less attention to a patch, given to all others, takes from the logit; signed",
+        is_default=True,
+    ),
+    MapMethod(
+        name="path",
+        draw=explained(method="path", return_logits=False),
+        cost=4,
+        about="contributions at two points of the path along which all attention is scaled up from nothing; signed",
+        is_default=True,
+    ),
+    MapMethod(
+        name="path-half-centred",
+        draw=explained(method="recommended", return_logits=False),
+        cost=4,
+        about='the same of values less half their mean over the tokens, method "recommended"; signed',
+        is_default=True,
+    ),
+    MapMethod(
+        name="path-centred",
+        draw=explained(method="path", value_reference=1.0, return_logits=False),
+        cost=4,
+        about="the same of values less their mean over the tokens; signed",
+    ),
+    MapMethod(
+        name="path-removal",
+        draw=explained(method="path", value_reference="output", return_logits=False),
+        cost=4,
+        about="removal at two points of that path; signed",
+    ),
+    MapMethod(
         name="masked-contribution",
         draw=explained(method="contribution", num_masks=4, mask_baseline="blur"),
         cost=9,  # four passes, and the whole image's logits

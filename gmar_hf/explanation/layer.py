@@ -1,0 +1,108 @@
+"""One layer of a backward: its tensors, and what the maps and scores of all methods are made of, each made once."""
+
+from functools import cached_property
+
+import torch
+
+from gmar_hf.explanation.head_scores import (
+    centred_head_contribution,
+    head_contribution,
+    l1_norm,
+    l2_norm,
+    token_contribution,
+)
+from gmar_hf.explanation.rollout import attend_back
+from gmar_hf.models.attention import AttentionCall
+from gmar_hf.utils.tensors import at_least_float32
+
+NORMS = {"l1": l1_norm, "l2": l2_norm}
+OUTPUT = "output"  # as a value reference: what is left when attention to a token goes to the others
+
+
+class LayerGradients:
+    """One layer of one pass, for one explained score.
+
+    Args:
+        call ([`AttentionCall`]): Queries, keys, values, bias and scaling.
+        index (`int`): The layer's number; the first is 0.
+        is_last (`bool`): Whether it is the encoder's last layer, the first that a backward meets.
+        output (`torch.Tensor` of shape (batch, heads, tokens, head_dim), *optional*): The heads' outputs, times
+            `attention_scale`; None without a backward, like both gradients.
+        output_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim), *optional*): The gradient of `output`,
+            divided by `gradient_size`; at least float32.
+        value_grad (`torch.Tensor` of shape (batch, heads, tokens, head_dim), *optional*): The gradient of the values,
+            divided by `gradient_size`; None where no token's part is asked for.
+        gradient_size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
+        attention_scale (`float`): What the outputs of all layers were multiplied by in this pass, in (0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        call: AttentionCall,
+        index: int,
+        is_last: bool,
+        output: torch.Tensor | None,
+        output_grad: torch.Tensor | None,
+        value_grad: torch.Tensor | None,
+        gradient_size: torch.Tensor,
+        attention_scale: float,
+    ) -> None:
+        self.call = call
+        self.index = index
+        self.is_last = is_last
+        self.output_grad = output_grad
+        self.gradient_size = gradient_size
+        self._output = output
+        self._value_grad = value_grad
+        self._factor = gradient_size / attention_scale
+        self._norms: dict[str, torch.Tensor] = {}
+        self._by_token: dict[float | str, torch.Tensor] = {}
+
+    @cached_property
+    def head_contribution(self) -> torch.Tensor | None:
+        """`<O, g>` (batch, heads) in logits, `O` the outputs before they were scaled and `g` the gradient behind."""
+        if self._output is None or self.output_grad is None:
+            return None
+        return head_contribution(self._output, self.output_grad) * self._factor
+
+    @cached_property
+    def head_contribution_centred(self) -> torch.Tensor | None:
+        """`<O - mean(O), g>` (batch, heads) in logits, the mean over the tokens; None without a backward."""
+        if self._output is None or self.output_grad is None:
+            return None
+        return centred_head_contribution(self._output, self.output_grad) * self._factor
+
+    def gradient_norm(self, norm: str) -> torch.Tensor:
+        """Return the norms (batch, heads) of the attention's gradient, divided by `gradient_size`."""
+        if norm not in self._norms:
+            assert self.output_grad is not None
+            self._norms[norm] = NORMS[norm](self.output_grad, self.call.value.detach())
+        return self._norms[norm]
+
+    def token_contribution(self, reference: float | str) -> torch.Tensor | None:
+        """Return `sum_i A_ij <g_i, V_j - reference>` (batch, heads, tokens) in logits; None where not asked for.
+
+        Args:
+            reference (`float` or `str`): What each value is compared with: 0 nothing, a share of the mean value over
+                the tokens, or "output", the head's output `O_i`. With the last, no token's part changes if the same
+                is added to all scores of a head: it is the derivative of the logit by an additive bias on key j, for
+                softmax gives to j what it takes from the others.
+        """
+        if self._value_grad is None:
+            return None
+        if reference not in self._by_token:
+            self._by_token[reference] = self._contribute(reference) * self._factor[:, :, None]
+        return self._by_token[reference]
+
+    def _contribute(self, reference: float | str) -> torch.Tensor:
+        assert self._value_grad is not None
+        value = at_least_float32(self.call.value.detach())
+        if reference == OUTPUT:
+            assert self._output is not None
+            assert self.output_grad is not None
+            by_query = (at_least_float32(self._output) * self.output_grad).sum(dim=-1)
+            return token_contribution(value, self._value_grad) - attend_back(by_query, self.call)
+        if reference:
+            value = value - float(reference) * value.mean(dim=2, keepdim=True)
+        return token_contribution(value, self._value_grad)
