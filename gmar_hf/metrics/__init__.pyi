@@ -3,7 +3,14 @@ from .faithfulness import saco
 from .head_curves import ablation_curve, random_ablation_curve
 from .heads import HeadAblation, HeadCorrelation, head_ablation
 from .hiding import baseline_pixels
-from .localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
+from .localization import (
+    energy_pointing_game,
+    grid_pointing_game,
+    iou,
+    pixel_average_precision,
+    pointing_game,
+    sparseness,
+)
 from .perturbation import (
     Curve,
     deletion,
@@ -32,6 +39,7 @@ __all__ = [
     "class_sensitivity",
     "deletion",
     "energy_pointing_game",
+    "grid_pointing_game",
     "head_ablation",
     "insertion",
     "insertion_and_deletion",

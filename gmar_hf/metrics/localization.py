@@ -69,6 +69,42 @@ def energy_pointing_game(attribution: torch.Tensor, masks: torch.Tensor) -> torc
     return (inside / total).where(total > 0, 0).float()
 
 
+def grid_pointing_game(
+    attribution: torch.Tensor, cell: torch.Tensor, *, grid: tuple[int, int] = (2, 2)
+) -> torch.Tensor:
+    """Return the share of the map's positive mass in its class's cell of a mosaic (Rao et al., CVPR 2022).
+
+    Each cell of the mosaic shows an image of another class, so that no masks are needed.
+
+    Args:
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps over the mosaics; a patch that lies in
+            several cells is shared by its area.
+        cell (`torch.LongTensor` of shape (batch,)): The cell of the explained class, counted row by row from 0.
+        grid (`tuple[int, int]`, defaults to (2, 2)): Rows and columns of the mosaic.
+
+    Returns:
+        `torch.Tensor` of shape (batch,): In [0, 1], 0 where the map has no positive part; float32 on the map's
+            device. A map that says nothing of the class gets one over the number of cells.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If an argument cannot be used.
+
+    Example:
+        >>> grid_pointing_game(torch.tensor([[[3.0, 1.0], [-5.0, 0.0]]]), torch.tensor([0]))
+        tensor([0.7500])
+    """
+    num_rows, num_cols = (check_whole("grid", number, minimum=1) for number in grid)
+    if not isinstance(cell, torch.Tensor) or cell.ndim != 1 or cell.is_floating_point() or cell.dtype == torch.bool:
+        raise ArgumentTypeError("`cell` must be a tensor of ints, one for each map.")
+    if not bool(((cell >= 0) & (cell < num_rows * num_cols)).all()):
+        raise ArgumentError(f"`cell` must be in [0, {num_rows * num_cols - 1}]; got {cell.tolist()}.")
+    # So many pixels a patch that each lies in one cell.
+    _, rows, cols = checked_maps("attribution", attribution).shape
+    places = torch.arange(num_rows * num_cols, device=attribution.device).view(num_rows, num_cols)
+    cells = places.repeat_interleave(rows, dim=0).repeat_interleave(cols, dim=1)
+    return energy_pointing_game(attribution, cells == cell.to(attribution.device)[:, None, None])
+
+
 def pixel_average_precision(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Return the area under precision over recall, when pixels are called the object's in the order of the map.
 

@@ -53,6 +53,13 @@ class MetricEntry:
         return self.needs in ("masks", "class_masks")
 
 
+def _difference_of_areas(on: "Subject", maps: "torch.Tensor", filling: "torch.Tensor") -> "torch.Tensor":
+    inserted, deleted = metrics.insertion_and_deletion(
+        on.logit, on.pixel_values, maps, num_steps=on.num_steps, baseline=filling, **on.ways
+    )
+    return inserted.auc - deleted.auc
+
+
 # Functions are looked up in the lazy face when a row measures: torch is loaded no sooner.
 _ENTRIES = (
     MetricEntry(
@@ -78,11 +85,18 @@ _ENTRIES = (
     ),
     MetricEntry(
         name="insertion_minus_deletion",
-        about="the one area minus the other; about 0 for a map that says nothing",
+        about="the one area minus the other, SRG (Bluecher et al. 2024); about 0 for a map that says nothing",
         higher_is_better=True,
         needs="curves",
         is_default=True,
         measure=lambda on, maps, curves: curves[0].auc - curves[1].auc,
+    ),
+    MetricEntry(
+        name="insertion_minus_deletion_logit",
+        about="the same difference, SRG, of the class's logit, which does not saturate as its probability does",
+        higher_is_better=True,
+        needs="filling",
+        measure=lambda on, maps, filling: _difference_of_areas(on, maps, filling),
     ),
     MetricEntry(
         name="positive_perturbation",

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from gmar_hf import ArgumentError, ArgumentTypeError
-from gmar_hf.metrics.localization import energy_pointing_game, iou, pixel_average_precision, pointing_game, sparseness
+from gmar_hf.metrics.localization import (
+    energy_pointing_game,
+    grid_pointing_game,
+    iou,
+    pixel_average_precision,
+    pointing_game,
+    sparseness,
+)
 
 ROWS, COLS, PATCH = 3, 5, (4, 2)  # 12 x 10 pixels
 MASKED = [pointing_game, energy_pointing_game, pixel_average_precision, iou]
@@ -278,3 +285,34 @@ class TestPeers:
         np.testing.assert_allclose(energy_pointing_game(maps, masks), energy, atol=1e-6)
         np.testing.assert_allclose(pointing_game(maps, masks), np.array(pointing, dtype=float))
         np.testing.assert_allclose(sparseness(maps), gini, atol=1e-5)
+
+
+class TestGridPointingGame:
+    """The share of the positive mass in a cell, with patches shared by their area."""
+
+    def test_patches_within_cells(self):
+        maps = torch.tensor([[[1.0, 2.0, 0.0, 1.0], [1.0, -3.0, 0.0, 5.0]]]).expand(4, -1, -1)
+        # One row of patches a cell row, two columns a cell column: 3, 1; 1, 5 of 10.
+        shares = grid_pointing_game(maps, torch.arange(4))
+        torch.testing.assert_close(shares, torch.tensor([0.3, 0.1, 0.1, 0.5]))
+
+    def test_patches_across_cells(self):
+        # The middle column of three lies half in either cell of one row of two: 1 + 4 / 2 of 8, and 3 + 4 / 2.
+        maps = torch.tensor([[[1.0, 4.0, 3.0]]]).expand(2, -1, -1)
+        shares = grid_pointing_game(maps, torch.arange(2), grid=(1, 2))
+        torch.testing.assert_close(shares, torch.tensor([3.0 / 8, 5.0 / 8]))
+
+    @pytest.mark.parametrize(
+        ("cell", "grid", "error", "message"),
+        [
+            (torch.tensor([4]), (2, 2), ArgumentError, r"`cell` must be in \[0, 3\]; got \[4\]"),
+            (torch.tensor([-1]), (2, 2), ArgumentError, "`cell` must be in"),
+            (torch.tensor([0.5]), (2, 2), ArgumentTypeError, "`cell` must be a tensor of ints"),
+            ([0], (2, 2), ArgumentTypeError, "`cell` must be a tensor of ints"),
+            (torch.tensor([0]), (0, 2), ArgumentError, "`grid` must be"),
+            (torch.tensor([0, 1]), (2, 2), ArgumentError, "must have one mask for each|one for each"),
+        ],
+    )
+    def test_bad_arguments(self, cell, grid, error, message):
+        with pytest.raises(error, match=message):
+            grid_pointing_game(torch.ones(1, 2, 2), cell, grid=grid)

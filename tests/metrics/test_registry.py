@@ -38,6 +38,17 @@ def test_a_row_measures_its_subject():
     torch.testing.assert_close(area, (nothing / 4 + first / 2 + both / 4)[None])
 
 
+def test_the_difference_of_areas_of_the_logit():
+    """As above: 0, 3, 4 while patches appear, 4, 1, 0 while they go: 2.5 less 1.5."""
+    images = torch.tensor([[[[3.0, 1.0]]]])
+    on = subject_of(
+        lambda pixels: torch.stack([pixels.sum(dim=(1, 2, 3)), torch.zeros(len(pixels))], 1), images, [0], num_steps=2
+    )
+    entry = METRICS["insertion_minus_deletion_logit"]
+    found = entry.measure(on, torch.tensor([[[2.0, 1.0]]]), on.fillings["zero"])
+    torch.testing.assert_close(found, torch.tensor([1.0]))
+
+
 def test_directions_order_and_defaults_stay():
     """As the papers and the tables have them: one list here, one in the package. New ones need no line here."""
     rows = {
