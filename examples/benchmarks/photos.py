@@ -1,0 +1,181 @@
+"""Measure maps on photographs: any image classifier, any labelled folder.
+
+    python examples/benchmarks/photos.py --model google/vit-base-patch16-224 --data photos/test --out photos-maps
+
+Protocol A, SRG (symmetric relevance gain, Bluecher et al., TMLR 2024, arXiv 2401.06654: insertion minus deletion, here
+of the logit): photos that the model gets right, their class explained, whole patches in `--num-steps` equal steps,
+hidden patches show zero in pixel values, the blurred image, or another photo. Protocol B, GridPG (Rao et al., CVPR
+2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four classes that the model is sure of, each class explained; the
+share of the map's positive mass in the quadrant of its class (chance 0.25), and the correlation of the maps of two
+classes.
+
+Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
+nothing was tuned. The table is printed and written to `OUT/photos.md`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from gmar_hf.evaluation import DEFAULT_METHODS, Evaluation, evaluate, find_map_methods
+from gmar_hf.evaluation.bootstrap import Bootstrap
+from gmar_hf.utils.files import replacing
+from gmar_hf.utils.text import markdown
+
+SRG = "insertion_minus_deletion_logit"
+BASELINES = ("zero", "blur", "other")
+SURE = 0.9  # probability from which the model counts as sure of a photo
+HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "class corr.", "cost")
+
+app = typer.Typer(add_completion=False)
+
+
+def labelled_photos(folder: Path, label2id: dict[str, int], seed: int) -> list[tuple[Path, int]]:
+    """The folder's photos in an order drawn with the seed, with the classes that their folders name."""
+    kinds = {".jpg", ".jpeg", ".png", ".webp"}
+    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in kinds)
+    unknown = sorted({path.parent.name for path in paths} - set(label2id))
+    if not paths or unknown:
+        raise typer.BadParameter(
+            f"`--data` must have a folder of photos for each label, named as the model names it; got {unknown[:3]}."
+        )
+    order = np.random.default_rng(seed).permutation(len(paths))
+    return [(paths[place], label2id[paths[place].parent.name]) for place in order]
+
+
+def right_photos(
+    model: Any, image_processor: Any, photos: list[tuple[Path, int]], number: int, least: float = 0.0
+) -> list[tuple[Path, int]]:
+    """The first photos whose class the model ranks first, with a probability of at least so much."""
+    right = []
+    for path, label in photos:
+        with Image.open(path) as image, torch.no_grad():
+            pixels = image_processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
+            probabilities = model(pixel_values=pixels).logits[0].softmax(dim=-1)
+        if probabilities.argmax() == label and probabilities[label] >= least:
+            right.append((path, label))
+        if len(right) == number:
+            break
+    return right
+
+
+def mosaics(photos: list[tuple[Path, int]], number: int, side: int) -> list[dict[str, Any]]:
+    """Mosaics of four photos of different classes each, `side` pixels a photo, with every class's quadrant as mask."""
+    groups: list[list[tuple[Path, int]]] = []
+    for path, label in photos:
+        group = next((each for each in groups if len(each) < 4 and all(label != other for _, other in each)), None)
+        if group is None:
+            groups.append(group := [])
+        group.append((path, label))
+    items = []
+    for group in [each for each in groups if len(each) == 4][:number]:
+        mosaic, masks = Image.new("RGB", (2 * side, 2 * side)), {}
+        for place, (path, label) in enumerate(group):
+            top, left = side * (place // 2), side * (place % 2)
+            with Image.open(path) as image:
+                mosaic.paste(_square(image.convert("RGB"), side), (left, top))
+            mask = np.zeros((2 * side, 2 * side), dtype=bool)
+            mask[top : top + side, left : left + side] = True
+            masks[label] = mask
+        items.append({"image": mosaic, "label": list(masks), "masks": masks})
+    return items
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    return image.crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def table(photos: Evaluation, grids: Evaluation | None) -> str:
+    """Means over photos, with half the width of their intervals of 95 %."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join(["---"] * len(HEADINGS)) + " |"]
+    bootstrap = Bootstrap([row.index for row in photos.rows])
+    for method in photos.methods:
+        cells = [markdown(method["name"])]
+        for baseline in BASELINES:
+            key = SRG if baseline == BASELINES[0] else f"{SRG}_{baseline}"
+            interval = bootstrap.interval(photos.of(method["name"], key))
+            cells.append(f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}")
+        for metric in ("energy_pointing_game", "class_sensitivity"):
+            cells.append("-" if grids is None else f"{np.nanmean(grids.of(method['name'], metric)):.2f}")
+        cells.append(f"{method['forwards']:.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def joined(parts: list[Evaluation]) -> Evaluation:
+    """Evaluations of one map each on the same rows as one."""
+    first = parts[0]
+    return Evaluation(
+        settings=first.settings,
+        methods=[part.methods[0] for part in parts],
+        metrics=first.metrics,
+        rows=first.rows,
+        values=np.concatenate([part.values for part in parts], axis=1),
+    )
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Option(help="Folder or id of an image classifier.")],
+    data: Annotated[Path, typer.Option(help="Folder with a folder of photos a label.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; an interrupted run goes on there.")],
+    methods: Annotated[str, typer.Option(help="Maps, between commas.")] = ",".join(DEFAULT_METHODS),
+    num_photos: Annotated[int, typer.Option(min=2, help="Photos of protocol A.")] = 200,
+    num_mosaics: Annotated[int, typer.Option(min=0, help="Mosaics of protocol B; 0 for none.")] = 60,
+    num_steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 8,
+    blur_sigma: Annotated[float, typer.Option(help="Width of the blur in pixels.")] = 14.0,
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side, where not the processor's own.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of photos.")] = 0,
+) -> None:
+    """Measure maps on photographs, and print the table."""
+    classifier = AutoModelForImageClassification.from_pretrained(model).eval()
+    image_processor = AutoImageProcessor.from_pretrained(model)
+    if image_size is not None:
+        image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
+        image_processor.crop_size = {"height": image_size, "width": image_size}
+    photos = labelled_photos(data, classifier.config.label2id, seed)
+    right = right_photos(classifier, image_processor, photos, num_photos)
+    typer.echo(f"{len(right)} photos that the model gets right")
+    items = [{"image": str(path), "label": label} for path, label in right]
+    grids = mosaics(right_photos(classifier, image_processor, photos, 8 * num_mosaics, SURE), num_mosaics, 128)
+    parts, grid_parts = [], []
+    for method in find_map_methods(methods.split(",")):
+        common: dict[str, Any] = dict(
+            methods=[method], target="label", model_id=model, data_id=str(data), batch_size=8
+        )
+        parts.append(
+            _measured(
+                out / "photos" / method.name, classifier, items, image_processor,
+                metrics=[SRG], baselines=BASELINES, num_steps=num_steps, blur_sigma=blur_sigma, **common,
+            )
+        )  # fmt: skip
+        if grids:
+            grid_parts.append(
+                _measured(
+                    out / "mosaics" / method.name, classifier, grids, image_processor,
+                    metrics=["energy_pointing_game", "class_sensitivity"], **common,
+                )
+            )  # fmt: skip
+    text = table(joined(parts), joined(grid_parts) if grid_parts else None)
+    head = f"{len(right)} photos, {len(grids)} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}."
+    head += "\n\n"
+    with replacing(out / "photos.md") as temporary:
+        temporary.write_text(head + text, encoding="utf-8")
+    typer.echo(head + text)
+
+
+def _measured(folder: Path, *args: Any, **kwargs: Any) -> Evaluation:
+    if not (folder / "results.json").exists():
+        return evaluate(*args, output_dir=folder, **kwargs)
+    return Evaluation.load(folder / "rows.safetensors")
+
+
+if __name__ == "__main__":
+    app()
