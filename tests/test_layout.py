@@ -44,11 +44,12 @@ def test_a_pipeline_needs_no_plots_tables_or_launchers():
     "order",
     [
         "import gmar_hf; from transformers import pipeline",
-        pytest.param("from transformers import pipeline; import gmar_hf", marks=pytest.mark.slow),
-        pytest.param("import gmar_hf.pipeline", marks=pytest.mark.slow),
-        pytest.param("import gmar_hf.cli", marks=pytest.mark.slow),
+        "from transformers import pipeline; import gmar_hf",
+        "import gmar_hf.pipeline",
+        "import gmar_hf.cli",
     ],
 )
+@pytest.mark.slow
 def test_the_task_is_registered_whatever_is_imported_first(order):
     code = f"{order}\nimport transformers.pipelines as pipelines\n"
     code += "assert 'gmar-explanation' in pipelines.PIPELINE_REGISTRY.supported_tasks\n"

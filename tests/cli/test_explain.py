@@ -295,6 +295,7 @@ def test_one_image_that_spoils_its_batch(run, here, tmp_path_factory):
     assert ["error" in entry for entry in json.loads(out)] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_json_and_nothing_else_on_standard_output(here, model):
     """In a process of its own, with everything that anybody may warn of."""
     process = start(

@@ -340,6 +340,7 @@ def rows(numbers=(0, 1, 2)):
         yield {"image": {"bytes": encoded(number), "path": None}, "label": number % 3}
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_every_process(tmp_path):
     table([0, 1, 2]).save_to_disk(tmp_path / "saved")
     table([0, 1, 2]).to_parquet(tmp_path / "a.parquet")

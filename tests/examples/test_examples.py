@@ -128,6 +128,7 @@ def test_maps_of_the_truth_by_hand():
     assert maps["both garments"].tolist() == [[[0.5, 0], [0, 1]]]
 
 
+@pytest.mark.slow
 def test_maps_of_the_truth_are_measured(capsys):
     truth.main(4, ["vit"])
     lines = capsys.readouterr().out.splitlines()

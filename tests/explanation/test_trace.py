@@ -17,6 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification
 import gmar_hf
 from gmar_hf.explanation import blocks
 from tests.helpers import zoo
+from tests.helpers.sampling import pick, sample_product
 from tests.helpers.zoo import relative_error
 
 BACKWARD_METHODS = ["gmar", "contribution", "gradient-rollout"]
@@ -251,8 +252,7 @@ class TestSizes:
         for image in range(4):
             assert relative_error(scaled.head_contribution[image], expected[image]) < 0.01
 
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    @pytest.mark.parametrize("name", sorted(zoo.MODELS))
+    @pytest.mark.parametrize(("name", "dtype"), sample_product(sorted(zoo.MODELS), [torch.float16, torch.bfloat16]))
     def test_no_layer_is_lost(self, name, dtype):
         model = zoo.MODELS[name]().to(dtype)
         out = gmar_hf.explain(model, zoo.pixel_values(model), 1, return_head_maps=True)
@@ -260,7 +260,7 @@ class TestSizes:
         assert (out.head_contribution != 0).all()
         assert all(tensor.dtype == torch.float32 for name, tensor in out.tensors().items() if name != "target")
 
-    @pytest.mark.parametrize("name", sorted(zoo.MODELS))
+    @pytest.mark.parametrize("name", pick(sorted(zoo.MODELS), 6))
     def test_float16_loses_no_digits_to_small_gradients(self, name):
         # The same rounded weights in float32: what is left is the rounding of float16's normal numbers.
         model = zoo.MODELS[name]().half()

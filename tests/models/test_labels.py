@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.labels import find_label
 from gmar_hf.utils.text import markdown, printable
+from tests.helpers.sampling import sample_product
 
 LABELS = {0: "tench", 1: "tabby, tabby cat", 2: "Persian cat", 3: "crane", 4: "crane", 5: "3", 6: ""}
 
@@ -148,8 +149,7 @@ WHERE = {
 }
 
 
-@pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(("text", "where"), sample_product(TEXTS, WHERE))
 def test_markdown_shows_just_the_text(text, where):
     kinds, seen = tree(WHERE[where].format(markdown(text)))
     plain_kinds, plain = tree(WHERE[where].format("LABEL" if text else ""))

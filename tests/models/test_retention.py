@@ -8,6 +8,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 import gmar_hf
 from tests.helpers import state, zoo
+from tests.helpers.sampling import sample_product
 from tests.helpers.threads import in_threads
 
 
@@ -52,8 +53,7 @@ class TestProbabilities:
             torch.testing.assert_close(attention, eager)
             torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:-1]))
 
-    @pytest.mark.parametrize("trainable", [True, False])
-    @pytest.mark.parametrize("name", sorted(zoo.MODELS))
+    @pytest.mark.parametrize(("name", "trainable"), sample_product(sorted(zoo.MODELS), [True, False]))
     def test_grad_equals_autograd(self, name, trainable):
         model = zoo.MODELS[name]().requires_grad_(trainable)
         with gmar_hf.retain_attention(model) as attentions:

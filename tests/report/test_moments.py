@@ -6,6 +6,7 @@ import torch
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.report.moments import Moments
+from tests.helpers.sampling import sample
 
 
 def expected(values, groups, num_groups):
@@ -86,8 +87,10 @@ MEANS_AND_SPREADS = [(0, 1), (5, 1e-2), (-1e3, 1), (1e4, 20), (1e-9, 1e-12), (1e
 
 
 class TestAgainstNumPy:
-    @pytest.mark.parametrize(("mean", "spread"), MEANS_AND_SPREADS)
-    @pytest.mark.parametrize("batch_size", [1, 7, 5000])
+    @pytest.mark.parametrize(
+        ("batch_size", "mean", "spread"),
+        sample((size, *numbers) for size in (1, 7, 5000) for numbers in MEANS_AND_SPREADS),
+    )
     def test_batches(self, mean, spread, batch_size):
         generator = np.random.default_rng(0)
         values = torch.from_numpy(mean + spread * generator.normal(size=(900, 2, 3)))

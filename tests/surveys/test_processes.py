@@ -20,7 +20,7 @@ from gmar_hf.report.statistics import KEYS
 from tests.helpers import zoo
 from tests.helpers.commands import save_model
 from tests.helpers.explainers import name_classes, photo
-from tests.helpers.sampling import pick, sample_product
+from tests.helpers.sampling import pick
 from tests.helpers.survey_processes import (
     PATIENCE,
     Command,
@@ -258,7 +258,8 @@ def test_a_finished_folder_is_not_overwritten(home, variants, tmp_path):
 # Machines without a common folder
 
 
-@pytest.mark.parametrize(("order", "name"), sample_product(["ab ab ab", "ab ba ab"], ["predicted", "stream"]))
+@pytest.mark.parametrize(("order", "name"), list(itertools.product(["ab ab ab", "ab ba ab"], ["predicted", "stream"])))
+@pytest.mark.slow
 def test_machines_with_folders_of_their_own(home, variants, undisturbed, tmp_path, name, order):
     """Killed twice; a machine may come back with the folder, and what is in it, of the other."""
     finished = set()
@@ -413,7 +414,7 @@ def test_many_kills(home, variants, undisturbed, tmp_path, name, numbers, seed, 
     ("signals", "control_c"),
     [
         ([signal.SIGINT], signal.default_int_handler),
-        ([signal.SIGTERM], signal.default_int_handler),
+        pytest.param([signal.SIGTERM], signal.default_int_handler, marks=pytest.mark.slow),
         ([signal.SIGINT, signal.SIGINT], signal.default_int_handler),  # the terminal's and the launcher's
         ([signal.SIGTERM], signal.SIG_IGN),  # a background job's
     ],
