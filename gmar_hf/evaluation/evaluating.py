@@ -121,11 +121,11 @@ def evaluate(
     Example:
         >>> import gmar_hf, gmar_hf.demo
         >>> model, image_processor = gmar_hf.demo.load("vit")
-        >>> found = gmar_hf.evaluate(
+        >>> evaluation = gmar_hf.evaluate(
         ...     model, gmar_hf.demo.scenes(4), image_processor, methods=["contribution", "rollout"],
         ...     metrics=["insertion_minus_deletion", "pointing_game"], target="label",
         ... )
-        >>> len(found.rows), sorted(found.summary())
+        >>> len(evaluation.rows), sorted(evaluation.summary())
         (8, ['contribution', 'rollout'])
     """
     accelerator = joined(accelerator)

@@ -141,18 +141,18 @@ class Evaluation:
         """
         bootstrap = Bootstrap([row.index for row in self.rows])
         names = [method["name"] for method in self.methods]
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        summary: dict[str, dict[str, dict[str, Any]]] = {}
         for number, name in enumerate(names):
-            found[name] = {}
+            summary[name] = {}
             for place, metric in enumerate(self.metrics):
-                own = self.values[:, number, place]
-                figures: dict[str, Any] = bootstrap.interval(own)
+                figures_of_rows = self.values[:, number, place]
+                figures: dict[str, Any] = bootstrap.interval(figures_of_rows)
                 for reference in REFERENCES:
                     if reference in names and reference != name:
-                        other = self.values[:, names.index(reference), place]
-                        figures[f"minus_{reference}"] = bootstrap.interval(own - other)
-                found[name][metric.key] = figures
-        return found
+                        reference_figures = self.values[:, names.index(reference), place]
+                        figures[f"minus_{reference}"] = bootstrap.interval(figures_of_rows - reference_figures)
+                summary[name][metric.key] = figures
+        return summary
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write every figure to a safetensors file.

@@ -77,7 +77,7 @@ class Explanation:
         Raises:
             ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version.
         """
-        known = {one.name for one in fields(cls)} - {"settings"}
+        known = {each.name for each in fields(cls)} - {"settings"}
         with FORMAT.reading(path) as artifact:
             tensors = {name: tensor for name, tensor in artifact.tensors.items() if name in known}
             if not tensors:
@@ -92,5 +92,5 @@ class Explanation:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors that there are, by field name."""
-        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

@@ -123,17 +123,18 @@ def _batch(number: int, samples: list[Sample], places: list[int], image_processo
         else:
             good.append((sample, place))
     pixels = processed([sample for sample, _ in good], image_processor)
-    for (sample, place), found in zip(good, pixels, strict=True):
-        if isinstance(found, Exception):
-            batch.unreadable.append({"image": sample.name, "reason": " ".join(str(found).split())})
+    for (sample, place), pixel_values in zip(good, pixels, strict=True):
+        if isinstance(pixel_values, Exception):
+            batch.unreadable.append({"image": sample.name, "reason": " ".join(str(pixel_values).split())})
         else:
             batch.names.append(sample.name)
             batch.places.append(place)
             batch.labels.append(sample.labels)
-            batch.masks.append(_placed_masks(sample, image_processor, (found.shape[-2], found.shape[-1])))
-    tensors = [found for found in pixels if isinstance(found, torch.Tensor)]
+            height, width = pixel_values.shape[-2:]
+            batch.masks.append(_placed_masks(sample, image_processor, (height, width)))
+    tensors = [tensor for tensor in pixels if isinstance(tensor, torch.Tensor)]
     if tensors:
-        sizes = sorted({tuple(one.shape) for one in tensors})
+        sizes = sorted({tuple(tensor.shape) for tensor in tensors})
         if len(sizes) > 1:
             raise ArgumentError(
                 f"Images of one batch must leave the image processor in one size; got {sizes[0]} and {sizes[1]}. "

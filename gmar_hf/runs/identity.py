@@ -106,16 +106,16 @@ def identity(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs between two surveys."""
+    """Say in words what differs between two runs."""
     # The number of images tells of other data in words; older checkpoints have none.
     names = [name for name in dict.fromkeys([*now, *before]) if name != "number of images"]
     return [_difference(name, before, now) for name in names if before.get(name) != now.get(name)]
 
 
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In words, how an entry differs; digests say nothing to anybody."""
+    """Say in words how an entry differs; digests say nothing to anybody."""
     if name == "data fingerprint":
-        old, new = (one.get("number of images") for one in (before, now))
+        old, new = (settings.get("number of images") for settings in (before, now))
         if old is None or new is None:
             return "the data were others"
         images = quantity(old, "image")
@@ -132,12 +132,12 @@ def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _cached_commit(repo_id: str, revision: str | None) -> str | None:
-    """The commit that the Hub's cache has of a revision, which is the one that was loaded last; None without any."""
+    """Return the commit that the Hub's cache has of a revision, the one that was loaded last; None without any."""
     try:
-        found = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
+        path = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
     except ValueError:  # no name on the Hub
         return None
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def _digest(content: bytes) -> str:
