@@ -122,11 +122,11 @@ def evaluate(
         >>> import gmar_hf, gmar_hf.demo
         >>> model, image_processor = gmar_hf.demo.load("vit")
         >>> evaluation = gmar_hf.evaluate(
-        ...     model, gmar_hf.demo.scenes(4), image_processor, methods=["contribution", "rollout"],
+        ...     model, gmar_hf.demo.scenes(2), image_processor, methods=["contribution", "rollout"],
         ...     metrics=["insertion_minus_deletion", "pointing_game"], target="label",
         ... )
         >>> len(evaluation.rows), sorted(evaluation.summary())
-        (8, ['contribution', 'rollout'])
+        (4, ['contribution', 'rollout'])
     """
     accelerator = joined(accelerator)
 

@@ -23,6 +23,7 @@ def run(monkeypatch, capsys, tmp_path):
     return functools.partial(commands.run, monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_what_it_writes_and_prints(run):
     out = printed(run("demo", "--out", "pictures"))
     entries = json.loads(Path("pictures/demo.json").read_text())

@@ -373,6 +373,7 @@ def stream_of(kind, num_shards, folder):
 
 
 @pytest.mark.parametrize(("kind", "num_shards"), sample_product(("memory", "parquet", "generator"), SHARDS))
+@pytest.mark.slow
 def test_processes_share_a_stream(kind, num_shards, tmp_path):
     whole = stream_of(kind, num_shards, tmp_path)
     plain = open_data(whole, LABELS)

@@ -92,6 +92,7 @@ def test_ratios_by_hand():
     ]
 
 
+@pytest.mark.slow
 def test_the_script_writes_both_tables_and_goes_on(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- leaderboard -->\nold\n<!-- /leaderboard -->\nafter\n")

@@ -322,6 +322,7 @@ class TestCurve:
             equal = ablation_curve(model, images, 1, torch.ones(2, 3, 3), most_important_first=first)
             torch.testing.assert_close(equal.scores, ablation_curve(model, images, 1, falling).scores)
 
+    @pytest.mark.slow
     def test_contributions_order_the_demo_models_heads(self, demo_batch):
         model, images, target, _ = demo_batch("vit")
         scores = gmar_hf.explain(model, images, target, return_maps=False).head_contribution
@@ -416,6 +417,7 @@ class TestErrors:
 
 
 @pytest.mark.parametrize(("name", "least"), [("vit", 0.9), ("deit", 0.9), ("beit", 0.85)])
+@pytest.mark.slow
 def test_contributions_foretell_ablation(name, least, demo_batch):
     """On 200 scenes the means are 0.96, 0.97 and 0.95; those of GMAR's weights, by magnitude, at most 0.42."""
     model, images, target, _ = demo_batch(name)

@@ -387,9 +387,8 @@ def is_finished(out):
     return (out / "config.json").exists() and not any((out / "checkpoints").glob("rank-*"))
 
 
-@pytest.mark.parametrize(
-    ("name", "numbers"), [("predicted", [1, 2]), pytest.param("stream", [2], marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "numbers"), [("predicted", [1, 2]), ("stream", [2])])
+@pytest.mark.slow
 def test_a_few_kills(home, variants, undisturbed, tmp_path, name, numbers):
     met = campaign(tmp_path, variants[name], partial(undisturbed, name), 1, 2, numbers)
     assert met["kills"] == 2
@@ -446,7 +445,8 @@ def test_the_second_control_c_stops_at_once(home, variants, undisturbed, tmp_pat
         assert saved(tmp_path) == set()
 
 
-@pytest.mark.parametrize("name", pick(["predicted", "stable"], 1))
+@pytest.mark.parametrize("name", ["predicted", "stable"])
+@pytest.mark.slow
 def test_who_waits_for_the_others_tells_of_it_too(home, variants, tmp_path, name):
     """The first process has nothing left to do when both are interrupted, and hears of it when the second is gone."""
     arguments = [*variants[name], "--batch-size", 3, "--limit", 9]
