@@ -56,10 +56,10 @@ def head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.
     return (at_least_float32(output) * at_least_float32(output_grad)).sum(dim=(-2, -1))
 
 
-def centred_head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.Tensor:
-    """Return `<O - mean(O), dO>`, the mean over the tokens: what mean-ablating each head takes from the logit.
+def mean_output_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.Tensor:
+    """Return `<mean(O), dO>`, the mean over the tokens: the part of each head's contribution that is its habit.
 
-    To first order: it asks what a head adds beyond its habit in this image.
+    What is left of the contribution without it is what mean-ablating the head takes from the logit, to first order.
 
     Args:
         output (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The heads' outputs `O`.
@@ -69,7 +69,7 @@ def centred_head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -
         `torch.Tensor` of shape (batch, heads): Signed, in logits.
     """
     mean, total = at_least_float32(output).mean(dim=2), at_least_float32(output_grad).sum(dim=2)
-    return head_contribution(output, output_grad) - (mean * total).sum(dim=-1)
+    return (mean * total).sum(dim=-1)
 
 
 def token_contribution(value: torch.Tensor, value_grad: torch.Tensor) -> torch.Tensor:

@@ -5,10 +5,10 @@ from functools import cached_property
 import torch
 
 from gmar_hf.explanation.head_scores import (
-    centred_head_contribution,
     head_contribution,
     l1_norm,
     l2_norm,
+    mean_output_contribution,
     token_contribution,
 )
 from gmar_hf.explanation.rollout import attend_back
@@ -69,9 +69,9 @@ class LayerGradients:
     @cached_property
     def head_contribution_centred(self) -> torch.Tensor | None:
         """`<O - mean(O), g>` (batch, heads) in logits, the mean over the tokens; None without a backward."""
-        if self._output is None or self.output_grad is None:
+        if self.head_contribution is None or self._output is None or self.output_grad is None:
             return None
-        return centred_head_contribution(self._output, self.output_grad) * self._factor
+        return self.head_contribution - mean_output_contribution(self._output, self.output_grad) * self._factor
 
     def gradient_norm(self, norm: str) -> torch.Tensor:
         """Return the norms (batch, heads) of the attention's gradient, divided by `gradient_size`."""
@@ -85,9 +85,8 @@ class LayerGradients:
 
         Args:
             reference (`float` or `str`): What each value is compared with: 0 nothing, a share of the mean value over
-                the tokens, or "output", the head's output `O_i`. With the last, no token's part changes if the same
-                is added to all scores of a head: it is the derivative of the logit by an additive bias on key j, for
-                softmax gives to j what it takes from the others.
+                the tokens, or "output", the head's output `O_i`. With the last it is the derivative of the logit by an
+                additive bias on key j, and sums to zero over the tokens: softmax gives j what it takes from others.
         """
         if self._value_grad is None:
             return None

@@ -170,6 +170,7 @@ def average_over_passes(images: Images, request: Request) -> Results:
             ) as trace:
                 scores = images.scores(trace, [request])
                 (part,) = walk_back(trace, [request], images, scores, token_weights=one_pass.token_weights)
+            del trace  # before the next forward keeps as much
             for name, tensor in part.items():
                 weighted = tensor * (one_pass.weight if name in _OF_NO_TOKEN else one_pass.point_weight)
                 results[name] = weighted if name not in results else results[name] + weighted
