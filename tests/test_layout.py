@@ -34,6 +34,7 @@ def test_the_package_alone_imports_neither_torch_nor_transformers():
     assert {"torch", "transformers", "numpy"}.isdisjoint(loaded("import gmar_hf"))
 
 
+@pytest.mark.slow
 def test_a_pipeline_needs_no_plots_tables_or_launchers():
     assert loaded(
         "import gmar_hf.pipeline, gmar_hf.report.head_importance_report", before="from transformers import pipeline"

@@ -478,6 +478,7 @@ def test_anything_that_can_be_called_may_be_a_method(vit):
     assert (found.values == 0).all()
 
 
+@pytest.mark.slow
 def test_the_command_line(run, tmp_path):
     common = ["evaluate", "--demo", "vit", "--limit", 2, "--num-steps", 2, "--out", tmp_path / "out"]
     code, out, err = run(*common, "--methods", "contribution, masked-contribution")

@@ -22,7 +22,16 @@ def interrupt_in(seconds):
     return timer
 
 
+@pytest.fixture
+def ctrl_c_raises():
+    """Ctrl-C as at a terminal, also where the tests run in the background of a shell that ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestExchange:
+    @pytest.mark.usefixtures("ctrl_c_raises")
     @pytest.mark.parametrize("is_patient", [False, True])
     @pytest.mark.parametrize("signal_first", [False, True])
     def test_both_were_interrupted(self, two_processes, is_patient, signal_first):
