@@ -86,7 +86,7 @@ def report(seconds: dict[str, list[float]], base: str) -> None:
     """Print each candidate's median of the paired ratios to `base`."""
     for name, values in seconds.items():
         ratio = statistics.median(value / floor for value, floor in zip(values, seconds[base], strict=True))
-        typer.echo(f"{name:34} {statistics.median(values):8.3f} s   {ratio:6.3f} x {base}")
+        typer.echo(f"{name:50} {statistics.median(values):8.3f} s   {ratio:6.3f} x {base}")
 
 
 @app.callback(invoke_without_command=True)
@@ -111,7 +111,15 @@ def cost(
             "gmar, L1, map": lambda: gmar_hf.explain(model, pixel_values),
             "gmar, L2, map": lambda: gmar_hf.explain(model, pixel_values, norm="l2"),
             "contribution, map": lambda: gmar_hf.explain(model, pixel_values, method="contribution"),
+            "removal, map": lambda: gmar_hf.explain(model, pixel_values, method="removal"),
+            "path, two points, map": lambda: gmar_hf.explain(
+                model, pixel_values, 0, method="path", return_logits=False
+            ),
+            "recommended, with logits and gap": lambda: gmar_hf.explain(model, pixel_values, method="recommended"),
             "gradient-rollout": lambda: gmar_hf.explain(model, pixel_values, method="gradient-rollout"),
+            "gmar, contribution, removal, both rollouts at once": lambda: gmar_hf.explain(
+                model, pixel_values, method=["gmar", "contribution", "removal", "gradient-rollout", "rollout"]
+            ),
             "rollout": lambda: gmar_hf.explain(model, pixel_values, method="rollout"),
         },
     )
