@@ -15,6 +15,7 @@ from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import measure
 from gmar_hf.evaluation.results import Metric, Row
 from gmar_hf.images.baselines import baseline_pixels
+from gmar_hf.metrics.fillings import Baseline, TokenRemoval
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.metrics.subject import Subject
 from gmar_hf.models.freezing import frozen
@@ -30,7 +31,7 @@ class Questions:
     Args:
         methods (`Sequence` of [`MapMethod`]): The maps.
         columns (`Sequence` of [`Metric`]): The figures.
-        baselines (`Sequence[str]`): What hidden patches show.
+        baselines (`Sequence[str]`): What becomes of hidden patches.
         explains_labels (`bool`): Whether every label of an image is explained, or its top logit.
         function (`str`): "softmax" or "sigmoid", which makes scores of logits.
         blur_sigma (`float`): Of the baseline "blur", in pixels.
@@ -161,7 +162,7 @@ def _measure_methods(
         function=questions.function,
         pixel_values=pixels[places],
         target=torch.tensor([row.target for row in explained], device=pixels.device),
-        fillings={name: filling[places] for name, filling in _fillings(pixels, questions).items()},
+        fillings=_fillings(model, pixels, places, questions),
         masks=_masks(batch, targets, pixels, of_any_class=True),
         other_masks=_masks(batch, rivals, pixels, of_any_class=False),
         patch_size=questions.patch_size,
@@ -189,14 +190,21 @@ def _measure_methods(
         measured.curve_rows[key] = len(explained)
 
 
-def _fillings(pixels: torch.Tensor, questions: Questions) -> dict[str, torch.Tensor]:
-    """Make what hidden patches of every image show, by baseline; "other" only where there is another image."""
-    fillings = {}
+def _fillings(
+    model: nn.Module, pixels: torch.Tensor, places: Sequence[int], questions: Questions
+) -> dict[str, Baseline]:
+    """Make what becomes of the rows' hidden patches, by baseline; "other" only where there is another image.
+
+    Args:
+        places: Each row's image in the batch.
+    """
+    fillings: dict[str, Baseline] = {}
     for name in questions.baselines:
-        if name == "other" and len(pixels) < 2:
-            continue
-        baseline = questions.black.to(pixels) if name == "black" and questions.black is not None else name
-        fillings[name] = baseline_pixels(pixels, baseline, blur_sigma=questions.blur_sigma)
+        if name == "removed":
+            fillings[name] = TokenRemoval(model)
+        elif name != "other" or len(pixels) > 1:
+            baseline = questions.black.to(pixels) if name == "black" and questions.black is not None else name
+            fillings[name] = baseline_pixels(pixels, baseline, blur_sigma=questions.blur_sigma)[places]
     return fillings
 
 

@@ -7,6 +7,7 @@ import torch
 from gmar_hf import metrics
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.results import Metric
+from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.perturbation import Curve, insertion_and_deletion
 from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS, MetricEntry
 from gmar_hf.metrics.subject import Subject
@@ -89,7 +90,7 @@ def measure(
     return values, curves
 
 
-def _insertion_and_deletion(subject: Subject, maps: torch.Tensor, filling: torch.Tensor) -> tuple[Curve, Curve]:
+def _insertion_and_deletion(subject: Subject, maps: torch.Tensor, filling: Baseline) -> tuple[Curve, Curve]:
     return insertion_and_deletion(
         subject.score,
         subject.pixel_values,

@@ -1,5 +1,6 @@
 from .confidence import average_drop, average_gain, average_increase
 from .faithfulness import saco
+from .fillings import Filling, PixelFilling, TokenRemoval
 from .head_curves import ablation_curve, random_ablation_curve
 from .heads import HeadAblation, HeadCorrelation, head_ablation
 from .hiding import baseline_pixels
@@ -28,9 +29,12 @@ __all__ = [
     "HIGHER_IS_BETTER",
     "ClassSensitivity",
     "Curve",
+    "Filling",
     "HeadAblation",
     "HeadCorrelation",
+    "PixelFilling",
     "RandomizationCheck",
+    "TokenRemoval",
     "ablation_curve",
     "average_drop",
     "average_gain",

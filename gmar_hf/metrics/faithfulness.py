@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.baselines import Baseline
+from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.hiding import PatchSize, rank_patches, score_hidden
 from gmar_hf.metrics.scores import ScoreFunction
 from gmar_hf.utils.checks import check_whole
@@ -35,7 +35,8 @@ def saco(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_groups (`int`, defaults to 10): At least two, at most one a patch; their sizes differ by one at most.
-        baseline (`str` or `torch.Tensor`, defaults to "mean"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "mean"): What hidden patches show, by
+            [`baseline_pixels`]; or what becomes of them, as [`TokenRemoval`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.

@@ -1,13 +1,14 @@
 """Images with some of their patches hidden: made a few at a time, and scored many at once."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.baselines import Baseline
 from gmar_hf.images.baselines import baseline_pixels as baseline_pixels
+from gmar_hf.metrics.fillings import Baseline, Filling, find_filling
 from gmar_hf.metrics.localization import checked_maps
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
 from gmar_hf.utils.checks import check_whole, is_whole
@@ -25,14 +26,14 @@ class RankedImages(NamedTuple):
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
-        filling (`torch.Tensor` of the same shape): What hidden patches show.
+        filling ([`Filling`]): What becomes of hidden patches.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps; float32 or more, on the images' device.
         rank (`torch.Tensor` of shape (batch, rows, cols)): Of every patch, from 0; each rank once an image.
         patch_size (`tuple[int, int]`): Height and width of a patch. Pixels beyond the last one are never hidden.
     """
 
     pixel_values: torch.Tensor
-    filling: torch.Tensor
+    filling: Filling
     attribution: torch.Tensor
     rank: torch.Tensor
     patch_size: tuple[int, int]
@@ -41,28 +42,11 @@ class RankedImages(NamedTuple):
     def num_patches(self) -> int:
         return self.rank[0].numel()
 
-    def hide(self, intervals: Sequence[Interval]) -> torch.Tensor:
-        """Hide patches by their rank, each interval in a copy of the batch of its own.
-
-        Returns:
-            `torch.Tensor` of shape (intervals * batch, channels, height, width): The batch over and over.
-        """
+    def hide(self, intervals: Sequence[Interval]) -> AbstractContextManager[torch.Tensor]:
+        """Hide patches by their rank, each interval in a copy of the batch of its own, as [`Filling.hide`] says."""
         first, last = torch.tensor(intervals, device=self.rank.device).T[..., None, None, None]
         hidden = (self.rank >= first) & (self.rank < last)  # (intervals, batch, rows, cols)
-        batch, channels = self.pixel_values.shape[:2]
-        (rows, cols), (height, width) = self.rank.shape[1:], self.patch_size
-        covered = (..., slice(rows * height), slice(cols * width))
-        blocks = (batch, channels, rows, height, cols, width)
-        mixed = torch.where(
-            hidden[:, :, None, :, None, :, None],
-            self.filling[covered].reshape(blocks),
-            self.pixel_values[covered].reshape(blocks),
-        ).reshape(-1, channels, rows * height, cols * width)
-        if mixed.shape[-2:] == self.pixel_values.shape[-2:]:
-            return mixed
-        whole = self.pixel_values.repeat(len(intervals), 1, 1, 1)
-        whole[covered] = mixed
-        return whole
+        return self.filling.hide(self.pixel_values, hidden, self.patch_size)
 
 
 def rank_patches(
@@ -80,11 +64,10 @@ def rank_patches(
         ArgumentError, ArgumentTypeError: If images, map or baseline cannot be used.
     """
     values, size = checked_map(pixel_values, attribution, patch_size)
-    filling = baseline_pixels(pixel_values, baseline, blur_sigma=blur_sigma)
     order = values.flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
     return RankedImages(
         pixel_values=pixel_values.detach(),
-        filling=filling,
+        filling=find_filling(pixel_values, baseline, blur_sigma=blur_sigma),
         attribution=values,
         rank=order.argsort(dim=1).view(values.shape),
         patch_size=size,
@@ -167,10 +150,8 @@ def score_hidden(
     different = list(dict.fromkeys(shown))
     batch = len(images.rank)
     repeats = max(1, max_rows // batch)
-    scores = torch.cat(
-        [
-            score_rows(score_fn, images.hide(different[start : start + repeats])).view(-1, batch)
-            for start in range(0, len(different), repeats)
-        ]
-    )
-    return scores[[different.index(interval) for interval in shown]].T
+    parts = []
+    for start in range(0, len(different), repeats):
+        with images.hide(different[start : start + repeats]) as rows:
+            parts.append(score_rows(score_fn, rows).view(-1, batch))
+    return torch.cat(parts)[[different.index(interval) for interval in shown]].T

@@ -1,8 +1,8 @@
 """What a score does when the patches that a map calls important are hidden or shown, one after the other.
 
-Patches go as whole, equal values row by row; pixels beyond the last whole patch are never hidden. The
-pixels that hidden patches show (`baseline`) decide half of the ranking of maps, and a map that was made with a
-baseline shines under it: measure under several.
+Patches go as whole, equal values row by row; pixels beyond the last whole patch are never hidden. `baseline`, by which
+they are hidden, is for [`baseline_pixels`], or a [`Filling`] such as [`TokenRemoval`]; it decides half of the ranking
+of maps, and a map that was made with a baseline shines under it: measure under several.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from gmar_hf.images.baselines import Baseline
+from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.hiding import PatchSize, RankedImages, rank_patches, score_hidden
 from gmar_hf.metrics.scores import ScoreFunction
 from gmar_hf.utils.checks import check_whole
@@ -59,7 +59,7 @@ def insertion(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
@@ -100,7 +100,7 @@ def deletion(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k hides `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
@@ -144,7 +144,7 @@ def insertion_minus_deletion(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows, and hides, `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
@@ -186,7 +186,7 @@ def insertion_and_deletion(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         num_steps (`int`, defaults to 16): Step k shows, and hides, `round(k * patches / num_steps)` patches.
-        baseline (`str` or `torch.Tensor`, defaults to "blur"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
@@ -224,7 +224,7 @@ def positive_perturbation(
             a score (M,) as floats or bools, such as whether the label is ranked first: they count as they are.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "zero"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
@@ -258,7 +258,7 @@ def negative_perturbation(
             or to a score (M,) as floats or bools, which count as they are.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
-        baseline (`str` or `torch.Tensor`, defaults to "zero"): What hidden patches show, by [`baseline_pixels`].
+        baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "zero"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
         max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.

@@ -24,10 +24,10 @@ class MetricEntry:
         name (`str`): The name in tables and options.
         about (`str`): What the metric tells, in a few words for whoever reads a table.
         higher_is_better (`bool`, *optional*): The direction; None where neither end is better.
-        needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (what hidden patches show,
-            of the images' shape), "curves" (insertion's and deletion's [`Curve`] under one filling), "masks" (where
-            the class's object is, bool (rows, height, width)), "class_masks" (the same, of the other class's
-            object) or "other_maps" (the maps for the other class, of the maps' shape). None gets None.
+        needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (the argument `baseline` of
+            metrics), "curves" (insertion's and deletion's [`Curve`] under one filling), "masks" (where the class's
+            object is, bool (rows, height, width)), "class_masks" (the same, of the other class's object) or
+            "other_maps" (the maps for the other class, of the maps' shape). None gets None.
         is_default (`bool`, defaults to `False`): Whether `evaluate` measures it unless told otherwise.
         makes_curve (`bool`, defaults to `False`): Whether it is the area under one of the two curves.
         measure (`Callable`): Takes a [`Subject`], its maps of shape (rows, grid rows, grid columns) and what the
@@ -213,8 +213,8 @@ METRICS: dict[str, MetricEntry] = {entry.name: entry for entry in _ENTRIES}
 DEFAULT_BASELINES = ("blur", "zero", "other")
 """What hidden patches show in an evaluation, one after the other, unless told otherwise: these three disagree."""
 
-KNOWN_BASELINES = (*DEFAULT_BASELINES, "mean", "black")
-"""All that hidden patches can show in an evaluation."""
+KNOWN_BASELINES = (*DEFAULT_BASELINES, "mean", "black", "removed")
+"""All that can become of hidden patches in an evaluation."""
 
 HIGHER_IS_BETTER: dict[str, bool | None] = {
     **{name: entry.higher_is_better for name, entry in METRICS.items()},

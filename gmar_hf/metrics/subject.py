@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.scores import score_function
 from gmar_hf.models.freezing import frozen
 
@@ -20,8 +21,8 @@ class Subject:
         function (`str`): What makes scores of its logits, "softmax" or "sigmoid".
         pixel_values (`torch.Tensor` of shape (rows, channels, height, width)): The images.
         target (`torch.LongTensor` of shape (rows,)): The classes.
-        fillings (`Mapping[str, torch.Tensor]`): What hidden patches show, of the images' shape, by baseline; a
-            baseline that these images do not have is missing.
+        fillings (`Mapping`): By baseline what hidden patches show, pixel values of the images' shape, or the
+            [`Filling`] that hides them; a baseline that these images do not have is missing.
         masks, other_masks (`torch.Tensor` of shape (rows, height, width), bool): Where the class's object is, and
             that of the other class; false everywhere where that is not known.
         patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None where patches divide the images.
@@ -33,7 +34,7 @@ class Subject:
     function: str
     pixel_values: torch.Tensor
     target: torch.Tensor
-    fillings: Mapping[str, torch.Tensor]
+    fillings: Mapping[str, Baseline]
     masks: torch.Tensor
     other_masks: torch.Tensor
     patch_size: tuple[int, int] | None = None
