@@ -7,7 +7,6 @@ import torch
 from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_scores import head_weights
 from gmar_hf.explanation.layer import LayerGradients
-from gmar_hf.explanation.methods import get_method
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.steps import StepView
 from gmar_hf.explanation.trace import HeadGradient, Trace
@@ -34,7 +33,7 @@ class Walk:
         token_weights: torch.Tensor | None = None,
     ) -> None:
         self._request = request
-        self._method = get_method(request.method)
+        self._method = request.describes
         self._step = self._method.step
         self._readout = readout
         self._given_weights = given_weights

@@ -1,7 +1,7 @@
 """The way a batch goes: one SDPA forward, one backward for each target, a map and head scores."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -194,7 +194,7 @@ def explain_scores(
         check_head_weights(head_weights, model, len(pixels))
     images = Images(model, pixels, kwargs, choose)
     sharing = [request for request in requests if not request.has_passes]
-    by_request: dict[int, Results] = {}
+    sharing_results: Iterator[Results] = iter(())
     logits, scores, weights = None, [], None
     if any(request.needs_whole_images for request in requests):
         with traced(model, pixels, start_of_all(requests), kwargs) as trace:
@@ -202,14 +202,14 @@ def explain_scores(
             if head_weights is not None:
                 weights = weights_of_targets(head_weights, requests[0].norm, images.choice.classes, len(pixels))
             if sharing:
-                results = walk_back(trace, sharing, images, scores, given_weights=weights)
-                by_request.update((id(request), fields) for request, fields in zip(sharing, results, strict=True))
+                sharing_results = iter(walk_back(trace, sharing, images, scores, given_weights=weights))
         del trace  # and with it what every layer computed
+    by_request: list[Results] = []
     for request in requests:
-        if request.has_passes:
-            by_request[id(request)] = average_over_passes(images, request)
-            if request.has_gap:
-                by_request[id(request)]["completeness_gap"] = completeness_gap(images, scores, by_request[id(request)])
+        results = average_over_passes(images, request) if request.has_passes else next(sharing_results)
+        if request.has_gap:
+            results["completeness_gap"] = completeness_gap(images, scores, results)
+        by_request.append(results)
     settings = {
         "grid": images.patches.grid._asdict(),
         "patch_size": list(images.patches.size),
@@ -227,11 +227,9 @@ def explain_scores(
                 "head_weights": weights.origin if weights is not None and request.has_head_weights else None,
                 **settings,
             },
-            **{
-                name: tensor.to(pixel_values.device, torch.float32) for name, tensor in by_request[id(request)].items()
-            },
+            **{name: tensor.to(pixel_values.device, torch.float32) for name, tensor in results.items()},
         )
-        for request in requests
+        for request, results in zip(requests, by_request, strict=True)
     ]
 
 

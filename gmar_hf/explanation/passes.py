@@ -76,7 +76,6 @@ class Pass:
     Args:
         pixels (`torch.Tensor` of shape (batch, channels, height, width)): What the model sees.
         attention_scale (`float`): What the outputs of all attention layers are multiplied by.
-        weight (`float`): The pass's share of the average of what belongs to no token; over the passes it sums to one.
         point_weight (`float`): Its share among the passes of the same pixels.
         token_weights (`torch.Tensor` of shape (tokens,), *optional*): The share of the same pixels' passes in each
             token's average; over the passes, times `point_weight`, it sums to one.
@@ -84,7 +83,6 @@ class Pass:
 
     pixels: torch.Tensor
     attention_scale: float
-    weight: float
     point_weight: float
     token_weights: torch.Tensor | None
 
@@ -172,7 +170,9 @@ def average_over_passes(images: Images, request: Request) -> Results:
                 (part,) = walk_back(trace, [request], images, scores, token_weights=one_pass.token_weights)
             del trace  # before the next forward keeps as much
             for name, tensor in part.items():
-                weighted = tensor * (one_pass.weight if name in _OF_NO_TOKEN else one_pass.point_weight)
+                # Tokens have their own shares of the masks; what belongs to no token is their plain mean.
+                num_masks = max(request.num_masks, 1) if name in _OF_NO_TOKEN else 1
+                weighted = tensor * (one_pass.point_weight / num_masks)
                 results[name] = weighted if name not in results else results[name] + weighted
     return results
 
@@ -206,7 +206,6 @@ def _passes(images: Images, request: Request) -> Iterator[Pass]:
             yield Pass(
                 pixels=pixels,
                 attention_scale=scale,
-                weight=weight / max(request.num_masks, 1),
                 point_weight=weight,
                 token_weights=token_weights,
             )

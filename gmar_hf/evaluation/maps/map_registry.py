@@ -122,6 +122,14 @@ BUILT_IN = (
         about="pixels' gradients along 32 images from the blurred one to the image (captum); signed",
     ),
     MapMethod(
+        name="expected-gradients",
+        draw=drawn_by("libraries:expected_gradients"),
+        cost=64,
+        baseline=("blur", "zero", "mean"),
+        needs=("captum",),
+        about="the same from four fillings, two blurs, zero and the channels' mean, eight images each (captum); signed",
+    ),
+    MapMethod(
         name="occlusion",
         draw=drawn_by("libraries:occlusion"),
         cost=lambda num_patches: num_patches + 1,
@@ -193,7 +201,7 @@ def register_map_method(
     draw: MapFunction,
     *,
     cost: float | Callable[[int], float] | None = None,
-    baseline: str | None = None,
+    baseline: str | tuple[str, ...] | None = None,
     about: str | None = None,
 ) -> MapMethod:
     """Add a map of your own to the registry, where [`evaluate`] looks its `methods` up.
@@ -204,7 +212,7 @@ def register_map_method(
             (rows, grid rows, grid columns), finite, on any device.
         cost (`float` or `Callable[[int], float]`, *optional*): For one class of one image, in forwards, a backward
             counting as one; or a function from the number of patches to it.
-        baseline (`str`, *optional*): What it fills hidden pixels with, if it does.
+        baseline (`str` or `tuple[str, ...]`, *optional*): What it fills hidden pixels with, if it does.
         about (`str`, *optional*): In a few words, what it shows; by default the first line of the function's
             docstring.
 
