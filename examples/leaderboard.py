@@ -24,6 +24,7 @@ from accelerate import Accelerator
 import gmar_hf
 from gmar_hf import demo
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, evaluate, find_map_methods
+from gmar_hf.evaluation.results import is_made_with
 from gmar_hf.runs.processes import joined
 from gmar_hf.utils.files import replacing
 
@@ -199,12 +200,14 @@ def readme_table(found: dict[str, Evaluation]) -> list[str]:
     rows = [heading]
     methods = {method["name"]: method for method in next(iter(found.values())).methods}
     for name in (name for name in IN_README if name in methods):
-        made_with = methods[name]["baseline"]
         cells = [name]
         for summary in summaries.values():
             differences = zip(DIFFERENCE, BASELINES, strict=True)
             cells.append(
-                " / ".join(cell(summary[name][key], marked=baseline == made_with) for key, baseline in differences)
+                " / ".join(
+                    cell(summary[name][key], marked=is_made_with(methods[name], baseline))
+                    for key, baseline in differences
+                )
             )
         for key in ("energy_pointing_game", "class_sensitivity"):
             cells.append(" / ".join(cell(summary[name][key]) for summary in summaries.values()))
@@ -219,7 +222,7 @@ def full_table(evaluation: Evaluation, times: dict[str, float]) -> list[str]:
         figures = summary[method["name"]]
         marks = dict(zip(DIFFERENCE, BASELINES, strict=True))
         cells = [
-            cell(figures[key], marked=method["baseline"] == marks.get(key, ""), interval=key in DIFFERENCE)
+            cell(figures[key], marked=is_made_with(method, marks.get(key)), interval=key in DIFFERENCE)
             for key in HEADINGS
         ]
         rows.append([method["name"], *cells, f"{method['forwards']:g}", f"{times[method['name']]:.1f}"])

@@ -111,6 +111,8 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from gmar_hf.evaluation.results import is_made_with
+
     summary = evaluation.summary()
     columns = sorted(evaluation.metrics, key=lambda column: column.function not in _SHORT)[:_MOST_COLUMNS]
     # The table: a row a map, a star at a figure whose baseline the map was made with.
@@ -126,7 +128,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
         cells = []
         for column in columns:
             mean = summary[method["name"]][column.key]["mean"]
-            made_with = method["baseline"] is not None and method["baseline"] == column.baseline
+            made_with = is_made_with(method, column.baseline)
             marked = marked or made_with
             cells.append("-" if mean is None else f"{mean:z.2f}{'*' if made_with else ''}")
         forwards = "-" if method["forwards"] is None else f"{method['forwards']:g}"

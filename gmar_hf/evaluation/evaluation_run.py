@@ -128,7 +128,7 @@ class EvaluationRun(Run[Evaluation]):
             {
                 "name": method.name,
                 "forwards": forwards,
-                "baseline": method.baseline if isinstance(method.baseline, str | None) else ", ".join(method.baseline),
+                "baseline": ", ".join(method.baselines) or None,
                 "milliseconds": 1000 * float(seconds),
                 "about": method.about,
             }

@@ -1,7 +1,7 @@
 """What an evaluation found: a figure for every explained class of an image, method and metric."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,6 +39,16 @@ class Metric:
     function: str
     baseline: str | None
     higher_is_better: bool | None
+
+
+def is_made_with(method: Mapping[str, Any], baseline: str | None) -> bool:
+    """Tell whether a method's maps are made with what hidden patches show: then they shine under it.
+
+    Args:
+        method (`Mapping`): What the results say of it, one of `Evaluation.methods`.
+        baseline (`str`, *optional*): What hidden patches show, if any are hidden.
+    """
+    return baseline is not None and baseline in (method["baseline"] or "").split(", ")
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ BUILT_IN = (
         cost=64,
         baseline=("blur", "zero", "mean"),
         needs=("captum",),
-        about="the same from four fillings, two blurs, zero and the channels' mean, eight images each (captum); signed",
+        about="the same from four fillings, two blurs, zero and the mean, eight images each (captum); signed",
     ),
     MapMethod(
         name="occlusion",

@@ -25,8 +25,8 @@ class MapMethod:
             (rows, grid rows, grid columns), finite, on any device.
         cost (`float` or `Callable[[int], float]`, *optional*): For one class of one image, in forwards, a backward
             counting as one; or a function from the number of patches to it. None if it is not known.
-        baseline (`str` or `tuple[str, ...]`, *optional*): What it fills hidden pixels with, if it does: tables mark its
-            figures under the same baseline.
+        baseline (`str` or `tuple[str, ...]`, *optional*): What it fills hidden pixels with, if it does: tables mark
+            its figures under the same baseline.
         needs (`tuple[str, ...]`): Packages of the optional extra `compare` that it imports.
         about (`str`): In a few words, what it shows.
         is_default (`bool`, defaults to `False`): Whether `evaluate` draws it unless told otherwise.
@@ -39,6 +39,11 @@ class MapMethod:
     needs: tuple[str, ...] = ()
     about: str = ""
     is_default: bool = False
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What it fills hidden pixels with, if it does."""
+        return (self.baseline,) if isinstance(self.baseline, str) else self.baseline or ()
 
     def forwards(self, num_patches: int) -> float | None:
         """Return the cost on images of so many patches."""

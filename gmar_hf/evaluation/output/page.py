@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gmar_hf.evaluation.metric_columns import CURVES
-from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row
+from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row, is_made_with
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.plotting import plot_curves
 from gmar_hf.utils.files import replacing
@@ -131,7 +131,7 @@ def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
         cells = []
         for metric in evaluation.metrics:
             figures = summary[method["name"]][metric.key]
-            marked = metric.baseline is not None and metric.baseline == method["baseline"]
+            marked = is_made_with(method, metric.baseline)
             is_best = figures["mean"] is not None and figures["mean"] == _best(metric, summary)
             cells.append({**_cell(figures, ""), "marked": marked, "bold": is_best})
         forwards = "?" if method["forwards"] is None else f"{method['forwards']:g}"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gmar_hf.evaluation import MAP_METHODS
+from gmar_hf.evaluation.results import is_made_with
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.models.introspection import encoder_layers
 from tests.helpers import zoo
@@ -13,7 +14,7 @@ from tests.helpers.state import make_uneven, snapshot
 pytest.importorskip("captum")
 pytest.importorskip("torchcam")
 
-NAMES = ("integrated-gradients", "occlusion", "input-x-gradient", "grad-cam")
+NAMES = ("integrated-gradients", "expected-gradients", "occlusion", "input-x-gradient", "grad-cam")
 FAMILIES = ("vit_landscape", "deit_teacher", "beit_relative", "dinov2_registers", "siglip", "clip")
 
 
@@ -73,6 +74,31 @@ def test_integrated_gradients_are_the_midpoints_of_the_path():
     with torch.no_grad():
         difference = logit(model, images, [1, 3]) - logit(model, blurred, [1, 3])
     assert torch.allclose(found.sum(dim=(1, 2)), difference, rtol=0.05, atol=0.02)
+
+
+def test_expected_gradients_are_the_mean_over_four_fillings():
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=2)
+    wide, wider = (baseline_pixels(images, "blur", blur_sigma=sigma) for sigma in (8.0, 32.0))
+    means = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    total = torch.zeros_like(images)
+    for filling in (wide, wider, torch.zeros_like(images), means):
+        for step in range(8):
+            slope = gradient(model, filling + (step + 0.5) / 8 * (images - filling), [1, 3])
+            total += (images - filling) * slope / 32
+    theirs = by_patch(model, total)
+    found = draw("expected-gradients", model, images, [1, 3])
+    assert torch.allclose(found, theirs, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_a_map_may_be_made_with_several_fillings():
+    assert MAP_METHODS["integrated-gradients"].baselines == ("blur",)
+    assert MAP_METHODS["expected-gradients"].baselines == ("blur", "zero", "mean")
+    assert MAP_METHODS["contribution"].baselines == ()
+    assert is_made_with({"baseline": "blur, zero"}, "zero")
+    assert not is_made_with({"baseline": "blur, zero"}, "other")
+    assert not is_made_with({"baseline": "blur"}, None)
+    assert not is_made_with({"baseline": None}, "blur")
 
 
 def test_input_x_gradient_is_that():
