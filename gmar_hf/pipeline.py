@@ -13,7 +13,9 @@ from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf._pipeline_parameters import make_requests, sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.engine import explain_scores
+from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import heatmap, image_box
 from gmar_hf.images.reading import read_image
@@ -53,6 +55,7 @@ class GMARExplainer(Pipeline):
     - `head_contribution` (tensor (layers, heads) or None): signed, in logits;
     - `head_contribution_centred` (tensor (layers, heads) or None): the same of outputs less their mean;
     - `completeness_gap` (`float`), with "path": how many logits all contributions together are too many;
+    - `note` (`str`), where two patches hold most of a rollout: what that means most often;
     - `head_weights_from` (`str`), with `head_weights`: "class", or "all images" where the report saw too few images of
       the class.
 
@@ -231,6 +234,8 @@ class GMARExplainer(Pipeline):
             result["versus"] = labels[settings["versus"]]
         if "head_maps" in fields:
             result["head_maps"] = fields["head_maps"]
+        if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
+            result["note"] = note
         if "completeness_gap" in tensors:
             result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
         return result

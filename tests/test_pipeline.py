@@ -370,6 +370,12 @@ def test_several_methods_follow_each_other_for_each_target(explainer):
                 assert ours["explanation"].settings["method"] == method
 
 
+@pytest.mark.parametrize(("method", "has_note"), [("rollout", True), ("contribution", False)])
+def test_a_rollout_on_two_patches_is_noted(explainer, monkeypatch, method, has_note):
+    monkeypatch.setattr("gmar_hf.pipeline.concentration_note", lambda attribution: "Two of 64.")
+    assert explainer(PHOTOS[0], method=method)[0].get("note") == ("Two of 64." if has_note else None)
+
+
 def test_an_option_may_go_with_the_constructors_method():
     explain = make_explainer(method="path")
     (result,) = explain(PHOTOS[0], num_points=3, return_explanation=True)

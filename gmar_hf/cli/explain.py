@@ -171,7 +171,7 @@ def _write(
         about = {"image": source, "labels": labels, "command": settings}
         replace(explanation, settings={**explanation.settings, **about}).save(out / tensors[method])
     files = {"tensors": tensors, "overlays": [f"{picture}.png" for picture in pictures]}
-    kept = ("method", "label", "score", "target", "versus", "box", "completeness_gap")
+    kept = ("method", "label", "score", "target", "versus", "box", "completeness_gap", "note")
     shown = [
         {**{key: result[key] for key in kept if key in result}, "top_heads": _strongest_heads(result)}
         for result in results
@@ -222,6 +222,10 @@ def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
     if table.row_count:
         Console().print(table)
         typer.echo(f"Overlays, maps and head scores are in {printable(out)}")
+    for entry in summary:
+        for result in entry.get("results", []):
+            if "note" in result:
+                typer.echo(f"{printable(entry['image'])}, {result['method']}: {result['note']}")
 
 
 def _head_text(head: dict[str, Any]) -> str:
