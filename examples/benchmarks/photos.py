@@ -6,8 +6,8 @@ Protocol A, SRG (symmetric relevance gain, Bluecher et al., TMLR 2024, arXiv 240
 of the logit): photos that the model gets right, their class explained, whole patches in `--num-steps` equal steps,
 hidden patches show zero in pixel values, the blurred image, or another photo. Protocol B, GridPG (Rao et al., CVPR
 2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four classes that the model is sure of, each class explained; the
-share of the map's positive mass in the quadrant of its class (chance 0.25), and the correlation of the maps of two
-classes.
+share of the map's positive mass in the quadrant of its class (chance 0.25), how often that quadrant has the largest
+sum of the map, and the correlation of the maps of two classes.
 
 Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
 nothing was tuned. The table is printed and written to `OUT/photos.md`.
@@ -22,15 +22,15 @@ import typer
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from gmar_hf.evaluation import DEFAULT_METHODS, Evaluation, evaluate, find_map_methods
+from gmar_hf.evaluation import DEFAULT_METHODS, Evaluation, evaluate, find_map_methods, make_mosaics
 from gmar_hf.evaluation.bootstrap import Bootstrap
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import markdown
 
 SRG = "insertion_minus_deletion_logit"
 BASELINES = ("zero", "blur", "other")
-SURE = 0.9  # probability from which the model counts as sure of a photo
-HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "class corr.", "cost")
+GRID = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
+HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant", "class corr.", "cost")
 
 app = typer.Typer(add_completion=False)
 
@@ -49,47 +49,19 @@ def labelled_photos(folder: Path, label2id: dict[str, int], seed: int) -> list[t
 
 
 def right_photos(
-    model: Any, image_processor: Any, photos: list[tuple[Path, int]], number: int, least: float = 0.0
+    model: Any, image_processor: Any, photos: list[tuple[Path, int]], number: int
 ) -> list[tuple[Path, int]]:
-    """The first photos whose class the model ranks first, with a probability of at least so much."""
+    """The first photos whose class the model ranks first."""
     right = []
     for path, label in photos:
         with Image.open(path) as image, torch.no_grad():
             pixels = image_processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
-            probabilities = model(pixel_values=pixels).logits[0].softmax(dim=-1)
-        if probabilities.argmax() == label and probabilities[label] >= least:
+            logits = model(pixel_values=pixels).logits[0]
+        if logits.argmax() == label:
             right.append((path, label))
         if len(right) == number:
             break
     return right
-
-
-def mosaics(photos: list[tuple[Path, int]], number: int, side: int) -> list[dict[str, Any]]:
-    """Mosaics of four photos of different classes each, `side` pixels a photo, with every class's quadrant as mask."""
-    groups: list[list[tuple[Path, int]]] = []
-    for path, label in photos:
-        group = next((each for each in groups if len(each) < 4 and all(label != other for _, other in each)), None)
-        if group is None:
-            groups.append(group := [])
-        group.append((path, label))
-    items = []
-    for group in [each for each in groups if len(each) == 4][:number]:
-        mosaic, masks = Image.new("RGB", (2 * side, 2 * side)), {}
-        for place, (path, label) in enumerate(group):
-            top, left = side * (place // 2), side * (place % 2)
-            with Image.open(path) as image:
-                mosaic.paste(_square(image.convert("RGB"), side), (left, top))
-            mask = np.zeros((2 * side, 2 * side), dtype=bool)
-            mask[top : top + side, left : left + side] = True
-            masks[label] = mask
-        items.append({"image": mosaic, "label": list(masks), "masks": masks})
-    return items
-
-
-def _square(image: Image.Image, side: int) -> Image.Image:
-    edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    return image.crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def table(photos: Evaluation, grids: Evaluation | None) -> str:
@@ -102,7 +74,7 @@ def table(photos: Evaluation, grids: Evaluation | None) -> str:
             key = SRG if baseline == BASELINES[0] else f"{SRG}_{baseline}"
             interval = bootstrap.interval(photos.of(method["name"], key))
             cells.append(f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}")
-        for metric in ("energy_pointing_game", "class_sensitivity"):
+        for metric in GRID:
             cells.append("-" if grids is None else f"{np.nanmean(grids.of(method['name'], metric)):.2f}")
         cells.append(f"{method['forwards']:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -144,7 +116,10 @@ def main(
     right = right_photos(classifier, image_processor, photos, num_photos)
     typer.echo(f"{len(right)} photos that the model gets right")
     items = [{"image": str(path), "label": label} for path, label in right]
-    grids = mosaics(right_photos(classifier, image_processor, photos, 8 * num_mosaics, SURE), num_mosaics, 128)
+    grids = None
+    if num_mosaics:
+        all_items = [{"image": str(path), "label": label} for path, label in photos]
+        grids = make_mosaics(classifier, all_items, image_processor, limit=num_mosaics, seed=None)
     parts, grid_parts = [], []
     for method in find_map_methods(methods.split(",")):
         common: dict[str, Any] = dict(
@@ -156,15 +131,16 @@ def main(
                 metrics=[SRG], baselines=BASELINES, num_steps=num_steps, blur_sigma=blur_sigma, **common,
             )
         )  # fmt: skip
-        if grids:
+        if grids is not None:
             grid_parts.append(
                 _measured(
                     out / "mosaics" / method.name, classifier, grids, image_processor,
-                    metrics=["energy_pointing_game", "class_sensitivity"], **common,
+                    metrics=GRID, **common,
                 )
             )  # fmt: skip
     text = table(joined(parts), joined(grid_parts) if grid_parts else None)
-    head = f"{len(right)} photos, {len(grids)} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}."
+    num_made = 0 if grids is None else len(grids)
+    head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}."
     head += "\n\n"
     with replacing(out / "photos.md") as temporary:
         temporary.write_text(head + text, encoding="utf-8")

@@ -24,6 +24,8 @@ _SHORT = {
     "insertion_minus_deletion": "i-d",
     "energy_pointing_game": "energy",
     "pointing_game": "point",
+    "grid_pointing_game": "GridPG",
+    "right_quadrant": "quadrant",
     "class_sensitivity": "class corr.",
 }
 _MOST_COLUMNS = 6
@@ -62,6 +64,10 @@ class EvaluateOptions(DataOptions):
     methods: Annotated[list[str] | None, typer.Option(help=_maps_help())] = None
     metrics: Annotated[list[str] | None, typer.Option(help=_metrics_help())] = None
     baselines: Annotated[list[str] | None, typer.Option(help=_baselines_help())] = None
+    mosaics: Annotated[
+        int | None,
+        typer.Option(min=2, help="Explain mosaics of so many of the photos a side; figures need no masks then."),
+    ] = None
     masks: Annotated[
         Path | None, typer.Option(help="Folder with a mask for each image, of the same relative path.")
     ] = None
@@ -77,7 +83,7 @@ def evaluate(options: EvaluateOptions) -> None:
     from gmar_hf.evaluation.evaluating import evaluate
 
     # A map may be a function of the user's: its module is sought in the folder here, too.
-    settings = {**options.settings("masks", "batch_size", "num_steps"), **_names(options)}
+    settings = {**options.settings("mosaics", "masks", "batch_size", "num_steps"), **_names(options)}
     if any(":" in name for name in settings.get("methods", ())) and "" not in sys.path:
         sys.path.append(os.getcwd())  # where whoever types module:function has the module; after all that is installed
     evaluation = run_over_data(evaluate, options, num_scenes=_DEMO_SCENES, settings=settings)

@@ -1,6 +1,7 @@
 from .evaluating import evaluate
 from .maps.map_registry import DEFAULT_METHODS, MAP_METHODS, find_map_methods, register_map_method
 from .maps.method import MapMethod
+from .mosaic_making import make_mosaics
 from .results import Evaluation, Metric, Row
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "Row",
     "evaluate",
     "find_map_methods",
+    "make_mosaics",
     "register_map_method",
 ]

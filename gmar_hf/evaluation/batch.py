@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.evaluation_checkpoint import Measured
@@ -39,6 +40,7 @@ class Questions:
         patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None if its config does not say.
         num_steps (`int`): Of the insertion and deletion curves.
         max_rows (`int`): Images with hidden patches that the model gets at once.
+        mosaic_side (`int`, *optional*): Photos in a row, and in a column, of every image; None where it is no mosaic.
     """
 
     methods: Sequence[MapMethod]
@@ -51,6 +53,7 @@ class Questions:
     patch_size: tuple[int, int] | None
     num_steps: int
     max_rows: int
+    mosaic_side: int | None = None
 
 
 class _Explained(NamedTuple):
@@ -157,17 +160,21 @@ def _measure_methods(
 
     # What the maps are measured on is the same for all methods.
     places = [row.place for row in explained]
+    masks = _masks(batch, targets, pixels, of_any_class=True)
+    side = questions.mosaic_side
     subject = Subject(
         model=model,
         function=questions.function,
         pixel_values=pixels[places],
         target=torch.tensor([row.target for row in explained], device=pixels.device),
         fillings=_fillings(model, pixels, places, questions),
-        masks=_masks(batch, targets, pixels, of_any_class=True),
+        masks=masks,
         other_masks=_masks(batch, rivals, pixels, of_any_class=False),
         patch_size=questions.patch_size,
         num_steps=questions.num_steps,
         max_rows=questions.max_rows,
+        cell=None if side is None else _cells(masks, side),
+        grid=(side or 1, side or 1),
     )
     values, curves = [], []
     for method in questions.methods:
@@ -223,6 +230,11 @@ def _masks(
         by_class = batch.masks[place] if batch.masks else {}
         masks.append(by_class.get(label, by_class.get(None, empty) if of_any_class else empty))
     return torch.stack(masks).to(pixels.device)
+
+
+def _cells(masks: torch.Tensor, side: int) -> torch.Tensor:
+    """Return in which cell of a mosaic, counted row by row, most of each mask (rows, height, width) lies."""
+    return adaptive_avg_pool2d(masks.float()[:, None], side).flatten(1).argmax(dim=1)
 
 
 def _draw(

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
+from gmar_hf.data.mosaics import Mosaics
 from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions
@@ -17,6 +18,7 @@ from gmar_hf.evaluation.evaluation_run import EvaluationRun
 from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, find_map_methods
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import choose_metrics
+from gmar_hf.evaluation.mosaic_making import work_on_mosaics
 from gmar_hf.evaluation.results import Evaluation
 from gmar_hf.metrics.registry import DEFAULT_BASELINES
 from gmar_hf.models.introspection import is_multi_label
@@ -24,7 +26,7 @@ from gmar_hf.models.patches import known_patch_size
 from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import joined, together
 from gmar_hf.runs.run_folder import Output
-from gmar_hf.runs.work import open_work
+from gmar_hf.runs.work import Work, open_work
 from gmar_hf.utils.checks import check_choice, check_number
 
 
@@ -49,6 +51,7 @@ def evaluate(
     split: str | None = None,
     label_map: Mapping[str, str | int] | None = None,
     use_labels: bool = True,
+    mosaics: int | None = None,
     masks: str | os.PathLike[str] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -99,6 +102,10 @@ def evaluate(
         label_map (`Mapping[str, str | int]`, *optional*): From the names of class folders, or of the data set's
             classes, to the model's labels or indices, where they are not the same letter by letter.
         use_labels (`bool`, defaults to True): Whether to look at the data's labels at all.
+        mosaics (`int`, *optional*): Explain mosaics of so many photos a side in place of the images, as
+            [`make_mosaics`] makes them with the seed `shuffle_seed` or 0: photos of different classes that the model
+            is sure of, each class explained (`target` is "label"), `limit` of them. By default `metrics` are then how
+            much of a map is in the right cell, whether that cell leads, and class sensitivity; no masks are needed.
         masks (`str` or `os.PathLike`, *optional*): For a folder of images: the folder with a mask of the same relative
             path for each.
         output_dir (`str` or `os.PathLike`, *optional*): Folder for checkpoints, results.json, results.csv,
@@ -131,10 +138,16 @@ def evaluate(
     """
     accelerator = joined(accelerator)
 
-    def prepare() -> EvaluationRun:
+    are_mosaics = mosaics is not None or isinstance(dataset, Mosaics)
+
+    def prepare() -> tuple[Work, Questions]:
+        if mosaics is not None and masks is not None:
+            raise ArgumentError(
+                "`masks` must be None with `mosaics`, which need none; got both. Leave one of them out."
+            )
         plan = Plan(
             batch_size=batch_size,
-            target=target,
+            target="label" if isinstance(dataset, Mosaics) else target,
             limit=limit,
             shuffle_seed=shuffle_seed,
             num_workers=num_workers,
@@ -145,7 +158,7 @@ def evaluate(
             revision=data_revision,
             label_map=label_map,
             use_labels=use_labels,
-            use_masks=True,
+            use_masks=mosaics is None,
             masks=masks,
         )
         work = open_work(
@@ -167,20 +180,27 @@ def evaluate(
         patch_size = known_patch_size(model)
         questions = Questions(
             methods=find_map_methods(DEFAULT_METHODS if methods is None else methods),
-            columns=choose_metrics(metrics, baselines, data.has_masks, data.has_class_masks),
+            columns=choose_metrics(
+                metrics, baselines, are_mosaics or data.has_masks, are_mosaics or data.has_class_masks, are_mosaics
+            ),
             baselines=tuple(baselines),
-            explains_labels=target == "label",
+            explains_labels=are_mosaics or target == "label",
             function=_function(model, function_to_apply),
             blur_sigma=_blur_sigma(patch_size, blur_sigma),
             black=_black(image_processor) if "black" in baselines else None,
             patch_size=patch_size,
             num_steps=num_steps,
             max_rows=max_rows,
+            mosaic_side=dataset.side if isinstance(dataset, Mosaics) else mosaics,
         )
-        return EvaluationRun(work, questions)
+        return work, questions
 
     folder = None if output_dir is None else Path(output_dir)
-    return together(prepare).complete(Output(folder=folder, resume=resume, force=force))
+    work, questions = together(prepare)
+    if mosaics is not None:
+        work = work_on_mosaics(work, mosaics)
+    run = together(lambda: EvaluationRun(work, questions))
+    return run.complete(Output(folder=folder, resume=resume, force=force))
 
 
 def _function(model: nn.Module, name: str | None) -> str:

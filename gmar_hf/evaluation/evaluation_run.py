@@ -52,6 +52,7 @@ class EvaluationRun(Run[Evaluation]):
             "blur sigma": questions.blur_sigma,
             "score": questions.function,
             "masks": self._masks,
+            "mosaics": questions.mosaic_side,
         }
 
     @property
@@ -145,6 +146,7 @@ class EvaluationRun(Run[Evaluation]):
             "datasets": [work.data.identity],
             "reading_of_labels": work.data.label_reading,
             "masks": self._masks,
+            "mosaics": questions.mosaic_side,
             "target": work.plan.target,
             "baselines": list(questions.baselines),
             "num_steps": questions.num_steps,

@@ -9,7 +9,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.results import Metric
 from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.perturbation import Curve, insertion_and_deletion
-from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS, MetricEntry
+from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS, MOSAIC_METRICS, MetricEntry
 from gmar_hf.metrics.subject import Subject
 from gmar_hf.utils.checks import check_names
 
@@ -17,7 +17,11 @@ CURVES = tuple(name for name, entry in METRICS.items() if entry.makes_curve)
 
 
 def choose_metrics(
-    names: Sequence[str] | None, baselines: Sequence[str], has_masks: bool, has_class_masks: bool
+    names: Sequence[str] | None,
+    baselines: Sequence[str],
+    has_masks: bool,
+    has_class_masks: bool,
+    are_mosaics: bool = False,
 ) -> list[Metric]:
     """Choose the columns of a table.
 
@@ -26,6 +30,7 @@ def choose_metrics(
         baselines (`Sequence[str]`): Each metric that hides patches is measured under all of them.
         has_masks (`bool`): Whether it is known where objects are.
         has_class_masks (`bool`): Whether it is known of which class each object is.
+        are_mosaics (`bool`, defaults to False): Whether the images are mosaics of photos.
 
     Returns:
         `list` of [`Metric`]: In the order of the names; under the first baseline a column has its metric's name.
@@ -34,8 +39,10 @@ def choose_metrics(
         ArgumentError: If a name is unknown or given twice, or needs masks that there are not.
     """
     check_names("baselines", baselines, KNOWN_BASELINES)
-    given = {"masks": has_masks, "class_masks": has_class_masks}
-    if names is None:
+    given = {"masks": has_masks, "class_masks": has_class_masks, "cell": are_mosaics}
+    if names is None and are_mosaics:
+        names = MOSAIC_METRICS
+    elif names is None:
         names = [entry.name for entry in METRICS.values() if entry.is_default and given.get(str(entry.needs), True)]
     else:
         _check_metrics(names, given)
@@ -83,7 +90,8 @@ def measure(
             figures = _measure_where_known(entry, subject, maps)
         else:
             extras = {
-                "filling": subject.fillings.get(baseline), "curves": pairs.get(baseline), "other_maps": other_maps
+                "filling": subject.fillings.get(baseline), "curves": pairs.get(baseline), "other_maps": other_maps,
+                "cell": subject.cell,
             }  # fmt: skip
             figures = entry.measure(subject, maps, extras.get(str(entry.needs)))
         values[:, number] = figures.cpu().double()
@@ -126,6 +134,11 @@ def _check_metrics(names: Sequence[str], given: Mapping[str, bool]) -> None:
         needs = str(METRICS[name].needs)
         if given.get(needs, True):
             continue
+        if needs == "cell":
+            raise ArgumentError(
+                f"`metrics` must not name {name} for images that are no mosaics (it asks in which cell a map is). "
+                "Leave it out, or pass `mosaics=2` (`--mosaics 2`)."
+            )
         if needs == "class_masks":
             raise ArgumentError(
                 f"`metrics` must not name {name} for data without masks by class (it asks where the other "

@@ -10,6 +10,7 @@ from .localization import (
     iou,
     pixel_average_precision,
     pointing_game,
+    right_quadrant,
     sparseness,
 )
 from .perturbation import (
@@ -55,6 +56,7 @@ __all__ = [
     "positive_perturbation",
     "random_ablation_curve",
     "randomization_check",
+    "right_quadrant",
     "saco",
     "score_function",
     "sparseness",

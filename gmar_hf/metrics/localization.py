@@ -93,16 +93,35 @@ def grid_pointing_game(
         >>> grid_pointing_game(torch.tensor([[[3.0, 1.0], [-5.0, 0.0]]]), torch.tensor([0]))
         tensor([0.7500])
     """
-    num_rows, num_cols = (check_whole("grid", number, minimum=1) for number in grid)
-    if not isinstance(cell, torch.Tensor) or cell.ndim != 1 or cell.is_floating_point() or cell.dtype == torch.bool:
-        raise ArgumentTypeError("`cell` must be a tensor of ints, one for each map.")
-    if not bool(((cell >= 0) & (cell < num_rows * num_cols)).all()):
-        raise ArgumentError(f"`cell` must be in [0, {num_rows * num_cols - 1}]; got {cell.tolist()}.")
-    # So many pixels a patch that each lies in one cell.
-    _, rows, cols = checked_maps("attribution", attribution).shape
-    places = torch.arange(num_rows * num_cols, device=attribution.device).view(num_rows, num_cols)
-    cells = places.repeat_interleave(rows, dim=0).repeat_interleave(cols, dim=1)
+    cells = _cells(attribution, cell, grid)
     return energy_pointing_game(attribution, cells == cell.to(attribution.device)[:, None, None])
+
+
+def right_quadrant(attribution: torch.Tensor, cell: torch.Tensor, *, grid: tuple[int, int] = (2, 2)) -> torch.Tensor:
+    """Tell whether the cell of its class has the largest sum of the map in a mosaic, negative values and all.
+
+    Args:
+        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps over the mosaics; a patch that lies in
+            several cells is shared by its area.
+        cell (`torch.LongTensor` of shape (batch,)): The cell of the explained class, counted row by row from 0.
+        grid (`tuple[int, int]`, defaults to (2, 2)): Rows and columns of the mosaic.
+
+    Returns:
+        `torch.Tensor` of shape (batch,): 1 where it has (of equal ones the first), else 0; float32 on the map's
+            device. A map that says nothing of the class gets one over the number of cells in the mean.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If an argument cannot be used.
+
+    Example:
+        >>> right_quadrant(torch.tensor([[[3.0, 1.0], [-5.0, 0.0]]] * 2), torch.tensor([0, 1]))
+        tensor([1., 0.])
+    """
+    cells = _cells(attribution, cell, grid)
+    maps = attribution.detach().cpu().double()  # there is no double on every device
+    pixels = maps.repeat_interleave(grid[0], dim=1).repeat_interleave(grid[1], dim=2)
+    sums = pixels.new_zeros(len(maps), grid[0] * grid[1]).index_add_(1, cells.cpu().flatten(), pixels.flatten(1))
+    return (sums.argmax(dim=1) == cell.cpu()).float().to(attribution.device)
 
 
 def pixel_average_precision(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -213,6 +232,20 @@ def checked_maps(name: str, maps: torch.Tensor) -> torch.Tensor:
     if not maps.isfinite().all():
         raise ArgumentError(f"`{name}` must be finite; got NaN or infinity.")
     return maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
+
+
+def _cells(attribution: torch.Tensor, cell: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Check a mosaic's maps and cells; return the cell of each pixel, of so many a patch that each lies in one."""
+    num_rows, num_cols = (check_whole("grid", number, minimum=1) for number in grid)
+    batch, rows, cols = checked_maps("attribution", attribution).shape
+    if not isinstance(cell, torch.Tensor) or cell.dtype == torch.bool or cell.is_floating_point():
+        raise ArgumentTypeError("`cell` must be a tensor of ints, one for each map.")
+    if cell.shape != (batch,) or not bool(((cell >= 0) & (cell < num_rows * num_cols)).all()):
+        raise ArgumentError(
+            f"`cell` must be in [0, {num_rows * num_cols - 1}], one for each of the {batch} maps; got {cell.tolist()}."
+        )
+    places = torch.arange(num_rows * num_cols, device=attribution.device).view(num_rows, num_cols)
+    return places.repeat_interleave(rows, dim=0).repeat_interleave(cols, dim=1)
 
 
 class _Patches(NamedTuple):

@@ -26,8 +26,9 @@ class MetricEntry:
         higher_is_better (`bool`, *optional*): The direction; None where neither end is better.
         needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (the argument `baseline` of
             metrics), "curves" (insertion's and deletion's [`Curve`] under one filling), "masks" (where the class's
-            object is, bool (rows, height, width)), "class_masks" (the same, of the other class's object) or
-            "other_maps" (the maps for the other class, of the maps' shape). None gets None.
+            object is, bool (rows, height, width)), "class_masks" (the same, of the other class's object),
+            "other_maps" (the maps for the other class, of the maps' shape) or "cell" (of mosaics, where the class's
+            photo is, of shape (rows,)). None gets None.
         is_default (`bool`, defaults to `False`): Whether `evaluate` measures it unless told otherwise.
         makes_curve (`bool`, defaults to `False`): Whether it is the area under one of the two curves.
         measure (`Callable`): Takes a [`Subject`], its maps of shape (rows, grid rows, grid columns) and what the
@@ -37,7 +38,7 @@ class MetricEntry:
     name: str
     about: str
     higher_is_better: bool | None
-    needs: Literal["filling", "curves", "masks", "class_masks", "other_maps"] | None = None
+    needs: Literal["filling", "curves", "masks", "class_masks", "other_maps", "cell"] | None = None
     is_default: bool = False
     makes_curve: bool = False
     measure: Callable[["Subject", "torch.Tensor", Any], "torch.Tensor"]
@@ -169,6 +170,20 @@ _ENTRIES = (
         measure=lambda on, maps, masks: metrics.energy_pointing_game(maps, masks),
     ),
     MetricEntry(
+        name="grid_pointing_game",
+        about="of mosaics: share of the map's positive mass in the cell of its class; chance is one over the cells",
+        higher_is_better=True,
+        needs="cell",
+        measure=lambda on, maps, cell: metrics.grid_pointing_game(maps, cell, grid=on.grid),
+    ),
+    MetricEntry(
+        name="right_quadrant",
+        about="of mosaics: how often the cell of the class has the largest sum of the map, signs and all",
+        higher_is_better=True,
+        needs="cell",
+        measure=lambda on, maps, cell: metrics.right_quadrant(maps, cell, grid=on.grid),
+    ),
+    MetricEntry(
         name="average_drop",
         about="share of the score that is lost when only what the map marks is left",
         higher_is_better=False,
@@ -209,6 +224,9 @@ _ENTRIES = (
 
 METRICS: dict[str, MetricEntry] = {entry.name: entry for entry in _ENTRIES}
 """By name, in the order of the tables."""
+
+MOSAIC_METRICS = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
+"""What is measured on mosaics, unless told otherwise."""
 
 DEFAULT_BASELINES = ("blur", "zero", "other")
 """What hidden patches show in an evaluation, one after the other, unless told otherwise: these three disagree."""

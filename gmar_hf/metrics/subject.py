@@ -28,6 +28,9 @@ class Subject:
         patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None where patches divide the images.
         num_steps (`int`): Of insertion and deletion.
         max_rows (`int`): Images that the model gets at once.
+        cell (`torch.LongTensor` of shape (rows,), *optional*): Of mosaics, where the class's photo is, counted row by
+            row; None for other images.
+        grid (`tuple[int, int]`): Rows and columns of the mosaics.
     """
 
     model: nn.Module
@@ -40,6 +43,8 @@ class Subject:
     patch_size: tuple[int, int] | None = None
     num_steps: int = 16
     max_rows: int = 256
+    cell: torch.Tensor | None = None
+    grid: tuple[int, int] = (2, 2)
 
     @property
     def ways(self) -> dict[str, Any]:

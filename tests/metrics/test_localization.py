@@ -305,7 +305,7 @@ class TestGridPointingGame:
     @pytest.mark.parametrize(
         ("cell", "grid", "error", "message"),
         [
-            (torch.tensor([4]), (2, 2), ArgumentError, r"`cell` must be in \[0, 3\]; got \[4\]"),
+            (torch.tensor([4]), (2, 2), ArgumentError, r"`cell` must be in \[0, 3\], one for .*; got \[4\]"),
             (torch.tensor([-1]), (2, 2), ArgumentError, "`cell` must be in"),
             (torch.tensor([0.5]), (2, 2), ArgumentTypeError, "`cell` must be a tensor of ints"),
             ([0], (2, 2), ArgumentTypeError, "`cell` must be a tensor of ints"),
