@@ -23,7 +23,7 @@ from .models.retention import retain_attention
 from .models.silencing import silence_heads
 from .pipeline import GMARExplainer
 from .report import HeadImportanceReport
-from .surveys import SurveyInterrupted, survey
+from .surveys import SurveyInterrupted, centred_head_contribution, survey
 
 __all__ = [
     "ArgumentError",
@@ -45,6 +45,7 @@ __all__ = [
     "SurveyInterrupted",
     "UnsupportedModelError",
     "__version__",
+    "centred_head_contribution",
     "demo",
     "errors",
     "evaluate",

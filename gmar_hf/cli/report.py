@@ -90,13 +90,20 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer.head", "contribution, absolute (logits)", "contribution (logits)", "L1 weight")
+    table = Table(
+        "layer.head",
+        "contribution, absolute (logits)",
+        "contribution (logits)",
+        "beyond its mean output (logits)",
+        "L1 weight",
+    )
     for layer, head, value in _strongest(report, 10):
         error = report.standard_error["contribution_abs"][layer, head]
         table.add_row(
             f"{layer}.{head}",
             f"{value:.3f} ± {error:.3f}" if error.isfinite() else f"{value:.3f}",  # of one explanation nobody knows it
             f"{report.mean['contribution'][layer, head]:+.3f}",
+            f"{report.mean['contribution_centred'][layer, head]:+.3f}",
             f"{report.mean['l1_weight'][layer, head]:.1%}",
         )
     Console().print(table)

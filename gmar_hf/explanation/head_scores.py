@@ -57,9 +57,9 @@ def head_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.
 
 
 def mean_output_contribution(output: torch.Tensor, output_grad: torch.Tensor) -> torch.Tensor:
-    """Return `<mean(O), dO>`, the mean over the tokens: the part of each head's contribution that is its habit.
+    """Return `<mean(O), dO>`, the mean over the tokens: what of each head's contribution is the same at all tokens.
 
-    What is left of the contribution without it is what mean-ablating the head takes from the logit, to first order.
+    What is left of the contribution without it is what the head adds by telling the image's tokens apart.
 
     Args:
         output (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): The heads' outputs `O`.

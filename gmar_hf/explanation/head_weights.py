@@ -32,8 +32,14 @@ class GivenWeights:
     origin: dict[str, Any]
 
 
-def open_report(head_weights: "HeadImportanceReport | str | os.PathLike[str]") -> "HeadImportanceReport":
+def open_report(
+    report: "HeadImportanceReport | str | os.PathLike[str]", argument: str = "head_weights"
+) -> "HeadImportanceReport":
     """Return a report, which may be given by its repo id or its folder.
+
+    Args:
+        report ([`HeadImportanceReport`], `str` or `os.PathLike`): What was given.
+        argument (`str`, defaults to "head_weights"): What errors call it.
 
     Raises:
         ArgumentTypeError: If it is something else.
@@ -41,14 +47,14 @@ def open_report(head_weights: "HeadImportanceReport | str | os.PathLike[str]") -
     """
     from gmar_hf.report.head_importance_report import HeadImportanceReport
 
-    if isinstance(head_weights, HeadImportanceReport):
-        return head_weights
-    if not isinstance(head_weights, str | os.PathLike):
+    if isinstance(report, HeadImportanceReport):
+        return report
+    if not isinstance(report, str | os.PathLike):
         raise ArgumentTypeError(
-            "`head_weights` must be a HeadImportanceReport, its repo id or its folder; got "
-            f"{type(head_weights).__name__}. Make one with `gmar_hf.survey`."
+            f"`{argument}` must be a HeadImportanceReport, its repo id or its folder; got "
+            f"{type(report).__name__}. Make one with `gmar_hf.survey`."
         )
-    return HeadImportanceReport.from_pretrained(os.fspath(head_weights))
+    return HeadImportanceReport.from_pretrained(os.fspath(report))
 
 
 def check_head_weights(source: "HeadImportanceReport | torch.Tensor", model: nn.Module, batch: int) -> None:
@@ -66,7 +72,7 @@ def check_head_weights(source: "HeadImportanceReport | torch.Tensor", model: nn.
     if isinstance(source, torch.Tensor):
         _check_tensor(source, model, batch)
     else:
-        _check_report(source, model)
+        check_report("head_weights", source, model)
 
 
 def weights_of_targets(
@@ -103,23 +109,35 @@ def weights_of_targets(
     return GivenWeights(torch.stack(by_target), origin)
 
 
-def _check_report(report: "HeadImportanceReport", model: nn.Module) -> None:
+def check_report(argument: str, report: "HeadImportanceReport", model: nn.Module) -> None:
+    """Refuse a report that is not of this model.
+
+    Args:
+        argument (`str`): What errors call it.
+        report ([`HeadImportanceReport`]): What was given, opened.
+        model (`nn.Module`): What is explained.
+
+    Raises:
+        ArgumentError: If architecture, number of layers, heads or classes, or weights differ.
+    """
     surveyed = report.settings["model"]
     known_as = f"{surveyed['class']} {surveyed['id']!r}"
-    advice = "Survey this model with `gmar_hf.survey`, or leave `head_weights` out."
+    advice = "Survey this model with `gmar_hf.survey`" + (
+        ", or leave `head_weights` out." if argument == "head_weights" else "."
+    )
     if surveyed["class"] != class_name(model):
-        raise ArgumentError(f"`head_weights` must be of a {class_name(model)}; got those of {known_as}. {advice}")
+        raise ArgumentError(f"`{argument}` must be of a {class_name(model)}; got those of {known_as}. {advice}")
     # The class fits; now heads, and then the weights themselves.
     expected, shape = encoder_shape(model), tuple(report.mean["l1"].shape)
     if shape != expected:
         raise ArgumentError(
-            f"`head_weights` must be of {expected[0]} layers of {expected[1]} heads; got those of {known_as}, "
+            f"`{argument}` must be of {expected[0]} layers of {expected[1]} heads; got those of {known_as}, "
             f"{shape[0]} of {shape[1]}. {advice}"
         )
     if not same_weights(report.weight_sample, weight_sample(model)):
         name = getattr(config_of(model), "_name_or_path", "") or "this one"
         raise ArgumentError(
-            f"`head_weights` must be of the model that is explained, {name!r}; got those of {known_as}, "
+            f"`{argument}` must be of the model that is explained, {name!r}; got those of {known_as}, "
             f"whose weights are others. {advice}"
         )
 

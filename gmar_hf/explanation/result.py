@@ -32,7 +32,8 @@ class Explanation:
         head_contribution (`torch.Tensor` of shape (batch, layers, heads), *optional*): Signed, in logits: what
             removing a head takes away, to first order; for "path" the average over its points.
         head_contribution_centred (`torch.Tensor` of shape (batch, layers, heads), *optional*): The same of outputs
-            less their mean over the image's tokens: what replacing a head by its mean takes away, to first order.
+            less their mean over the image's tokens: what the head adds by telling tokens apart. Replacing its output
+            by its mean over other images is another thing: see [`centred_head_contribution`].
         head_maps (`torch.Tensor` of shape (batch, layers, heads, rows, cols), *optional*): Contributions by patch, in
             logits.
         prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The

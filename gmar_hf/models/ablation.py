@@ -10,15 +10,8 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.models.attention import AttentionCall, is_recording, recording
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import (
-    OFF_THE_INTERFACE,
-    check_model,
-    class_name,
-    encoder_layers,
-    known_kwargs,
-    unsupported,
-)
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.introspection import OFF_THE_INTERFACE, check_model, encoder_layers, unsupported
+from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
 
@@ -164,8 +157,7 @@ def ablated(
     """
     check_choice("ablation", ablation, ABLATIONS)
     check_model(model)
-    for name in sorted(set(model_kwargs) - known_kwargs(model)):  # transformers would silently swallow it
-        raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.")
+    check_known_kwargs(model, model_kwargs)
     pixels = checked_pixels(model, pixel_values)
     if ablation == "mean" and len(pixels) < 2:
         raise ArgumentError(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.introspection import class_name, setting
+from gmar_hf.models.introspection import class_name, known_kwargs, setting
 from gmar_hf.utils.tensors import check_images
 
 
@@ -33,6 +33,20 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
     return _usable(pixel_values).to(dtype)
+
+
+def check_known_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
+    """Refuse keyword arguments that transformers would silently swallow.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        model_kwargs (`dict[str, Any]`): What the user gave.
+
+    Raises:
+        ArgumentError: If the model does not know one of them.
+    """
+    for name in sorted(set(model_kwargs) - known_kwargs(model)):
+        raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.")
 
 
 def usable_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from gmar_hf.report.comparison import difference_in_errors
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import (
+    CENTRED,
     MIN_CLASS_EXPLANATIONS,
     RANKED_BY,
     HeadStatistics,
@@ -65,10 +66,13 @@ class OutcomeTable:
 
 
 def strongest_rows(overall: HeadStatistics) -> Rows:
-    """Return layer, head and three mean scores of the heads with the largest contributions."""
+    """Return layer, head and three mean scores of the heads with the largest contributions, four with the centred."""
     heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.mean["l1"].numel()), RANKED_BY)
     places = [(layer, head) for layer, head, _ in heads]
-    return _head_rows(places, [_with_errors(overall, places, key) for key in (RANKED_BY, "contribution", "l1_weight")])
+    columns = [_with_errors(overall, places, key) for key in (RANKED_BY, "contribution", "l1_weight")]
+    if CENTRED in overall.mean:
+        columns.insert(2, _signed([float(overall.mean[CENTRED][place]) for place in places]))
+    return _head_rows(places, columns)
 
 
 def class_tables(labels: Sequence[str], moments: Moments, overall: HeadStatistics) -> ClassTables | None:
@@ -149,6 +153,12 @@ def _with_errors(statistics: HeadStatistics, places: Iterable[tuple[int, int]], 
         f"{mean:{sign}{decimals}}" + (f" ± {error:{decimals}}" if error > 0 and math.isfinite(error) else "")
         for mean, error in pairs
     ]
+
+
+def _signed(values: Sequence[float]) -> list[str]:
+    """Return a column of signed numbers, with three digits of the largest."""
+    decimals = _decimals(max(map(abs, values)), 3)
+    return [f"{value:+{decimals}}" for value in values]
 
 
 def _decimals(number: float, digits: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.report.statistics import KEYS, RANKED_BY, HeadStatistics, rank_correlation
+from gmar_hf.report.statistics import RANKED_BY, HeadStatistics, rank_correlation
 from gmar_hf.utils.correlation import average_ranks
 
 _MOVED = 10
@@ -65,7 +65,8 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
                 "z": float(distance[layer, head]),
             }
         )
-    return Comparison({key: rank_correlation(before.mean[key], after.mean[key]) for key in KEYS}, moved)
+    shared = [key for key in before.mean if key in after.mean]  # reports of older versions have fewer scores
+    return Comparison({key: rank_correlation(before.mean[key], after.mean[key]) for key in shared}, moved)
 
 
 def difference_in_errors(before: HeadStatistics, after: HeadStatistics, score: str) -> torch.Tensor:

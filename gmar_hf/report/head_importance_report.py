@@ -14,10 +14,8 @@ from gmar_hf.report.comparison import Comparison, compare_statistics
 from gmar_hf.report.figures import draw_figures
 from gmar_hf.report.settings import check_joinable, join_settings
 from gmar_hf.report.sharing import SharedReport
-from gmar_hf.report.statistics import KEYS as KEYS
-from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
-from gmar_hf.report.statistics import OUTCOMES as OUTCOMES
 from gmar_hf.report.statistics import (
+    CENTRED,
     RANKED_BY,
     HeadStatistics,
     class_counts,
@@ -26,7 +24,11 @@ from gmar_hf.report.statistics import (
     strongest_heads,
     summarize,
     weights_of_classes,
+    with_centred,
 )
+from gmar_hf.report.statistics import KEYS as KEYS
+from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
+from gmar_hf.report.statistics import OUTCOMES as OUTCOMES
 from gmar_hf.utils.checks import check_share
 from gmar_hf.utils.text import printable
 
@@ -44,6 +46,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         weight_sample (`torch.Tensor` of shape (values,)): Sampled weights, by which the model is known again; float32.
         settings (`Mapping[str, Any]`): What the model and the data are and how the survey was made, as plain JSON
             values.
+        means ([`HeadMeans`], *optional*): Mean outputs of the heads and gradients by them, from which
+            "contribution_centred" follows; reports of older versions have none.
 
     Raises:
         ArgumentError: If a setting is missing or of the wrong kind, or numbers, counts and settings do not fit.
@@ -79,8 +83,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
     @cached_property
     def overall(self) -> HeadStatistics:
-        """The statistics of all explanations."""
-        return summarize(self.moments)
+        """The statistics of all explanations, "contribution_centred" among the means."""
+        return with_centred(summarize(self.moments), self.means)
 
     @cached_property
     def correct(self) -> HeadStatistics:
@@ -128,7 +132,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
         Args:
             k (`int`, defaults to 10): How many heads.
-            score (`str`, defaults to "contribution_abs"): Whose mean; one of `KEYS`.
+            score (`str`, defaults to "contribution_abs"): Whose mean; one of `KEYS`, or "contribution_centred".
 
         Returns:
             `list[tuple[int, int, float]]`: Layer, head and mean, the largest first.
@@ -192,7 +196,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         if not same_weights(self.weight_sample, other.weight_sample):
             raise ArgumentError("`other` must be of the same model; got one with other weights.")
         settings = join_settings(self.settings, other.settings)
-        return HeadImportanceReport(self.moments.merge(other.moments), self.weight_sample, settings)
+        means = None if self.means is None or other.means is None else self.means.merge(other.means)
+        return HeadImportanceReport(self.moments.merge(other.moments), self.weight_sample, settings, means)
 
     def compare(self, other: "HeadImportanceReport") -> Comparison:
         """Compare the ranking of heads with that of another report of the same architecture.
@@ -223,7 +228,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
         Returns:
             `pandas.DataFrame`: Columns `layer`, `head`, and for each of `KEYS` its name, with `_std` and with
-            `_standard_error`.
+            `_standard_error`; at the end `contribution_centred`, where it is known.
 
         Raises:
             GMARError: If pandas is not installed.
@@ -239,6 +244,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         for key in KEYS:
             columns |= {key: self.mean[key].flatten(), f"{key}_std": self.std[key].flatten()}
             columns[f"{key}_standard_error"] = self.standard_error[key].flatten()
+        if CENTRED in self.mean:
+            columns[CENTRED] = self.mean[CENTRED].flatten()
         return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load, save
 from gmar_hf.errors import ArgumentError, ArtifactError
 from gmar_hf.report.card import is_unedited, write_card
 from gmar_hf.report.figures import FIGURES, png
+from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.settings import check_moments, plain_settings
+from gmar_hf.report.settings import check_means, check_moments, plain_settings
 from gmar_hf.report.statistics import KEYS, OUTCOMES, summarize
 from gmar_hf.utils.files import replacing
 
@@ -32,19 +33,26 @@ _DTYPES = {
 
 
 def write_report(
-    folder: Path, settings: Mapping[str, Any], moments: Moments, weight_sample: torch.Tensor, *, overwrite_card: bool
+    folder: Path,
+    settings: Mapping[str, Any],
+    moments: Moments,
+    weight_sample: torch.Tensor,
+    means: HeadMeans | None = None,
+    *,
+    overwrite_card: bool,
 ) -> None:
     """Write a report's files into a folder, which is made. config.json comes last: where it is, the rest is too.
 
     Args:
         folder (`Path`): Where; files of an older report are replaced.
-        settings (`Mapping[str, Any]`), moments ([`Moments`]), weight_sample (`torch.Tensor`): What the report holds.
+        settings (`Mapping[str, Any]`), moments ([`Moments`]), weight_sample (`torch.Tensor`), means ([`HeadMeans`],
+            *optional*): What the report holds.
         overwrite_card (`bool`): Whether to replace a README.md that somebody has written or edited.
 
     Raises:
         ArgumentError: If the folder cannot be written. On a full disk an older report in it stays whole.
     """
-    content = _tensors_file(moments, weight_sample)
+    content = _tensors_file(moments, weight_sample, means)
     written = {
         **settings,
         "schema_version": SCHEMA_VERSION,
@@ -54,7 +62,7 @@ def write_report(
     files = {SETTINGS_FILE: (json.dumps(written, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()}
     card = folder / CARD_FILE
     if overwrite_card or may_replace_card(card):
-        files[CARD_FILE] = write_card(settings, moments).encode()
+        files[CARD_FILE] = write_card(settings, moments, means).encode()
     overall = summarize(moments)
     files |= {f"{score}.png": png(overall, score) for score in FIGURES}
     files[TENSORS_FILE] = content
@@ -114,7 +122,7 @@ def read_settings(path: str | os.PathLike[str], name: str) -> tuple[dict[str, An
 
 def read_tensors(
     path: str | os.PathLike[str], name: str, settings: Mapping[str, Any], digest: str
-) -> tuple[Moments, torch.Tensor]:
+) -> tuple[Moments, torch.Tensor, HeadMeans | None]:
     """Read a report's report.safetensors.
 
     Args:
@@ -123,7 +131,8 @@ def read_tensors(
         settings (`Mapping[str, Any]`), digest (`str`): What [`read_settings`] returns.
 
     Returns:
-        `tuple[Moments, torch.Tensor]`: Moments of all groups, and the sampled weights.
+        `tuple[Moments, torch.Tensor, HeadMeans | None]`: Moments of all groups, the sampled weights, and the heads'
+            means, which reports of older versions lack.
 
     Raises:
         ArtifactError: If it is missing, corrupt, or does not belong to the settings.
@@ -135,7 +144,9 @@ def read_tensors(
         tensors = load(content)
         moments = _all_groups(tensors, len(settings["model"]["labels"]) * len(OUTCOMES))
         check_moments(settings, moments)
-        return moments, tensors["weight_sample"]
+        means = HeadMeans.from_tensors(tensors, settings["counts"]["num_explanations"])
+        check_means(settings, means)
+        return moments, tensors["weight_sample"], means
 
 
 @contextmanager
@@ -156,7 +167,7 @@ def _reading(name: str, file: str) -> Iterator[None]:
         ) from error
 
 
-def _tensors_file(moments: Moments, weight_sample: torch.Tensor) -> bytes:
+def _tensors_file(moments: Moments, weight_sample: torch.Tensor, means: HeadMeans | None) -> bytes:
     groups = moments.count.nonzero().flatten()
     tensors = {
         "groups": groups,
@@ -164,6 +175,7 @@ def _tensors_file(moments: Moments, weight_sample: torch.Tensor) -> bytes:
         "mean": moments.mean[groups],
         "squares": moments.squares[groups],
         "weight_sample": weight_sample.contiguous(),
+        **({} if means is None else means.tensors()),
     }
     # One entry of metadata: safetensors writes several in any order, and the same report gives the same bytes.
     return save(tensors, {"format": "gmar_hf.head_importance"})

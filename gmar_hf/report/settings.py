@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
 from gmar_hf.utils.checks import is_number, is_whole
@@ -129,6 +130,26 @@ def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
     members = moments.count.nonzero().flatten()
     if not (torch.isfinite(moments.mean[members]).all() and torch.isfinite(moments.squares[members]).all()):
         raise ArgumentError("`moments` must be finite; got NaN or infinity.")
+
+
+def check_means(settings: Mapping[str, Any], means: HeadMeans | None) -> None:
+    """Refuse means of other heads or explanations than the settings tell of.
+
+    Args:
+        settings (`Mapping[str, Any]`): What [`plain_settings`] returns.
+        means ([`HeadMeans`], *optional*): The means; None fits any settings.
+
+    Raises:
+        ArgumentError: If layers, heads or the number of explanations differ.
+    """
+    if means is None:
+        return
+    shape, count = (settings["model"]["num_layers"], settings["model"]["num_heads"]), settings["counts"]
+    if tuple(means.output.shape[:2]) != shape or means.count != count["num_explanations"]:
+        raise ArgumentError(
+            f"`means` must be of {shape[0]} layers of {shape[1]} heads and {count['num_explanations']} explanations; "
+            f"got {means.output.shape[0]} of {means.output.shape[1]} and {means.count}."
+        )
 
 
 def check_joinable(settings: Mapping[str, Any], other: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelHubMixin, constan
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
 from gmar_hf.report.card import is_unedited, write_card
+from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.report_files import (
     CARD_FILE,
@@ -21,7 +22,7 @@ from gmar_hf.report.report_files import (
     read_tensors,
     write_report,
 )
-from gmar_hf.report.settings import check_moments, plain_settings
+from gmar_hf.report.settings import check_means, check_moments, plain_settings
 from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card
 from gmar_hf.utils.text import shown
 
@@ -37,13 +38,20 @@ class SharedReport(ModelHubMixin):
     and write a card that says nothing.
 
     Args:
-        moments ([`Moments`]), weight_sample (`torch.Tensor`), settings (`Mapping[str, Any]`): See
-            [`HeadImportanceReport`].
+        moments ([`Moments`]), weight_sample (`torch.Tensor`), settings (`Mapping[str, Any]`), means ([`HeadMeans`],
+            *optional*): See [`HeadImportanceReport`].
     """
 
-    def __init__(self, moments: Moments, weight_sample: torch.Tensor, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        moments: Moments,
+        weight_sample: torch.Tensor,
+        settings: Mapping[str, Any],
+        means: HeadMeans | None = None,
+    ) -> None:
         self.settings = plain_settings(settings)
         check_moments(self.settings, moments)
+        check_means(self.settings, means)
         if weight_sample.ndim != 1 or weight_sample.dtype != torch.float32 or not torch.isfinite(weight_sample).all():
             raise ArgumentError(
                 "`weight_sample` must have shape (values,) and be float32 and finite; got "
@@ -51,6 +59,7 @@ class SharedReport(ModelHubMixin):
             )
         self.moments = moments
         self.weight_sample = weight_sample
+        self.means = means
 
     def save_pretrained(  # the mixin's config and card arguments have no meaning here
         self,
@@ -78,7 +87,7 @@ class SharedReport(ModelHubMixin):
             HubError: If pushing fails.
         """
         folder = Path(save_directory)
-        write_report(folder, self.settings, self.moments, self.weight_sample, overwrite_card=overwrite_card)
+        self._write(folder, overwrite_card=overwrite_card)
         if not push_to_hub:
             return None
         return self.push_to_hub(repo_id or folder.resolve().name, overwrite_card=overwrite_card, **push_to_hub_kwargs)
@@ -141,7 +150,8 @@ class SharedReport(ModelHubMixin):
         settings, digest = read_settings(config, name)
         # In the Hub's cache a file's folder is named after its commit: somebody may push between the two downloads.
         tensors = locate(TENSORS_FILE, config.parent.name)
-        return cls(*read_tensors(tensors, name, settings, digest), settings)
+        moments, weight_sample, means = read_tensors(tensors, name, settings, digest)
+        return cls(moments, weight_sample, settings, means)
 
     def push_to_hub(  # type: ignore[override]  # `revision`, as everywhere else, and no patterns
         self,
@@ -173,7 +183,7 @@ class SharedReport(ModelHubMixin):
             HubError: If the Hub cannot be reached, or refuses.
         """
         with hub_errors(repo_id, "push the report"), tempfile.TemporaryDirectory() as folder:
-            write_report(Path(folder), self.settings, self.moments, self.weight_sample, overwrite_card=True)
+            self._write(Path(folder), overwrite_card=True)
             api = HfApi(token=token)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             # Who proposes a change to somebody else's repository may make no branches in it.
@@ -200,10 +210,15 @@ class SharedReport(ModelHubMixin):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the report's card as huggingface_hub's object; the mixin's arguments have no meaning here."""
-        return ModelCard(write_card(self.settings, self.moments))
+        return ModelCard(write_card(self.settings, self.moments, self.means))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_report(save_directory, self.settings, self.moments, self.weight_sample, overwrite_card=False)
+        self._write(save_directory, overwrite_card=False)
+
+    def _write(self, folder: Path, *, overwrite_card: bool) -> None:
+        write_report(
+            folder, self.settings, self.moments, self.weight_sample, self.means, overwrite_card=overwrite_card
+        )
 
 
 def _is_path(name: str | os.PathLike[str]) -> bool:

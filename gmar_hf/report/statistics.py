@@ -1,17 +1,19 @@
 """Means and spreads of head scores, and the rankings that follow from them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.utils.checks import check_choice, check_whole
 from gmar_hf.utils.correlation import spearman
 
 KEYS = ("l1", "l2", "l1_weight", "l2_weight", "contribution", "contribution_abs")
 OUTCOMES = ("correct", "wrong", "unlabelled")
+CENTRED = "contribution_centred"  # a score whose mean follows from the means of a whole data set
 RANKED_BY = "contribution_abs"  # wherever heads are ranked without a score being named
 MIN_CLASS_EXPLANATIONS = 10
 
@@ -24,7 +26,9 @@ class HeadStatistics:
         num_explanations (`int`): The number of those explanations.
         mean (`dict[str, torch.Tensor]`): By score, of shape (layers, heads), float64. "l1" and "l2" are norms of the
             attention's gradient, in logits; "l1_weight" and "l2_weight" the same as shares of the layer;
-            "contribution" and "contribution_abs" in logits.
+            "contribution" and "contribution_abs" in logits. Of all explanations of a survey together also
+            "contribution_centred", in logits: the contribution of outputs less their mean over the data set. It has
+            no spread here: that mean is known when all images are past.
         std (`dict[str, torch.Tensor]`): By score, the population's standard deviation.
         standard_error (`dict[str, torch.Tensor]`): By score, the mean's standard error, std / sqrt(num_explanations);
             infinite for fewer than two explanations, which say nothing of a spread.
@@ -57,6 +61,18 @@ def summarize(moments: Moments, groups: torch.Tensor | None = None) -> HeadStati
     return HeadStatistics(count, *(dict(zip(KEYS, values, strict=True)) for values in (pooled.mean[0], std, error)))
 
 
+def with_centred(statistics: HeadStatistics, means: HeadMeans | None) -> HeadStatistics:
+    """Return statistics with the mean of "contribution_centred", if the heads' means are known.
+
+    Args:
+        statistics ([`HeadStatistics`]): Of all explanations.
+        means ([`HeadMeans`], *optional*): Over the same explanations.
+    """
+    if means is None:
+        return statistics
+    return replace(statistics, mean=statistics.mean | {CENTRED: statistics.mean["contribution"] - means.habit})
+
+
 def outcome_groups(num_groups: int, outcome: str) -> torch.Tensor:
     """Return the indices of all classes' groups of one outcome.
 
@@ -83,9 +99,9 @@ def strongest_heads(mean: Mapping[str, torch.Tensor], k: int, score: str) -> lis
     Args:
         mean (`Mapping[str, torch.Tensor]`): The means of [`HeadStatistics`].
         k (`int`): How many heads.
-        score (`str`): One of `KEYS`.
+        score (`str`): One of the means' names.
     """
-    check_choice("score", score, KEYS)
+    check_choice("score", score, mean)
     values = mean[score]
     k = check_whole("k", k, maximum=values.numel())
     order = values.flatten().argsort(descending=True, stable=True)[:k]

@@ -11,8 +11,11 @@ from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.introspection import check_model
 from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.patches import find_grid, patch_size
 from gmar_hf.models.targets import Target, choose_target
+from gmar_hf.report.head_means import HeadMeans, by_position
 from gmar_hf.report.statistics import KEYS
+from gmar_hf.utils.tensors import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class HeadScores:
         logits (`torch.Tensor` of shape (batch, classes)): The model's output.
         target (`torch.LongTensor` of shape (batch,) or (batch, targets)): The classes explained.
         values (`torch.Tensor` of shape (batch, [targets,] 6, layers, heads)): float32, in the order of `KEYS`.
+        means ([`HeadMeans`]): Mean outputs of the heads and gradients by them, over the batch's explanations.
     """
 
     logits: torch.Tensor
     target: torch.Tensor
     values: torch.Tensor
+    means: HeadMeans
 
 
 def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = None) -> HeadScores:
@@ -44,23 +49,42 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         UnsupportedModelError: If the model cannot be explained.
     """
     check_model(model)
-    with traced(model, checked_pixels(model, pixel_values), "output", {}) as trace:
+    pixels = checked_pixels(model, pixel_values)
+    with traced(model, pixels, "output", {}) as trace:
         choice = choose_target(target, trace.logits.clone())
         assert choice.target is not None
+        height, width = pixels.shape[-2:]
+        prefix = find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
         with full_precision(trace.hidden.device):
-            values = [
-                _scored(trace, score, retain_graph=number < len(choice.scores))
+            scored = [
+                _scored(trace, score, prefix, retain_graph=number < len(choice.scores))
                 for number, score in enumerate(choice.scores, start=1)
             ]
+    values, gradients = ([one[place] for one in scored] for place in range(2))
     stacked = torch.stack(values, dim=1) if choice.has_axis else values[0]
-    check_encoder_gradients(stacked)
-    return HeadScores(trace.logits.detach(), choice.target, stacked)
+    check_encoder_gradients(stacked, *gradients)
+    # All targets of an image share its outputs.
+    outputs = [by_position(at_least_float32(output.detach()), prefix, is_mean=True) for output in trace.outputs]
+    means = HeadMeans(
+        count=len(pixels) * len(scored),
+        output=_on_one_device([output.mean(dim=0) for output in outputs]).cpu().double(),
+        gradient=torch.stack(gradients).cpu().double().mean(dim=0) / len(pixels),
+    )
+    return HeadScores(trace.logits.detach(), choice.target, stacked, means)
 
 
-def _scored(trace: Trace, score: torch.Tensor, *, retain_graph: bool) -> torch.Tensor:
-    """The scores (batch, 6, layers, heads) of one explained logit (batch,)."""
+def _scored(
+    trace: Trace, score: torch.Tensor, prefix: int, *, retain_graph: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score the heads for one explained logit (batch,).
+
+    Returns:
+        The scores (batch, 6, layers, heads), and the sums over the batch of the gradients by the heads' outputs
+        (layers, heads, positions, head_dim).
+    """
     relative, size = trace.head_gradient(score)
     by_layer: dict[int, torch.Tensor] = {}
+    gradients: dict[int, torch.Tensor] = {}
 
     def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
         value, factor = trace.layers[index].value.detach(), size.to(output_grad.device)
@@ -75,7 +99,15 @@ def _scored(trace: Trace, score: torch.Tensor, *, retain_graph: bool) -> torch.T
             "contribution_abs": contribution.abs(),
         }
         by_layer[index] = torch.stack([by_key[key] for key in KEYS], dim=1)
+        gradients[index] = (by_position(output_grad, prefix, is_mean=False) * factor[:, :, None, None]).sum(dim=0)
 
     trace.backward(relative, visit, retain_graph=retain_graph)
-    device = by_layer[0].device
-    return torch.stack([by_layer[index].to(device) for index in sorted(by_layer)], dim=2)
+    order = sorted(by_layer)
+    return _on_one_device([by_layer[index] for index in order], 2), _on_one_device(
+        [gradients[index] for index in order]
+    )
+
+
+def _on_one_device(by_layer: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    """Stack the layers' tensors; with a device map they live apart."""
+    return torch.stack([tensor.to(by_layer[0].device) for tensor in by_layer], dim=dim)

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.utils.artifacts import ArtifactFormat
 
 FORMAT = ArtifactFormat(
     "gmar_hf.checkpoint",
-    2,
+    3,
     "a checkpoint of a survey",
     "Delete it (its images are explained again), or start anew with `resume=False`, `--no-resume`.",
 )
@@ -28,6 +29,8 @@ class Part:
     Args:
         settings (`Mapping[str, Any]`): What must be the same when it is gone on with; plain JSON values.
         moments ([`Moments`]): Of every score of every head, by group.
+        means ([`HeadMeans`], *optional*): Of the heads' outputs and of the gradients by them; None before the first
+            explanation.
         counts (`dict[str, int]`): Numbers of images, by the names in `COUNTS`.
         unreadable (`list[dict[str, str]]`): `image` and `reason`.
         done (`set[int]`): Numbers of the batches that are in here.
@@ -37,6 +40,7 @@ class Part:
 
     settings: Mapping[str, Any]
     moments: Moments
+    means: HeadMeans | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     unreadable: list[dict[str, str]] = field(default_factory=list)
     done: set[int] = field(default_factory=set)
@@ -60,6 +64,8 @@ class Part:
         groups = self.moments.count.nonzero()[:, 0]  # most groups of a large label set stay empty
         tensors = {name: getattr(self.moments, name)[groups] for name in _MOMENTS}
         tensors |= {"groups": groups, "done": torch.tensor(_ranges(self.done), dtype=torch.long).reshape(-1, 2)}
+        if self.means is not None:
+            tensors |= self.means.tensors()
         content = {
             "settings": dict(self.settings),
             "num_groups": len(self.moments.count),
@@ -86,7 +92,8 @@ class Part:
             for name in _MOMENTS:
                 getattr(moments, name)[tensors["groups"]] = tensors[name]
             done = {number for first, last in tensors["done"].tolist() for number in range(first, last)}
-            return cls(moments=moments, done=done, **content)
+            means = HeadMeans.from_tensors(tensors, int(moments.count.sum()))
+            return cls(moments=moments, means=means, done=done, **content)
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:

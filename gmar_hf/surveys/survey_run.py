@@ -18,6 +18,7 @@ from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.report.figures import FIGURES
 from gmar_hf.report.head_importance_report import HeadImportanceReport
+from gmar_hf.report.head_means import merge_all
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
@@ -116,7 +117,7 @@ class SurveyRun(Run[HeadImportanceReport]):
         part = self._part
         counts = dict.fromkeys(COUNTS, 0)
         counts["num_unreadable"] = len(batch.unreadable)
-        values, groups = [], []
+        values, groups, means = [], [], [part.means]
         for pixels, targets, labels in self._explainable(batch, counts):
             scores = score_heads(self.work.model, pixels, targets)
             # Every explanation goes to the group of its class and of how the model did on the image.
@@ -127,9 +128,11 @@ class SurveyRun(Run[HeadImportanceReport]):
                 counts[f"num_{outcome}"] += 1
                 classes = scores.target[row].reshape(-1).tolist()
                 groups += [index * len(OUTCOMES) + OUTCOMES.index(outcome) for index in classes]
+            means.append(scores.means)
             values.append(scores.values.reshape(-1, *scores.values.shape[-3:]).double().cpu())
         if values:
             part.moments.add(torch.cat(values), torch.tensor(groups))
+        part.means = merge_all(means)
         for name, count in counts.items():
             part.counts[name] += count
         part.unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
@@ -213,6 +216,7 @@ class SurveyRun(Run[HeadImportanceReport]):
         if not counts["num_images"]:
             raise ArgumentError("`dataset` (`--data`) must hold at least one image to explain; got none.")
         moments = total_moments(self.work.accelerator, self._moments())
+        means = merge_all(gather([part.means for part in parts]))
         settings = {
             **self._described_survey(),
             "counts": {**counts, "num_explanations": int(moments.count.sum())},
@@ -222,7 +226,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             "versions": {**versions(), "accelerate": accelerate.__version__},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        return HeadImportanceReport(moments, self._sample, settings)
+        return HeadImportanceReport(moments, self._sample, settings, means)
 
     def write(self, report: HeadImportanceReport, folder: Path) -> None:
         report.save_pretrained(folder, overwrite_card=self._overwrite_card)

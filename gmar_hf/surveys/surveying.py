@@ -52,6 +52,10 @@ def survey(
     data are refused: a folder is known by its files' paths and sizes, a list or torch data set by 16 of its items (two
     readings tell what of them is random), a torch stream by its class alone.
 
+    The report also keeps each head's mean output and the mean gradient by it (of ViT-B/16 288 KiB), over all
+    explanations together and not by class: from both follows the mean of "contribution_centred", and
+    [`centred_head_contribution`] centres single images by the first.
+
     Args:
         model (`nn.Module`): An image classifier of transformers, which [`explain`] can explain. It runs on the
             accelerator's device and is put back afterwards.

@@ -108,7 +108,8 @@ def test_what_is_written_and_printed(report, here):
         assert row[0] == f"{layer}.{head}"
         assert row[1] == f"{value:.3f} ± {error:.3f}"
         assert row[2] == f"{saved.mean['contribution'][layer, head]:+.3f}"
-        assert row[3] == f"{saved.mean['l1_weight'][layer, head]:.1%}"
+        assert row[3] == f"{saved.mean['contribution_centred'][layer, head]:+.3f}"
+        assert row[4] == f"{saved.mean['l1_weight'][layer, head]:.1%}"
     assert out.endswith("7 images, 7 explanations. Report and card are in out\n")
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.report.head_importance_report import OUTCOMES, HeadImportanceReport
+from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from tests.helpers import zoo
 
@@ -109,6 +110,13 @@ def moments_of(values: torch.Tensor, groups: Sequence[int] | torch.Tensor, num_c
     return moments
 
 
+def make_means(layers: int = 3, heads: int = 4, prefix: int = 1, count: int = 60, seed: int = 0) -> HeadMeans:
+    """Made-up mean outputs of the heads and gradients by them, heads of two numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, layers, heads, prefix + 1, 2)
+    return HeadMeans(count, *torch.randn(*shape, generator=generator, dtype=torch.float64))
+
+
 def report_on(moments: Moments, **settings: Any) -> HeadImportanceReport:
     """A report on these moments of a made-up model, whose weights depend on its shape alone."""
     _, layers, heads = moments.shape
@@ -147,6 +155,10 @@ def assert_same(report: HeadImportanceReport, expected: HeadImportanceReport) ->
     for name in ("count", "mean", "squares"):
         assert torch.equal(getattr(report.moments, name), getattr(expected.moments, name))
     assert torch.equal(report.weight_sample, expected.weight_sample)
+    assert (report.means is None) == (expected.means is None)
+    if report.means is not None and expected.means is not None:
+        assert torch.equal(report.means.output, expected.means.output)
+        assert torch.equal(report.means.gradient, expected.means.gradient)
 
 
 def report_of(model: PreTrainedModel, num_explanations: int = 60, seed: int = 0) -> HeadImportanceReport:

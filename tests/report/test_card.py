@@ -17,15 +17,16 @@ from PIL import Image
 
 from gmar_hf.report.card import is_unedited, write_card
 from gmar_hf.report.figures import FIGURES, png
+from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.statistics import KEYS, strongest_heads
 from gmar_hf.utils.text import printable
-from tests.helpers.reports import dataset, explanations, make_report, moments_of, report_on
+from tests.helpers.reports import dataset, explanations, make_means, make_report, moments_of, report_on
 from tests.models.test_labels import TEXTS, tree
 from tests.utils.test_correlation import slow_correlation
 
 
 def card_of(report):
-    return write_card(report.settings, report.moments)
+    return write_card(report.settings, report.moments, report.means)
 
 
 def metadata(card):
@@ -183,6 +184,19 @@ class TestTables:
                 )
                 assert error == pytest.approx(float(report.standard_error[key][place]), rel=0.05)
                 assert cell.startswith(("+", "-")) == (key == "contribution")
+
+    def test_the_centred_score_has_a_column_where_it_is_known(self, card):
+        report = make_report()
+        centred = HeadImportanceReport(report.moments, report.weight_sample, report.settings, make_means())
+        [table] = rows(card_of(centred), "The heads that contribute most")
+        for layer, head, _, _, cell, _ in table:
+            value = centred.mean["contribution_centred"][int(layer), int(head)]
+            assert float(cell) == pytest.approx(float(value), abs=0.01)
+            assert cell[0] in "+-"
+        assert "what setting it to its mean does" in card_of(centred)
+        assert "centred" not in card
+        assert "cancel.\n- `contribution_centred`: the same" in card_of(centred)
+        assert "beyond its habit.\n- `l1`, `l2`: norms" in card_of(centred)
 
     def test_fewer_heads_and_one_explanation(self):
         report = make_report(num_classes=1, layers=1, heads=2, num_explanations=1)

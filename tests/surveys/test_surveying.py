@@ -58,6 +58,9 @@ def same(one, other, tolerance=1e-12):
     for key in KEYS:
         for found, wanted in ((one.mean, other.mean), (one.std, other.std)):
             assert (found[key] - wanted[key]).abs().max() <= tolerance * wanted[key].abs().max(), key
+    for name in ("output", "gradient"):
+        found, wanted = getattr(one.means, name), getattr(other.means, name)
+        assert (found - wanted).abs().max() <= tolerance * wanted.abs().max(), name
 
 
 class Counting(Dataset):
@@ -140,6 +143,35 @@ class TestAgainstTheOracle:
             assert np.abs(statistics.mean[key].numpy() - values[:, number].mean(axis=0)).max() < 1e-5 * largest, key
             assert np.abs(statistics.std[key].numpy() - values[:, number].std(axis=0)).max() < 1e-5 * largest, key
             assert statistics.mean[key].dtype == torch.float64
+
+
+class TestCentred:
+    """The mean of `<O - mu, g>` over all images once mu is known: explicit, in float64, two passes."""
+
+    @pytest.mark.parametrize("target", ["predicted", "label"])
+    def test_against_the_oracle(self, model, items, target):
+        report = survey(model, items, target=target, batch_size=3)
+        outputs, gradients = [], []
+        for item, label in zip(items, LABELS, strict=True):
+            pixels = image_processor()(item["image"], return_tensors="pt")["pixel_values"]
+            labels = [label] if isinstance(label, int) else label or []
+            for index in [None] if target == "predicted" else labels:
+                reference = oracle.explicit_reference(model, pixels, index)[0]
+                outputs.append(reference.output)
+                gradients.append(reference.output_gradient)
+        assert len(outputs) == report.num_explanations
+        mean = np.mean(outputs, axis=0)
+        mean[:, :, 1:] = mean[:, :, 1:].mean(axis=2, keepdims=True)  # the class token by itself, the patches together
+        expected = np.mean(
+            [
+                ((output - mean) * gradient).sum(axis=(2, 3))
+                for output, gradient in zip(outputs, gradients, strict=True)
+            ],
+            axis=0,
+        )
+        found = report.mean["contribution_centred"].numpy()
+        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+        assert np.abs(found - report.mean["contribution"].numpy()).max() > 0.01 * np.abs(expected).max()
 
 
 class TestBatches:
