@@ -1,5 +1,6 @@
 from .evaluating import evaluate
-from .maps.map_registry import DEFAULT_METHODS, MAP_METHODS, find_map_methods, register_map_method
+from .maps.map_lookup import find_map_methods
+from .maps.map_registry import DEFAULT_METHODS, MAP_METHODS, register_map_method
 from .maps.method import MapMethod
 from .mosaic_making import make_mosaics
 from .results import Evaluation, Metric, Row

@@ -15,7 +15,8 @@ from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions
 from gmar_hf.evaluation.evaluation_run import EvaluationRun
-from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, find_map_methods
+from gmar_hf.evaluation.maps.map_lookup import find_map_methods
+from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import choose_metrics
 from gmar_hf.evaluation.mosaic_making import work_on_mosaics

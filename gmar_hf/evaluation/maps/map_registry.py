@@ -4,15 +4,11 @@ A new map is a new row here; users add theirs by [`register_map_method`]. Nothin
 draws, since the command line lists the rows.
 """
 
-import importlib
-import importlib.util
-import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.evaluation.maps.method import MapFunction, MapMethod, drawn_by, explained
-from gmar_hf.utils.text import did_you_mean
+from gmar_hf.evaluation.maps.method import MapFunction, MapMethod, drawn_by, explained, first_line
 
 BUILT_IN = (
     MapMethod(
@@ -157,6 +153,7 @@ BUILT_IN = (
         draw=drawn_by("controls:shuffled_weights"),
         cost=3,
         about="control: GMAR with each layer's weights dealt out to other heads",
+        is_control=True,
         is_default=True,
     ),
     MapMethod(
@@ -164,12 +161,14 @@ BUILT_IN = (
         draw=drawn_by("controls:uniform_weights"),
         cost=1,
         about="control: GMAR with equal weights, which is rollout",
+        is_control=True,
     ),
     MapMethod(
         name="edges",
         draw=drawn_by("controls:edges"),
         cost=0,
         about="control: where the image has edges; knows no model",
+        is_control=True,
         is_default=True,
     ),
     MapMethod(
@@ -177,6 +176,7 @@ BUILT_IN = (
         draw=drawn_by("controls:centre_blob"),
         cost=0,
         about="control: a blob in the middle; knows no image",
+        is_control=True,
         is_default=True,
     ),
     MapMethod(
@@ -184,6 +184,7 @@ BUILT_IN = (
         draw=drawn_by("controls:random"),
         cost=0,
         about="control: noise",
+        is_control=True,
         is_default=True,
     ),
 )
@@ -243,65 +244,6 @@ def register_map_method(
         raise ArgumentError(f"`name` must not be taken; got {name!r}, which is. Choose another.")
     if not callable(draw):
         raise ArgumentError(f"`draw` must be a function; got {type(draw).__name__}.")
-    about = _first_line(draw) if about is None else about
+    about = first_line(draw) if about is None else about
     MAP_METHODS[name] = MapMethod(name=name, draw=draw, cost=cost, baseline=baseline, about=about)
     return MAP_METHODS[name]
-
-
-def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
-    """Look maps up in the registry, or import them.
-
-    Args:
-        names (`Sequence`): Names of the registry, "module:function" of a function of your own (which is imported; in
-            tables it has the function's name, with hyphens), or rows themselves.
-
-    Returns:
-        `list` of [`MapMethod`]: In the order of the names.
-
-    Raises:
-        ArgumentError: If there is no such map, one is named twice, or a package that it needs is missing.
-    """
-    if isinstance(names, str) or not names:
-        raise ArgumentError(f"`methods` must be a list of names; got {names!r}. There are: {', '.join(MAP_METHODS)}.")
-    methods: dict[str, MapMethod] = {}
-    for name in names:
-        method = name if isinstance(name, MapMethod) else _find_map_method(name)
-        if method.name in methods:
-            raise ArgumentError(f"`methods` must name each one once; got {method.name!r} twice. Drop one.")
-        missing = [package for package in method.needs if importlib.util.find_spec(package) is None]
-        if missing:
-            raise ArgumentError(
-                f"`methods` must be ones whose packages are installed; {method.name!r} needs {', '.join(missing)}. "
-                'Install with `pip install "gmar-hf[compare]"`, or leave the method out.'
-            )
-        methods[method.name] = method
-    return list(methods.values())
-
-
-def _find_map_method(name: str) -> MapMethod:
-    if name in MAP_METHODS:
-        return MAP_METHODS[name]
-    module, colon, function = str(name).partition(":")
-    if not colon:
-        raise ArgumentError(
-            f"`methods` must be among {', '.join(MAP_METHODS)}, or a function of your own as 'module:function'; got "
-            f"{name!r}.{did_you_mean(str(name), MAP_METHODS)}"
-        )
-    try:
-        imported = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise ArgumentError(
-            f"`methods` must name a function that can be imported; got {name!r} ({error}). Run the command where the "
-            "module is, or with PYTHONPATH."
-        ) from error
-    draw = getattr(imported, function, None)
-    if draw is None:
-        raise ArgumentError(f"`methods` must name a function that its module has; got {name!r}. Check its name.")
-    if not callable(draw):
-        raise ArgumentError(f"`methods` must name a function; got {name!r}, which is none.")
-    return MapMethod(name=function.replace("_", "-").lower(), draw=draw, about=_first_line(draw))
-
-
-def _first_line(draw: MapFunction) -> str:
-    """Return the first line of a function's docstring; of what is no function, none, as it would be its class's."""
-    return (inspect.getdoc(draw) or "").partition("\n")[0] if inspect.isroutine(draw) else ""

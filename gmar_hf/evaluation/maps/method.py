@@ -1,5 +1,6 @@
 """A way to draw a map: a name, a function, and what tables say of it. Nothing here needs torch."""
 
+import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class MapMethod:
         needs (`tuple[str, ...]`): Packages of the optional extra `compare` that it imports.
         about (`str`): In a few words, what it shows.
         is_default (`bool`, defaults to `False`): Whether `evaluate` draws it unless told otherwise.
+        is_control (`bool`, defaults to `False`): Whether it is there to be compared with only, as noise is: nobody
+            is told to believe it.
     """
 
     name: str
@@ -39,6 +42,7 @@ class MapMethod:
     needs: tuple[str, ...] = ()
     about: str = ""
     is_default: bool = False
+    is_control: bool = False
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -73,3 +77,8 @@ def drawn_by(place: str) -> MapFunction:
         return maps
 
     return draw
+
+
+def first_line(draw: MapFunction) -> str:
+    """Return the first line of a function's docstring; of what is no function, none, as it would be its class's."""
+    return (inspect.getdoc(draw) or "").partition("\n")[0] if inspect.isroutine(draw) else ""

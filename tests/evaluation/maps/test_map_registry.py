@@ -126,7 +126,9 @@ def test_costs_count_forwards():
 
 
 def test_a_method_of_ones_own(monkeypatch):
-    monkeypatch.setattr("gmar_hf.evaluation.maps.map_registry.MAP_METHODS", dict(MAP_METHODS))
+    methods = dict(MAP_METHODS)
+    for module in ("map_registry", "map_lookup"):
+        monkeypatch.setattr(f"gmar_hf.evaluation.maps.{module}.MAP_METHODS", methods)
 
     def mine(model, pixel_values, target):
         return torch.ones(len(pixel_values), 2, 2)

@@ -1,0 +1,64 @@
+"""Maps that users name: looked up in the registry, or imported."""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
+from gmar_hf.evaluation.maps.method import MapMethod, first_line
+from gmar_hf.utils.text import did_you_mean
+
+
+def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
+    """Look maps up in the registry, or import them.
+
+    Args:
+        names (`Sequence`): Names of the registry, "module:function" of a function of your own (which is imported; in
+            tables it has the function's name, with hyphens), or rows themselves.
+
+    Returns:
+        `list` of [`MapMethod`]: In the order of the names.
+
+    Raises:
+        ArgumentError: If there is no such map, one is named twice, or a package that it needs is missing.
+    """
+    if isinstance(names, str) or not names:
+        raise ArgumentError(f"`methods` must be a list of names; got {names!r}. There are: {', '.join(MAP_METHODS)}.")
+    methods: dict[str, MapMethod] = {}
+    for name in names:
+        method = name if isinstance(name, MapMethod) else _find_map_method(name)
+        if method.name in methods:
+            raise ArgumentError(f"`methods` must name each one once; got {method.name!r} twice. Drop one.")
+        missing = [package for package in method.needs if importlib.util.find_spec(package) is None]
+        if missing:
+            raise ArgumentError(
+                f"`methods` must be ones whose packages are installed; {method.name!r} needs {', '.join(missing)}. "
+                'Install with `pip install "gmar-hf[compare]"`, or leave the method out.'
+            )
+        methods[method.name] = method
+    return list(methods.values())
+
+
+def _find_map_method(name: str) -> MapMethod:
+    if name in MAP_METHODS:
+        return MAP_METHODS[name]
+    module, colon, function = str(name).partition(":")
+    if not colon:
+        raise ArgumentError(
+            f"`methods` must be among {', '.join(MAP_METHODS)}, or a function of your own as 'module:function'; got "
+            f"{name!r}.{did_you_mean(str(name), MAP_METHODS)}"
+        )
+    try:
+        imported = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise ArgumentError(
+            f"`methods` must name a function that can be imported; got {name!r} ({error}). Run the command where the "
+            "module is, or with PYTHONPATH."
+        ) from error
+    draw = getattr(imported, function, None)
+    if draw is None:
+        raise ArgumentError(f"`methods` must name a function that its module has; got {name!r}. Check its name.")
+    if not callable(draw):
+        raise ArgumentError(f"`methods` must name a function; got {name!r}, which is none.")
+    return MapMethod(name=function.replace("_", "-").lower(), draw=draw, about=first_line(draw))
