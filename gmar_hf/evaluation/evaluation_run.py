@@ -11,6 +11,7 @@ import numpy as np
 from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions, measure_batch
+from gmar_hf.evaluation.costs import describe_cost
 from gmar_hf.evaluation.evaluation_checkpoint import COUNTS, Measured, joined_curves
 from gmar_hf.evaluation.maps.map_registry import BUILT_IN
 from gmar_hf.evaluation.maps.method import MapMethod
@@ -69,6 +70,20 @@ class EvaluationRun(Run[Evaluation]):
         self._parts = list(parts.values())
         self._num_saved = len(self._parts)
         return {part.number for part in self._parts}
+
+    def describe_cost(self, batch: Batch) -> str | None:
+        questions, num_images = self._questions, self.work.num_images
+        if batch.pixel_values is None or num_images is None or questions.patch_size is None:
+            return None
+        (height, width), (patch_height, patch_width) = batch.pixel_values.shape[-2:], questions.patch_size
+        return describe_cost(
+            questions.methods,
+            questions.columns,
+            num_steps=questions.num_steps,
+            num_patches=(height // patch_height) * (width // patch_width),
+            num_images=num_images - self._num_done(),
+            explains_labels=questions.explains_labels,
+        )
 
     def take(self, batch: Batch) -> None:
         """Measure a batch."""
@@ -132,6 +147,7 @@ class EvaluationRun(Run[Evaluation]):
                 "baseline": ", ".join(method.baselines) or None,
                 "milliseconds": 1000 * float(seconds),
                 "about": method.about,
+                "is_control": method.is_control,
             }
             for method, forwards, seconds in zip(
                 self._questions.methods, measured[0].forwards, np.median(speeds, axis=0), strict=True

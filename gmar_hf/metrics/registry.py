@@ -31,6 +31,9 @@ class MetricEntry:
             photo is, of shape (rows,)). None gets None.
         is_default (`bool`, defaults to `False`): Whether `evaluate` measures it unless told otherwise.
         makes_curve (`bool`, defaults to `False`): Whether it is the area under one of the two curves.
+        forwards (`Callable[[int, int], int]`, *optional*): How many forwards of the model one map takes, from the
+            number of steps and that of patches; None if it asks the model nothing. Where `needs` is "curves" it is
+            that of both curves, which are made once for all metrics of a filling.
         measure (`Callable`): Takes a [`Subject`], its maps of shape (rows, grid rows, grid columns) and what the
             metric needs, and returns one number a row, of shape (rows,).
     """
@@ -41,6 +44,7 @@ class MetricEntry:
     needs: Literal["filling", "curves", "masks", "class_masks", "other_maps", "cell"] | None = None
     is_default: bool = False
     makes_curve: bool = False
+    forwards: Callable[[int, int], int] | None = None
     measure: Callable[["Subject", "torch.Tensor", Any], "torch.Tensor"]
 
     @property
@@ -61,6 +65,11 @@ def _difference_of_areas(on: "Subject", maps: "torch.Tensor", filling: "torch.Te
     return inserted.auc - deleted.auc
 
 
+def _of_both_curves(num_steps: int, num_patches: int) -> int:
+    """Count the forwards of insertion and deletion; the common ends, and equal pictures, are scored once."""
+    return 2 * min(num_steps, num_patches)
+
+
 # Functions are looked up in the lazy face when a row measures: torch is loaded no sooner.
 _ENTRIES = (
     MetricEntry(
@@ -73,6 +82,7 @@ _ENTRIES = (
         needs="curves",
         is_default=True,
         makes_curve=True,
+        forwards=_of_both_curves,
         measure=lambda on, maps, curves: curves[0].auc,
     ),
     MetricEntry(
@@ -82,6 +92,7 @@ _ENTRIES = (
         needs="curves",
         is_default=True,
         makes_curve=True,
+        forwards=_of_both_curves,
         measure=lambda on, maps, curves: curves[1].auc,
     ),
     MetricEntry(
@@ -90,6 +101,7 @@ _ENTRIES = (
         higher_is_better=True,
         needs="curves",
         is_default=True,
+        forwards=_of_both_curves,
         measure=lambda on, maps, curves: curves[0].auc - curves[1].auc,
     ),
     MetricEntry(
@@ -97,6 +109,7 @@ _ENTRIES = (
         about="the same difference, SRG, of the class's logit, which does not saturate as its probability does",
         higher_is_better=True,
         needs="filling",
+        forwards=_of_both_curves,
         measure=lambda on, maps, filling: _difference_of_areas(on, maps, filling),
     ),
     MetricEntry(
@@ -106,6 +119,7 @@ _ENTRIES = (
         ),
         higher_is_better=False,
         needs="filling",
+        forwards=lambda steps, patches: 10,
         measure=lambda on, maps, filling: (
             metrics.positive_perturbation(on.predict, on.pixel_values, maps, baseline=filling, **on.ways).auc
         ),
@@ -118,6 +132,7 @@ _ENTRIES = (
         ),
         higher_is_better=True,
         needs="filling",
+        forwards=lambda steps, patches: 10,
         measure=lambda on, maps, filling: (
             metrics.negative_perturbation(on.predict, on.pixel_values, maps, baseline=filling, **on.ways).auc
         ),
@@ -127,6 +142,7 @@ _ENTRIES = (
         about="whether patches with more of the map, hidden by themselves, take more of the score, in [-1, 1]",
         higher_is_better=True,
         needs="filling",
+        forwards=lambda steps, patches: 11,
         measure=lambda on, maps, filling: metrics.saco(on.score, on.pixel_values, maps, baseline=filling, **on.ways),
     ),
     MetricEntry(
@@ -187,18 +203,21 @@ _ENTRIES = (
         name="average_drop",
         about="share of the score that is lost when only what the map marks is left",
         higher_is_better=False,
+        forwards=lambda steps, patches: 2,
         measure=lambda on, maps, _: metrics.average_drop(on.score, on.pixel_values, maps, **on.ways),
     ),
     MetricEntry(
         name="average_increase",
         about="how often the score is higher when only what the map marks is left",
         higher_is_better=True,
+        forwards=lambda steps, patches: 2,
         measure=lambda on, maps, _: metrics.average_increase(on.score, on.pixel_values, maps, **on.ways),
     ),
     MetricEntry(
         name="average_gain",
         about="share of what the score lacked that is won when only what the map marks is left",
         higher_is_better=True,
+        forwards=lambda steps, patches: 2,
         measure=lambda on, maps, _: metrics.average_gain(on.score, on.pixel_values, maps, **on.ways),
     ),
     MetricEntry(

@@ -41,7 +41,7 @@ class Lines:
     def _write(self) -> None:
         self._last = time.monotonic()
         speed = (self.n - self._before) / (self._last - self._start)
-        _say(f"{counted(self.n, self.total)}, {speed:.2g} a second.")
+        say(f"{counted(self.n, self.total)}, {speed:.2g} a second.")
 
 
 def progress(done: int, total: int | None, *, hidden: bool, what: str = "survey") -> Any:
@@ -57,7 +57,7 @@ def progress(done: int, total: int | None, *, hidden: bool, what: str = "survey"
         `tqdm` or [`Lines`], both with `n`, `total`, `update` and a `with` block.
     """
     if done and not hidden:
-        _say(f"Going on: {counted(done, total)}.")
+        say(f"Going on: {counted(done, total)}.")
     if not hidden and sys.stderr.isatty():
         return tqdm(total=total, initial=done, unit="image", desc=what, smoothing=0.05)
     return Lines(done, total, hidden=hidden)
@@ -74,6 +74,28 @@ def counted(done: int, total: int | None) -> str:
     return f"{images} {'is' if done == 1 else 'are'} done"
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+def time_left(seconds: float, num_done: int, num_left: int) -> str | None:
+    """Say how long the rest will take at the speed of what is done; None where that is less than a minute.
+
+    Args:
+        seconds (`float`): That it took.
+        num_done, num_left (`int`): Images.
+
+    Example:
+        >>> time_left(30, 10, 100)
+        'The first 10 images took 30 seconds; the other 100 will take about 5 minutes.'
+    """
+    rest = seconds / num_done * num_left
+    if rest < _EVERY:
+        return None
+    minutes = quantity(round(rest / 60), "minute")
+    about = minutes if rest < 2 * 3600 else f"{rest / 3600:.1f} hours"
+    took = quantity(max(round(seconds), 1), "second")
+    first = "image" if num_done == 1 else f"{num_done:,} images"
+    return f"The first {first} took {took}; the other {num_left:,} will take about {about}."
+
+
+def say(line: str) -> None:
+    """Write a line to standard error; a bar that is there moves on below it."""
+    tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from gmar_hf.data.sample import StreamData
 from gmar_hf.runs.batches import Batch, map_loader, stream_loader
 from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient, together
-from gmar_hf.runs.progress import counted, progress
+from gmar_hf.runs.progress import counted, progress, say, time_left
 from gmar_hf.runs.run_folder import CHECKPOINTS, Output, clear_away
 from gmar_hf.runs.work import Work
 
@@ -57,6 +58,10 @@ class Run(ABC, Generic[Result]):
     def is_enough_before(self, batch_number: int) -> bool:
         """Tell whether the run may stop before this batch, which all processes have to agree on."""
         return False
+
+    def describe_cost(self, batch: Batch) -> str | None:
+        """Say what the run will cost, now that its first batch is read; None where there is nothing to say."""
+        return None
 
     def settle(self) -> None:
         """Settle with the other processes what is open when this one has no batches left."""
@@ -108,17 +113,29 @@ class Run(ABC, Generic[Result]):
 
     def _take_batches(self, interruption: Interruption, bar: Any) -> None:
         num_unsaved = 0
+        start: float | None = time.monotonic()
         for batch in self._batches():
             if self.is_enough_before(batch.number):
                 return
+            if start is not None:
+                self._say(self.describe_cost(batch))
             self.take(batch)
             bar.update(min(batch.size * self.num_processes, (bar.total or _UNKNOWN) - bar.n))
+            if start is not None and bar.total is not None:
+                num_done = min(batch.size * self.num_processes, bar.total)
+                self._say(time_left(time.monotonic() - start, num_done, bar.total - bar.n))
+            start = None
             if interruption.requested:
                 raise RunInterrupted
             num_unsaved += 1
             if num_unsaved == self.work.plan.save_every:
                 self.save()
                 num_unsaved = 0
+
+    def _say(self, line: str | None) -> None:
+        """Tell what there is to tell, once for all processes."""
+        if line is not None and self.work.accelerator.is_main_process:
+            say(line)
 
     def _batches(self) -> Iterator[Batch]:
         """Read the batches that are left for this process."""

@@ -500,11 +500,29 @@ def test_anything_that_can_be_called_may_be_a_method(vit):
     assert (found.values == 0).all()
 
 
+def test_the_first_batch_tells_how_long_the_rest_will_take(vit, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr("gmar_hf.runs.run.time_left", lambda *figures: told.append(figures) or "Not long.")
+    model, image_processor = vit
+    evaluate(model, SCENES[:5], image_processor, methods=["random"], metrics=["sparseness"], batch_size=2)
+    ((seconds, num_done, num_left),) = told
+    assert 0 < seconds < 60
+    assert (num_done, num_left) == (2, 3)
+    cost, rest = capsys.readouterr().err.splitlines()
+    assert cost.startswith("An explained class of an image costs about 0 forwards of the model: 0 for 1 map")
+    assert rest == "Not long."
+
+
 @pytest.mark.slow
 def test_the_command_line(run, tmp_path):
     common = ["evaluate", "--demo", "vit", "--limit", 2, "--num-steps", 2, "--out", tmp_path / "out"]
     code, out, err = run(*common, "--methods", "contribution, masked-contribution")
-    assert (code, err) == (0, "")
+    assert code == 0
+    # 2 and 9 forwards, twice as the maps of two classes are compared; 3 fillings' curves of 2 steps, 4 forwards each.
+    assert err == (
+        "An explained class of an image costs about 46 forwards of the model: 22 for 2 maps and 24 for 16 figures of "
+        "each; about 92 for 2 images, for one class each.\n"
+    )
     assert "masked-contribution" in out
     assert "*" in out  # the mark of a map that was made with the baseline
     assert "index.html" in out

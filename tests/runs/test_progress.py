@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gmar_hf.runs import progress as survey_progress
-from gmar_hf.runs.progress import Lines, counted, progress
+from gmar_hf.runs.progress import Lines, counted, progress, time_left
 
 
 class Terminal(io.StringIO):
@@ -75,3 +75,11 @@ def test_counts():
     assert counted(1, 1) == "1 of 1 image is done"
     assert counted(0, 1200) == "0 of 1,200 images are done"
     assert counted(1200, None) == "1,200 images are done"
+
+
+def test_how_long_the_rest_will_take():
+    assert time_left(5.9, 10, 100) is None  # 59 seconds
+    assert time_left(6, 10, 100) == "The first 10 images took 6 seconds; the other 100 will take about 1 minute."
+    assert time_left(0.6, 1, 1000) == "The first image took 1 second; the other 1,000 will take about 10 minutes."
+    assert time_left(90, 10, 1000) == "The first 10 images took 90 seconds; the other 1,000 will take about 2.5 hours."
+    assert time_left(90, 10, 0) is None
