@@ -104,17 +104,7 @@ def measure_maps(name: str, num_scenes: int, methods: list[str], work: Path, acc
             accelerator=accelerator,
         )
         found.append(evaluation)
-    return side_by_side(found)
-
-
-def side_by_side(parts: list[Evaluation]) -> Evaluation:
-    """Evaluations of different methods on the same rows as one."""
-    first = parts[0]
-    explained = [[(row.index, row.target) for row in part.rows] for part in parts]
-    if any(rows != explained[0] for rows in explained):
-        raise ValueError("The folder holds figures of other scenes. Choose another with --work.")
-    values = np.concatenate([part.values for part in parts], axis=1)
-    return Evaluation(first.settings, [part.methods[0] for part in parts], first.metrics, first.rows, values)
+    return Evaluation.join(found)  # which refuses figures of other scenes: another --work is for these
 
 
 def measure_heads(name: str, num_scenes: int, work: Path) -> dict[str, list[float]]:

@@ -81,18 +81,6 @@ def table(photos: Evaluation, grids: Evaluation | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def joined(parts: list[Evaluation]) -> Evaluation:
-    """Evaluations of one map each on the same rows as one."""
-    first = parts[0]
-    return Evaluation(
-        settings=first.settings,
-        methods=[part.methods[0] for part in parts],
-        metrics=first.metrics,
-        rows=first.rows,
-        values=np.concatenate([part.values for part in parts], axis=1),
-    )
-
-
 @app.command()
 def main(
     model: Annotated[str, typer.Option(help="Folder or id of an image classifier.")],
@@ -138,7 +126,7 @@ def main(
                     metrics=GRID, **common,
                 )
             )  # fmt: skip
-    text = table(joined(parts), joined(grid_parts) if grid_parts else None)
+    text = table(Evaluation.join(parts), Evaluation.join(grid_parts) if grid_parts else None)
     num_made = 0 if grids is None else len(grids)
     head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}."
     head += "\n\n"

@@ -97,6 +97,7 @@ def evaluate(options: EvaluateOptions) -> None:
             "out": str(options.out),
             "page": str(options.out / "index.html"),
             "results": str(options.out / "results.json"),
+            "verdict": evaluation.verdict().as_dict(),
             "num_images": evaluation.num_images,
             "num_rows": len(evaluation.rows),
             "num_unreadable": evaluation.settings["counts"]["num_unreadable"],
@@ -119,13 +120,16 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
 
     from gmar_hf.evaluation.results import is_made_with
 
+    typer.echo(evaluation.verdict().text)
     summary = evaluation.summary()
     columns = sorted(evaluation.metrics, key=lambda column: column.function not in _SHORT)[:_MOST_COLUMNS]
     # The table: a row a map, a star at a figure whose baseline the map was made with.
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # 80 columns must do
     table.add_column("map", no_wrap=True)
     for column in columns:
-        title = _SHORT.get(column.function, column.function.replace("_", " "))
+        title = _SHORT.get(
+            column.function, column.function.replace("insertion_minus_deletion", "i-d").replace("_", " ")
+        )
         table.add_column(f"{title} {column.baseline}" if column.baseline else title, justify="right")
     table.add_column("cost", justify="right")
     table.add_column("ms", justify="right")

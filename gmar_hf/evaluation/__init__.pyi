@@ -4,6 +4,7 @@ from .maps.map_registry import DEFAULT_METHODS, MAP_METHODS, register_map_method
 from .maps.method import MapMethod
 from .mosaic_making import make_mosaics
 from .results import Evaluation, Metric, Row
+from .verdict import Verdict
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -12,6 +13,7 @@ __all__ = [
     "MapMethod",
     "Metric",
     "Row",
+    "Verdict",
     "evaluate",
     "find_map_methods",
     "make_mosaics",

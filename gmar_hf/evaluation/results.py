@@ -1,7 +1,7 @@
 """What an evaluation found: a figure for every explained class of an image, method and metric."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.bootstrap import Bootstrap
+from gmar_hf.evaluation.verdict import Verdict
 from gmar_hf.utils.artifacts import ArtifactFormat
 
 RESULTS = "results.json"
@@ -21,6 +22,8 @@ FORMAT = ArtifactFormat(
     "Check the path, or make it again with `gmar-hf evaluate`.",
 )
 REFERENCES = ("rollout", "gmar-l1")  # what every method is compared with, image by image
+# What must be the same for figures of two evaluations to stand side by side; "other" fillings depend on the batches.
+_COMMON = ("model", "target", "baselines", "num_steps", "blur_sigma", "function", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class Evaluation:
         settings (`dict`): How they were measured; plain JSON.
         methods (`list[dict]`): In the order of the tables: `name`, `forwards` (for one class of one image, a backward
             counts as one; None if not known), `baseline` (what the map was made with, or None), `milliseconds` (of
-            this machine, for one class of one image), `about` (what it shows, in words).
+            this machine, for one class of one image), `about` (what it shows, in words), `is_control` (whether it is
+            there to be compared with only).
         metrics (`list` of [`Metric`]): The columns.
         rows (`list` of [`Row`]): What was explained.
         values (`np.ndarray` of shape (rows, methods, metrics)): float64; NaN where there is no figure, as without a
@@ -111,6 +115,45 @@ class Evaluation:
     @property
     def num_images(self) -> int:
         return len({row.index for row in self.rows})
+
+    @classmethod
+    def join(cls, parts: Sequence["Evaluation"]) -> "Evaluation":
+        """Put evaluations of different maps on the same rows side by side.
+
+        Args:
+            parts (`Sequence` of [`Evaluation`]): One at least, of the same metrics in the same order, made alike.
+
+        Returns:
+            [`Evaluation`]: All their methods, in the order of the parts; settings and rows are the first part's,
+                curves are those that all parts have.
+
+        Raises:
+            ArgumentError: If there is no part, a map is in two of them, or they differ in rows, metrics or in how
+                they were measured.
+        """
+        if not parts:
+            raise ArgumentError("`parts` must hold at least one evaluation; got none.")
+        first = parts[0]
+        for part in parts[1:]:
+            _check_alike(first, part)
+        methods = [method for part in parts for method in part.methods]
+        names = [method["name"] for method in methods]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ArgumentError(f"`parts` must be of different maps; got {twice!r} twice. Leave one out.")
+        # All curves have their points at the first part's shares, which depend on the number of steps alone.
+        common = [name for name in first.curves if all(name in part.curves for part in parts)]
+        curves = {name: np.concatenate([part.curves[name] for part in parts]) for name in common if name != "shares"}
+        if curves:
+            curves["shares"] = first.curves["shares"]
+        return cls(
+            settings=first.settings,
+            methods=methods,
+            metrics=first.metrics,
+            rows=first.rows,
+            values=np.concatenate([part.values for part in parts], axis=1),
+            curves=curves,
+        )
 
     def of(self, method: str, metric: str) -> np.ndarray:
         """One method's figures (rows,) in one metric.
@@ -164,6 +207,22 @@ class Evaluation:
                 summary[name][metric.key] = figures
         return summary
 
+    def verdict(self) -> Verdict:
+        """Say which map to believe on this model and these data.
+
+        The one with the highest insertion minus deletion (of the logit where that was measured), mean over the
+        fillings, controls aside; one that was made with a filling must be ahead of all that were made with none under
+        the other fillings. Any two maps are compared image by image, under the fillings that neither was made with.
+
+        Returns:
+            [`Verdict`]: By how much, with intervals, where it loses, how many more images would settle what is open,
+                and which maps are at chance for the class; `print(evaluation.verdict().text)`. It says so where it
+                cannot tell, as with fewer than eight images.
+        """
+        from gmar_hf.evaluation.judging import judge  # which knows this class
+
+        return judge(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write every figure to a safetensors file.
 
@@ -213,3 +272,18 @@ class Evaluation:
         if name not in known:
             raise ArgumentError(f"`{what}` must be one of {', '.join(known)}; got {name!r}.")
         return known.index(name)
+
+
+def _check_alike(first: Evaluation, part: Evaluation) -> None:
+    """Refuse to put figures side by side that were not measured alike."""
+    differences = {
+        "metrics": part.metrics != first.metrics,
+        "rows (images and their explained classes)": (
+            [(row.index, row.image, row.target) for row in part.rows]
+            != [(row.index, row.image, row.target) for row in first.rows]
+        ),
+        **{f"settings ({name})": part.settings.get(name) != first.settings.get(name) for name in _COMMON},
+    }
+    what = next((name for name, differs in differences.items() if differs), None)
+    if what is not None:
+        raise ArgumentError(f"`parts` must have the same {what}; they differ. Measure them alike, or apart.")

@@ -523,6 +523,7 @@ def test_the_command_line(run, tmp_path):
         "An explained class of an image costs about 46 forwards of the model: 22 for 2 maps and 24 for 16 figures of "
         "each; about 92 for 2 images, for one class each.\n"
     )
+    assert out.startswith("Which map to believe cannot be said: figures are of 2 images, and it takes 8 at least.\n")
     assert "masked-contribution" in out
     assert "*" in out  # the mark of a map that was made with the baseline
     assert "index.html" in out
@@ -530,7 +531,8 @@ def test_the_command_line(run, tmp_path):
     assert code == 1
     assert "must not hold finished results" in err
     code, out, _ = run(*common, "--methods", "random", "--force", "--json")
-    assert json.loads(out)["num_rows"] == 2
+    told = json.loads(out)
+    assert (told["num_rows"], told["verdict"]["map"]) == (2, None)
     code, _, err = run("evaluate", "--out", tmp_path / "b")
     assert (code, err) == (
         1, "gmar-hf: `--model` and `--data` must both be given; one is missing. Or pass `--demo vit`.\n",

@@ -87,6 +87,38 @@ def test_a_subset_has_the_figures_of_its_rows():
         whole.subset([True, False])
 
 
+def test_maps_on_the_same_rows_stand_side_by_side():
+    values = np.arange(12.0).reshape(2, 3, 2)
+    whole = made(values, [0, 1])
+
+    def part(first, last, **changed):
+        parts = {**vars(whole), "methods": whole.methods[first:last], "values": values[:, first:last]}
+        curves = {"insertion": whole.curves["insertion"][first:last], "shares": whole.curves["shares"]}
+        return Evaluation(**{**parts, "curves": curves, **changed})
+
+    joined = Evaluation.join([part(0, 2), part(2, 3)])
+    assert joined.values.tolist() == values.tolist()
+    assert (joined.methods, joined.metrics, joined.rows) == (whole.methods, whole.metrics, whole.rows)
+    assert {name: curve.tolist() for name, curve in joined.curves.items()} == {
+        name: curve.tolist() for name, curve in whole.curves.items()
+    }
+    assert Evaluation.join([part(0, 2), part(2, 3, curves={})]).curves == {}
+    assert Evaluation.join([part(2, 3), part(0, 1)]).of("contribution", "metric_1").tolist() == [1.0, 7.0]
+
+    # They must be of the same rows, metrics and settings, and of different maps.
+    swapped = whole.rows[::-1]
+    with pytest.raises(ArgumentError, match=r"`parts` must have the same rows \(images and their explained classes\)"):
+        Evaluation.join([part(0, 2), part(2, 3, rows=swapped)])
+    with pytest.raises(ArgumentError, match="`parts` must have the same metrics; they differ"):
+        Evaluation.join([part(0, 2), part(2, 3, metrics=whole.metrics[::-1])])
+    with pytest.raises(ArgumentError, match=r"the same settings \(num_steps\)"):
+        Evaluation.join([part(0, 2), part(2, 3, settings={**whole.settings, "num_steps": 8})])
+    with pytest.raises(ArgumentError, match="must be of different maps; got 'rollout' twice"):
+        Evaluation.join([part(0, 2), part(1, 3)])
+    with pytest.raises(ArgumentError, match="must hold at least one evaluation"):
+        Evaluation.join([])
+
+
 def test_unknown_names_are_told_the_known_ones():
     with pytest.raises(ArgumentError, match="`method` must be one of contribution, rollout, gmar-l1; got 'gmar'"):
         made(np.ones((1, 3, 1)), [0]).of("gmar", "metric_0")

@@ -54,17 +54,9 @@ def figures(name, values, images=(0, 0, 1, 1), firsts=(True, True, False, False)
     )
 
 
-def test_methods_stand_side_by_side_on_the_same_rows():
-    joined = leaderboard.side_by_side([figures("rollout", [1, 2, 3, 4]), figures("gmar-l1", [5, 6, 7, 8])])
-    assert [method["name"] for method in joined.methods] == ["rollout", "gmar-l1"]
-    assert joined.values[:, :, 0].tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
-    with pytest.raises(ValueError, match="figures of other scenes"):
-        leaderboard.side_by_side([figures("rollout", [1] * 4), figures("gmar-l1", [1] * 4, images=(0, 0, 2, 2))])
-
-
 def test_tables_are_of_the_scenes_ranked_first():
     parts = [figures("contribution", [0.5, 0.7, 9, 9]), figures("partition-contribution", [0.6, 0.6, 9, 9])]
-    lines = leaderboard.readme_table({"vit": leaderboard.side_by_side(parts)})
+    lines = leaderboard.readme_table({"vit": Evaluation.join(parts)})
     assert lines[0] == "| map | ViT: blur / zero / other | energy on target | class corr. | cost |"
     assert lines[2:] == [
         "| contribution | 0.60 / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
@@ -77,7 +69,7 @@ def test_ratios_by_hand():
         "contribution": 0.6, "masked-contribution": 0.66, "rollout": 0.4, "gmar-l1": 0.3, "legrad": 0.5,
         "grad-cam": 0.55, "integrated-gradients": 0.8,
     }  # fmt: skip
-    found = leaderboard.side_by_side([figures(name, [value] * 4) for name, value in values.items()])
+    found = Evaluation.join([figures(name, [value] * 4) for name, value in values.items()])
     lines = leaderboard.ratios({"vit": found}, {"vit": {"contribution, signed": [0.95, 0.9]}})
     assert lines[2:] == [
         "| contribution to rollout, blur | 1.50 |",

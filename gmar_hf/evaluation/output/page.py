@@ -14,6 +14,7 @@ from PIL import Image
 
 from gmar_hf.evaluation.metric_columns import CURVES
 from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row, is_made_with
+from gmar_hf.evaluation.verdict import RULE
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.plotting import plot_curves
 from gmar_hf.utils.files import replacing
@@ -65,6 +66,8 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
     ranked = [row.labels_first for row in evaluation.rows if row.labels_first is not None]
     table = _figures(evaluation, summary)
     text = environment.get_template(_TEMPLATE).render(
+        verdict=evaluation.verdict().sentences,
+        rule=RULE,
         model=printable(settings["model"]["id"]),
         data=printable(" and ".join(dataset["id"] for dataset in settings["datasets"])),
         num_images=evaluation.num_images,

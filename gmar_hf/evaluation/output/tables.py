@@ -32,6 +32,7 @@ def write_results(evaluation: Evaluation, summary: dict[str, Any], folder: Path)
     _write_csv(folder / "results.csv", _summary_rows(evaluation, summary))
     _write_csv(folder / "images.csv", _image_rows(evaluation))
     content = {
+        "verdict": evaluation.verdict().as_dict(),
         "model": evaluation.settings["model"]["id"],
         "num_images": evaluation.num_images,
         "num_rows": len(evaluation.rows),

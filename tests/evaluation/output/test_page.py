@@ -83,6 +83,21 @@ def test_the_table_has_every_figure(tmp_path):
     assert len(page.find("h1")) == 1
 
 
+def test_the_page_opens_with_the_verdict(tmp_path):
+    evaluation = made(10, metrics=[Metric("srg", "insertion_minus_deletion", "blur", True), *METRICS[1:]])
+    evaluation.values[:, :, 0] = [3, 9, 1, 2]
+    evaluation.methods[0]["name"] = NASTY
+    page = page_of(evaluation, [], tmp_path)
+    verdict = evaluation.verdict()
+    assert verdict.map == NASTY
+    first, *rest = verdict.sentences
+    assert page.texts("strong")[0] == first
+    assert page.texts("li")[: len(rest)] == list(rest)
+    assert page.texts("section")[0].startswith(first)
+    assert "The map to believe is the one with the highest insertion minus deletion" in page.texts("section")[0]
+    assert not page.find("script")
+
+
 def test_differences_to_rollout_and_gmar_are_paired(tmp_path):
     evaluation = made()
     page = page_of(evaluation, [], tmp_path)

@@ -21,6 +21,8 @@ def test_json_holds_what_the_summary_says(tmp_path):
     write(evaluation, tmp_path)
     found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert (found["model"], found["num_images"], found["num_rows"]) == ("me/model", 6, 12)
+    assert next(iter(found)) == "verdict"
+    assert found["verdict"] == json.loads(json.dumps(evaluation.verdict().as_dict()))
     assert found["methods"] == evaluation.summary()
     assert found["costs"]["masked"] == {"forwards": 9.0, "milliseconds": 1.5, "baseline": "blur"}
     assert found["costs"]["mine"]["forwards"] is None
