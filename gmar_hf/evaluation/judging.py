@@ -10,12 +10,12 @@ from gmar_hf.evaluation.bootstrap import Bootstrap
 from gmar_hf.evaluation.results import Evaluation, Metric, is_made_with
 from gmar_hf.evaluation.verdict import LEAST_IMAGES, Lead, Loss, Verdict
 
-_CRITERIA = ("insertion_minus_deletion_logit", "insertion_minus_deletion")  # the first that was measured decides
+# The first that was measured decides.
+_CRITERIA = ("insertion_minus_deletion_logit", "insertion_minus_deletion", "grid_pointing_game")
 _NOISE = "random"  # the control that every map is compared with
 _SAME = 0.9  # correlation of the maps for two classes from which they count as the same
 _HOPELESS = 10.0  # times the difference that the interval reaches towards 0, from which two maps are level
-_QUADRANT = 0.25  # chance that a map's mass, or its largest sum, is in one quadrant of four
-_BY_CHANCE = {"grid_pointing_game": _QUADRANT, "right_quadrant": _QUADRANT}
+_OF_MOSAICS = ("grid_pointing_game", "right_quadrant")  # by chance one over the cells
 # Parts of the criterion; and of the class correlation a low figure alone is no merit.
 _NO_LOSSES = ("insertion", "deletion", "class_sensitivity")
 
@@ -38,8 +38,9 @@ class _Judge:
         self.controls = [method["name"] for method in evaluation.methods if method.get("is_control", False)]
         self.maps = [name for name in self.places if name not in self.controls]
         self.bootstrap = Bootstrap([row.index for row in evaluation.rows])
+        self.chance = 1 / (evaluation.settings.get("mosaics") or 2) ** 2  # photos a side
 
-        # The criterion's columns by filling; a filling without any figure is none.
+        # The criterion's columns by filling, which on mosaics is None; a column without any figure is none.
         measured = [
             (metric, place)
             for place, metric in enumerate(evaluation.metrics)
@@ -47,13 +48,9 @@ class _Judge:
         ]
         functions = {metric.function for metric, _ in measured}
         self.criterion = next((name for name in _CRITERIA if name in functions), None)
-        self.columns = {
-            metric.baseline: place
-            for metric, place in measured
-            if metric.function == self.criterion and metric.baseline is not None
-        }
+        self.columns = {metric.baseline: place for metric, place in measured if metric.function == self.criterion}
         self.made_with = {
-            method["name"]: tuple(filling for filling in self.columns if is_made_with(method, filling))
+            method["name"]: _named(filling for filling in self.columns if is_made_with(method, filling))
             for method in evaluation.methods
         }
         # Only rows that have all figures count, lest maps be compared on different images.
@@ -62,8 +59,8 @@ class _Judge:
         self.num_images = len({row.index for row, whole in zip(evaluation.rows, self.is_whole, strict=True) if whole})
 
     def verdict(self) -> Verdict:
-        if self.criterion is None or not self.columns:
-            return self._without("neither insertion_minus_deletion nor that of the logit was measured")
+        if self.criterion is None:
+            return self._without("neither insertion_minus_deletion nor, on mosaics, grid_pointing_game was measured")
         if self.num_images < LEAST_IMAGES:
             return self._without(f"figures are of {self.num_images} images, and it takes {LEAST_IMAGES} at least")
         if len(self.places) < 2 or not self.maps:
@@ -78,7 +75,7 @@ class _Judge:
         return Verdict(
             map=chosen,
             criterion=self.criterion,
-            fillings=fillings,
+            fillings=_named(fillings),
             num_images=self.num_images,
             **{name: own[name] for name in ("mean", "low", "high")},
             leads=tuple(sorted(rivals, key=_mean)),
@@ -90,7 +87,13 @@ class _Judge:
         )
 
     def _without(self, reason: str) -> Verdict:
-        return Verdict(map=None, reason=reason, criterion=self.criterion, num_images=self.num_images)
+        return Verdict(
+            map=None,
+            reason=reason,
+            criterion=self.criterion,
+            num_images=self.num_images,
+            same_for_all_classes=self._same_for_all_classes() if self.num_images >= LEAST_IMAGES else {},
+        )
 
     def _choose(self) -> str | None:
         """Return the map to believe; None where all were made with fillings, and no filling is left.
@@ -112,18 +115,18 @@ class _Judge:
         first = max(ahead, key=lambda name: ahead[name], default=best)
         return first if ahead.get(first, 0) > 0 else best
 
-    def _fair(self, *maps: str) -> tuple[str, ...]:
+    def _fair(self, *maps: str) -> tuple[str | None, ...]:
         """Return the fillings that none of the maps was made with."""
         made_with = {filling for name in maps for filling in self.made_with[name]}
         return tuple(filling for filling in self.columns if filling not in made_with)
 
-    def _rows(self, name: str, fillings: Sequence[str]) -> np.ndarray:
+    def _rows(self, name: str, fillings: Sequence[str | None]) -> np.ndarray:
         """Return a map's figures (rows,), mean over the fillings; NaN in rows that do not have all of them."""
         places = [self.columns[filling] for filling in fillings]
         means = self.evaluation.values[:, self.places[name], places].mean(axis=1)
         return np.where(self.is_whole, means, np.nan)
 
-    def _mean_over(self, name: str, fillings: Sequence[str]) -> float:
+    def _mean_over(self, name: str, fillings: Sequence[str | None]) -> float:
         return float(np.nanmean(self._rows(name, fillings)))
 
     def _lead(self, name: str, over: str) -> Lead | None:
@@ -132,15 +135,15 @@ class _Judge:
         if not fillings:
             return None
         figures = self.bootstrap.interval(self._rows(name, fillings) - self._rows(over, fillings))
-        return lead_of(figures, over=over, fillings=fillings, num_images=self.num_images)
+        return lead_of(figures, over=over, fillings=_named(fillings), num_images=self.num_images)
 
     def _is_ahead_of_noise(self, name: str) -> bool:
-        """Tell whether a map is beyond doubt ahead of the random control, or without it above 0, which noise has."""
+        """Tell whether a map is beyond doubt ahead of the random control, or without it of what noise has."""
         if _NOISE in self.places:
             lead = self._lead(name, _NOISE)
             return lead is None or lead.status == "ahead"
         low = self.bootstrap.interval(self._rows(name, self._fair(name)))["low"] if self._fair(name) else None
-        return low is None or low > 0
+        return low is None or low > (self.chance if self.criterion in _OF_MOSAICS else 0)
 
     def _losses(self, chosen: str) -> Iterable[Loss]:
         """Find in every figure with a better end the map that is furthest ahead of the chosen one beyond doubt."""
@@ -178,12 +181,16 @@ class _Judge:
                 mean, low = figures["mean"], figures["low"]
                 if mean is None or low is None:  # as of too few images
                     continue
-                title = metric.function.replace("_", " ")
                 if metric.function == "class_sensitivity" and mean >= _SAME:
                     found.setdefault(name, []).append(f"correlation with another class's map {mean:z.2f}")
-                if metric.function in _BY_CHANCE and low <= _BY_CHANCE[metric.function]:
-                    found.setdefault(name, []).append(f"{title} {mean:z.2f}, by chance {_BY_CHANCE[metric.function]}")
+                if metric.function in _OF_MOSAICS and low <= self.chance:
+                    title = metric.function.replace("_", " ")
+                    found.setdefault(name, []).append(f"{title} {mean:z.2f}, by chance {self.chance:.2f}")
         return {name: tuple(reasons) for name, reasons in found.items()}
+
+
+def _named(fillings: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(filling for filling in fillings if filling is not None)
 
 
 def lead_of(figures: dict[str, Any], *, over: str, fillings: tuple[str, ...], num_images: int) -> Lead:

@@ -211,8 +211,9 @@ class Evaluation:
         """Say which map to believe on this model and these data.
 
         The one with the highest insertion minus deletion (of the logit where that was measured), mean over the
-        fillings, controls aside; one that was made with a filling must be ahead of all that were made with none under
-        the other fillings. Any two maps are compared image by image, under the fillings that neither was made with.
+        fillings, or on mosaics without it the highest grid pointing game, controls aside; one that was made with a
+        filling must be ahead of all that were made with none under the other fillings. Any two maps are compared image
+        by image, under the fillings that neither was made with.
 
         Returns:
             [`Verdict`]: By how much, with intervals, where it loses, how many more images would settle what is open,

@@ -8,8 +8,8 @@ from gmar_hf.utils.text import printable, quantity
 
 RULE = (
     "The map to believe is the one with the highest insertion minus deletion (of the logit where that was measured), "
-    "mean over the fillings, controls aside; one that was made with a filling must be ahead of all that were made "
-    "with none under the other fillings."
+    "mean over the fillings, or on mosaics without it the highest grid pointing game, controls aside; one that was "
+    "made with a filling must be ahead of all that were made with none under the other fillings."
 )
 LEAST_IMAGES = 8
 """Intervals of fewer images say nothing."""
@@ -18,6 +18,7 @@ _NEXT = 3  # maps behind the first that the text names
 _CRITERIA = {
     "insertion_minus_deletion_logit": "insertion minus deletion of the logit",
     "insertion_minus_deletion": "insertion minus deletion",
+    "grid_pointing_game": "grid pointing game",
 }
 
 
@@ -76,7 +77,7 @@ class Verdict:
         map (`str`, *optional*): The one to believe; None where that cannot be said.
         reason (`str`, *optional*): Why it cannot.
         criterion (`str`, *optional*): The metric that decides.
-        fillings (`tuple[str, ...]`): What hidden patches showed where the map was judged.
+        fillings (`tuple[str, ...]`): What hidden patches showed where the map was judged; none on mosaics.
         num_images (`int`): Images that have all figures of the criterion.
         mean, low, high (`float`, *optional*): The map's figure, mean over the fillings, and its interval of 95 %.
         leads (`tuple` of [`Lead`]): Over every other map, the nearest first; controls are not among them.
@@ -134,8 +135,8 @@ class Verdict:
         yield self._headline()
         assert self.criterion is not None
         yield (
-            f"Its {_CRITERIA[self.criterion]} is {_interval(vars(self))}, mean over {_listed(self.fillings)}, "
-            f"{quantity(self.num_images, 'image')}."
+            f"Its {_CRITERIA[self.criterion]} is {_interval(vars(self))}, "
+            f"{f'mean over {_listed(self.fillings)}, ' if self.fillings else ''}{quantity(self.num_images, 'image')}."
         )
         yield from _said_of_leads(self.leads)
         if self.control is not None:

@@ -267,6 +267,34 @@ class TestMapsAtChance:
             "worse": ("grid pointing game 0.20, by chance 0.25",),
         }
 
+    def test_on_mosaics_alone_the_grid_pointing_game_decides(self):
+        """Of nine photos a ninth is chance: 0.11."""
+        metrics = [
+            Metric("grid_pointing_game", "grid_pointing_game", None, True),
+            Metric("right_quadrant", "right_quadrant", None, True),
+        ]
+        maps = {"a": [0.5, 0.4], "gmar": [0.12 + SWING, 0.2], "masked": [0.2, 0.8]}
+        evaluation = judged(maps, metrics, made_with={"masked": "blur"})
+        evaluation.settings["mosaics"] = 3
+        verdict = evaluation.verdict()
+        assert (verdict.map, verdict.criterion, verdict.fillings) == ("a", "grid_pointing_game", ())
+        assert verdict.sentences[:2] == (
+            "Believe a on this model and these data.", "Its grid pointing game is 0.50 (0.50 to 0.50), 16 images.",
+        )  # fmt: skip
+        assert leads_of(verdict)["masked"] == (0.3, "ahead", ())  # whatever it was made with: nothing is filled
+        assert verdict.same_for_all_classes == {"gmar": ("grid pointing game 0.12, by chance 0.11",)}
+        assert verdict.noise == ("gmar",)
+        assert [(loss.metric, loss.to) for loss in verdict.losses] == [("right_quadrant", "masked")]
+
+    def test_they_are_told_even_where_no_map_can_be_chosen(self):
+        metrics = [Metric("class_sensitivity", "class_sensitivity", None, False)]
+        verdict = judged({"rollout": [1], "b": [0]}, metrics).verdict()
+        assert verdict.map is None
+        assert list(verdict.same_for_all_classes) == ["rollout"]
+        assert verdict.sentences[1].startswith("At chance for the class, about which they say nothing: rollout (")
+        few = judged({"rollout": [1], "b": [0]}, metrics, num_images=7).verdict()
+        assert few.same_for_all_classes == {}
+
     def test_noise_is_what_the_random_control_has(self):
         maps = {"a": [3, 3, 3], "b": [1 + SWING, 1, 1], "random": [1, 1, 1]}
         verdict = judged(maps, controls=("random",)).verdict()
