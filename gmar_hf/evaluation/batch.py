@@ -207,8 +207,8 @@ def _fillings(
     """
     fillings: dict[str, Baseline] = {}
     for name in questions.baselines:
-        if name == "removed":
-            fillings[name] = TokenRemoval(model)
+        if name in ("removed", "road"):
+            fillings[name] = TokenRemoval(model) if name == "removed" else name
         elif name != "other" or len(pixels) > 1:
             baseline = questions.black.to(pixels) if name == "black" and questions.black is not None else name
             fillings[name] = baseline_pixels(pixels, baseline, blur_sigma=questions.blur_sigma)[places]

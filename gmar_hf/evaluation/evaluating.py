@@ -84,7 +84,8 @@ def evaluate(
             sensitivity and sparseness.
         baselines (`Sequence[str]`): What hidden patches show: "blur", "zero" (in pixel values), "other" (the image
             before it in its batch), "mean" (of the image) or "black" (as Chefer et al. have it in positive and
-            negative perturbation); or "removed", where the model does without their tokens
+            negative perturbation); "road", a guess from the pixels around them
+            ([`gmar_hf.metrics.NoisyLinearImputation`]); or "removed", where the model does without their tokens
             ([`gmar_hf.metrics.TokenRemoval`]). Figures under the first are named as their metric, those of others get
             its name behind.
         target (`str`, defaults to "predicted"): Explain each image's top logit, or each of its labels ("label").

@@ -4,6 +4,7 @@ from .fillings import Filling, PixelFilling, TokenRemoval
 from .head_curves import ablation_curve, random_ablation_curve
 from .heads import HeadAblation, HeadCorrelation, head_ablation
 from .hiding import baseline_pixels
+from .imputation import NoisyLinearImputation
 from .localization import (
     energy_pointing_game,
     grid_pointing_game,
@@ -33,6 +34,7 @@ __all__ = [
     "Filling",
     "HeadAblation",
     "HeadCorrelation",
+    "NoisyLinearImputation",
     "PixelFilling",
     "RandomizationCheck",
     "TokenRemoval",

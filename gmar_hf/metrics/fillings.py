@@ -10,12 +10,13 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.baselines import baseline_pixels
+from gmar_hf.metrics.imputation import NoisyLinearImputation
 from gmar_hf.models.introspection import check_model
 from gmar_hf.models.token_removal import without_patches
 
 
 class Filling(Protocol):
-    """What becomes of hidden patches; [`PixelFilling`] and [`TokenRemoval`] are the kinds there are."""
+    """What becomes of hidden patches: [`PixelFilling`], [`NoisyLinearImputation`] or [`TokenRemoval`]."""
 
     def hide(
         self, pixel_values: torch.Tensor, hidden: torch.Tensor, patch_size: tuple[int, int]
@@ -115,13 +116,16 @@ def find_filling(pixel_values: torch.Tensor, baseline: Baseline, *, blur_sigma: 
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
-        baseline (`str`, `torch.Tensor` or [`Filling`]): A name or pixel values for [`baseline_pixels`], or a filling.
+        baseline (`str`, `torch.Tensor` or [`Filling`]): A name or pixel values for [`baseline_pixels`], "road" for
+            [`NoisyLinearImputation`], or a filling.
         blur_sigma (`float`, defaults to 8.0): Of "blur", in pixels.
 
     Raises:
         ArgumentError, ArgumentTypeError: If it cannot be used.
     """
     if isinstance(baseline, str):
+        if baseline == "road":
+            return NoisyLinearImputation()
         if baseline == "removed":
             raise ArgumentError(
                 '`baseline` must be a filling that knows the model where tokens are removed; got "removed". '

@@ -250,7 +250,7 @@ MOSAIC_METRICS = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
 DEFAULT_BASELINES = ("blur", "zero", "other")
 """What hidden patches show in an evaluation, one after the other, unless told otherwise: these three disagree."""
 
-KNOWN_BASELINES = (*DEFAULT_BASELINES, "mean", "black", "removed")
+KNOWN_BASELINES = (*DEFAULT_BASELINES, "mean", "black", "road", "removed")
 """All that can become of hidden patches in an evaluation."""
 
 HIGHER_IS_BETTER: dict[str, bool | None] = {

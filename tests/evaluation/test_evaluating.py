@@ -147,10 +147,10 @@ def test_the_other_class_is_the_best_of_the_rest(vit):
     assert asked == [[*ranking[:, 0].tolist(), *ranking[:, 1].tolist()]]
 
 
-def test_tokens_are_removed_from_the_model_that_is_measured(vit):
+def test_tokens_are_removed_and_pixels_imputed(vit):
     model, image_processor = vit
     names = ["insertion", "insertion_minus_deletion_logit", "saco"]
-    settings = dict(methods=["edges"], metrics=names, num_steps=2, baselines=["zero", "removed"])
+    settings = dict(methods=["edges"], metrics=names, num_steps=2, baselines=["zero", "removed", "road"])
     found = evaluate(model, SCENES[:2], image_processor, **settings)
     pixels = inputs(image_processor, SCENES[:2])
     maps = MAP_METHODS["edges"].draw(model, pixels, None)
@@ -159,6 +159,8 @@ def test_tokens_are_removed_from_the_model_that_is_measured(vit):
     inserted = metrics.insertion(score, pixels, maps, num_steps=2, baseline=removal)
     assert found.of("edges", "insertion_removed") == pytest.approx(inserted.auc.numpy(), abs=1e-5)
     assert found.curves["insertion_removed"][0] == pytest.approx(inserted.scores.mean(0).numpy(), abs=1e-5)
+    imputed = metrics.insertion(score, pixels, maps, num_steps=2, baseline="road").auc
+    assert found.of("edges", "insertion_road") == pytest.approx(imputed.numpy(), abs=1e-5)
     expected = metrics.saco(score, pixels, maps, baseline=removal)
     assert found.of("edges", "saco_removed") == pytest.approx(expected.numpy(), abs=1e-5)
     logit = found.of("edges", "insertion_minus_deletion_logit_removed")
@@ -371,7 +373,7 @@ def test_a_killed_evaluation_goes_on_with_more_processes(vit, tmp_path):
         ({"metrics": "insertion"}, "`metrics` must be a list of names; got 'insertion'"),
         (
             {"baselines": ["gray"]},
-            '`baselines` must be one of "blur", "zero", "other", "mean", "black", "removed"; got \'gray\'',
+            '`baselines` must be one of "blur", "zero", "other", "mean", "black", "road", "removed"; got \'gray\'',
         ),
         ({"baselines": ["zero", "zero"]}, "`baselines` must name each one once; got 'zero' twice"),
         ({"target": "best"}, '`target` must be one of "predicted", "label"'),
