@@ -10,7 +10,7 @@ share of the map's positive mass in the quadrant of its class (chance 0.25), how
 sum of the map, and the correlation of the maps of two classes.
 
 Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
-nothing was tuned. The table is printed and written to `OUT/photos.md`.
+nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
 """
 
 from pathlib import Path
@@ -126,13 +126,17 @@ def main(
                     metrics=GRID, **common,
                 )
             )  # fmt: skip
-    text = table(Evaluation.join(parts), Evaluation.join(grid_parts) if grid_parts else None)
+    on_photos, on_mosaics = Evaluation.join(parts), Evaluation.join(grid_parts) if grid_parts else None
+    text = table(on_photos, on_mosaics)
     num_made = 0 if grids is None else len(grids)
     head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}."
     head += "\n\n"
     with replacing(out / "photos.md") as temporary:
         temporary.write_text(head + text, encoding="utf-8")
     typer.echo(head + text)
+    for name, evaluation in (("Photos", on_photos), ("Mosaics", on_mosaics)):
+        if evaluation is not None:
+            typer.echo(f"{name}: {evaluation.verdict().text}\n")
 
 
 def _measured(folder: Path, *args: Any, **kwargs: Any) -> Evaluation:

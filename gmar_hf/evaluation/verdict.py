@@ -140,7 +140,7 @@ class Verdict:
         )
         yield from _said_of_leads(self.leads)
         if self.control is not None:
-            yield f"Over the best control, {_said(self.control)}."
+            yield f"Over the best control: {_said(self.control)}."
         losses = [_said_of_loss(loss) for loss in self.losses]
         yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure beyond doubt."
         if self.made_with:
