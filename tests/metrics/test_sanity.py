@@ -91,19 +91,15 @@ class TestStages:
     def test_every_stage_changes_its_weights_and_no_other(self, name):
         model = zoo.MODELS[name]()
         watch = Watching()
-        check = randomization_check(model, watch, seed=3)
+        check = randomization_check(model, watch, num_draws=1, seed=3)
         assert check.stages == STAGES
-        assert check.correlation.shape == (5, 2)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
-            fresh = weights(type(model)(model.config))
+        assert check.correlation.shape == check.spread.shape == (5, 2)
+        assert check.spread.isnan().all()
         changed = []
         for before, after in pairwise(watch.seen):
             changed.append({key for key in before if not torch.equal(before[key], after[key])})
         # All weights of the zoo carry noise, so each differs from what a new model has; each changes once.
         assert sorted(key for keys in changed for key in keys) == sorted(model.state_dict())
-        for key, value in watch.seen[-1].items():
-            assert torch.equal(value, fresh[key]), key
         assert {"classifier.weight", "classifier.bias"} <= changed[0] or "cls_classifier.weight" in changed[0]
         for number in range(3):
             assert changed[1 + number]
@@ -123,7 +119,7 @@ class TestStages:
             seen.append(copied)
             return gmar_hf.explain(copied, pixels, [1, 3], "contribution").attribution
 
-        randomization_check(model, explain)
+        randomization_check(model, explain, num_draws=1)
         assert snapshot(model) == before
         assert {copied.config._attn_implementation for copied in seen} == {model.config._attn_implementation}
         own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -144,11 +140,75 @@ class TestStages:
             randomization_check(model, explain)
         assert snapshot(model) == before
 
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_new_weights_are_spread_as_a_new_models_and_are_not_its_own(self, name):
+        """Also with the seed from which the model was made: what it began with does not come back."""
+        model = zoo.MODELS[name]()
+        watch = Watching()
+        randomization_check(model, watch, num_draws=1, seed=3)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            begun = type(model)(model.config)
+        trained = {key for key, parameter in begun.named_parameters() if parameter.requires_grad}
+        num_compared = 0
+        for key, value in begun.state_dict().items():
+            ours, theirs = (each.double().flatten() for each in (watch.seen[-1][key], value))
+            if key not in trained or theirs.min() == theirs.max():  # always so: zeros, ones, counted places
+                assert torch.equal(ours, theirs), key
+            elif len(ours) >= 400:  # five standard errors of a mean, of a spread and of a correlation
+                margin = 5 / len(ours) ** 0.5
+                assert (ours.mean() - theirs.mean()).abs() < 2 * margin * theirs.std(), key
+                assert (ours.std() / theirs.std() - 1).abs() < margin, key
+                assert abs(np.corrcoef(ours, theirs)[0, 1]) < margin, key
+                num_compared += 1
+        assert num_compared >= 6
+
+    def test_a_model_trained_from_the_seed_does_not_get_its_first_weights_back(self, demo_batch):
+        """The bundled models were trained from `torch.manual_seed(0)`: that seed gives weights of cosine 0.8."""
+        model = demo_batch("vit")[0]
+        trained = model.classifier.weight.flatten()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            begun = type(model)(model.config).classifier.weight.flatten()
+        assert torch.cosine_similarity(trained, begun, dim=0) > 0.7
+        watch = Watching()
+        randomization_check(model, watch, num_draws=2, seed=0)
+        heads = [seen["classifier.weight"].flatten() for seen in watch.seen[1::8]]
+        assert len(heads) == 2
+        for head in heads:
+            assert torch.cosine_similarity(trained, head, dim=0).abs() < 0.2  # 768 numbers: 5 standard errors
+        assert not torch.equal(heads[0], heads[1])
+
+    def test_a_class_that_seeds_itself(self):
+        class Seeding(zoo.ViTForImageClassification):
+            def __init__(self, config):
+                torch.manual_seed(0)
+                super().__init__(config)
+
+        with torch.random.fork_rng(devices=[]):
+            model = Seeding(zoo.vit().config)
+        watch = Watching()
+        randomization_check(model, watch, num_draws=1)
+        before, after = (watch.seen[place]["vit.layers.0.mlp.fc1.weight"].flatten() for place in (0, -1))
+        assert torch.cosine_similarity(before, after, dim=0).abs() < 0.2
+
+    def test_every_draw_begins_with_the_trained_model(self):
+        model = zoo.vit()
+        watch = Watching()
+        randomization_check(model, watch, num_draws=2)
+        trained, first, second = watch.seen[0], watch.seen[1], watch.seen[6]
+        assert len(watch.seen) == 11
+        for key, weight in trained.items():  # the head's stage: all else is as it was
+            is_head = not key.startswith(("vit.layers", "vit.embeddings"))
+            assert torch.equal(first[key], weight) is not is_head, key
+            assert torch.equal(second[key], weight) is not is_head, key
+        assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
+
     def test_seeds(self):
         ends = []
         for seed in (0, 0, 1):
             watch = Watching()
-            randomization_check(zoo.vit(), watch, seed=seed)
+            randomization_check(zoo.vit(), watch, num_draws=1, seed=seed)
             ends.append(watch.seen[-1]["classifier.weight"])
         assert torch.equal(ends[0], ends[1])
         assert not torch.equal(ends[0], ends[2])
@@ -205,30 +265,45 @@ class TestCorrelation:
             torch.tensor([[[0.1, 0.1], [0.1, 0.1]], [[1.0, 1.0], [0.0, 0.0]]]),
             first,
         ]
-        found = randomization_check(zoo.vit(), Watching(maps)).correlation
+        found = randomization_check(zoo.vit(), Watching(maps), num_draws=1).correlation
         assert found.dtype == torch.float32
         nan = torch.nan
         expected = torch.tensor([[1, 1], [-1, -1], [0.6, 4 / 20**0.5], [nan, -1], [1, 1]])
         torch.testing.assert_close(found, expected, equal_nan=True)
 
-    def test_scipy(self):
-        stats = pytest.importorskip("scipy.stats")
+    def test_mean_and_spread_of_draws_by_hand(self):
+        first = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+        # In the first draw every stage's map is as it was, in the second its opposite, in the third the ranks are
+        # 2 1 4 3, 0.6: the mean is 0.2, and the spread sqrt((0.8^2 + 1.2^2 + 0.4^2) / 2).
+        other = torch.tensor([[[2.0, 1.0], [4.0, 3.0]]])
+        check = randomization_check(
+            zoo.vit(), Watching([first, *[first] * 5, *[-first] * 5, *[other] * 5]), num_draws=3
+        )
+        torch.testing.assert_close(check.correlation, torch.full((5, 1), 0.2))
+        torch.testing.assert_close(check.spread, torch.full((5, 1), 1.12**0.5))
+
+    def test_ties_against_a_slow_count(self):
+        """Ranks counted pair by pair, and NumPy's correlation of them."""
         maps = list(torch.randint(0, 9, (6, 3, 4, 5), generator=torch.Generator().manual_seed(0)).float())
-        found = randomization_check(zoo.vit(), Watching(maps)).correlation
-        for stage, changed in zip(found, maps[1:], strict=False):
+        found = randomization_check(zoo.vit(), Watching(maps), num_draws=1).correlation
+        for stage, changed in zip(found, maps[1:], strict=True):
             for image in range(3):
-                theirs = stats.spearmanr(maps[0][image].flatten(), changed[image].flatten()).statistic
-                assert stage[image].item() == pytest.approx(theirs, abs=1e-6)
+                ranks = []
+                for one in (maps[0][image].flatten().numpy(), changed[image].flatten().numpy()):
+                    ranks.append([(one < value).sum() + ((one == value).sum() + 1) / 2 for value in one])
+                assert stage[image].item() == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-6)
 
     def test_contributions_of_the_demo_model_forget(self, demo_batch):
         model, images, target, _ = demo_batch("vit")
         check = randomization_check(
-            model, lambda copied: gmar_hf.explain(copied, images, target, "contribution").attribution
+            model, lambda copied: gmar_hf.explain(copied, images, target, "contribution").attribution, num_draws=2
         )
+        assert (check.correlation.mean(dim=1) < 0.5).all()  # the head alone makes a difference
         assert check.correlation[-1].mean().abs() < 0.3
         # A map that never looks at the model keeps all.
-        fixed = randomization_check(model, lambda copied: images.mean(1)[:, ::8, ::8])
+        fixed = randomization_check(model, lambda copied: images.mean(1)[:, ::8, ::8], num_draws=2)
         assert (fixed.correlation == 1).all()
+        assert (fixed.spread == 0).all()
 
 
 class TestErrors:
@@ -261,6 +336,8 @@ class TestErrors:
             randomization_check(zoo.resnet(), Watching())
         with pytest.raises(ArgumentError, match="`seed` must be a whole number"):
             randomization_check(zoo.vit(), Watching([]), seed="a")
+        with pytest.raises(ArgumentError, match="`num_draws` must be a whole number of 1 or more; got 0"):
+            randomization_check(zoo.vit(), Watching([]), num_draws=0)
 
     def test_a_class_that_needs_more_than_its_config(self):
         class Demanding(zoo.ViTForImageClassification):
