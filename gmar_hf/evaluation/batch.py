@@ -184,8 +184,12 @@ def _measure_methods(
         measured.forwards.append(method.forwards(maps[0].numel()))
         maps = maps.to(pixels.device)
         rival_maps = maps[[drawn.index(pair) for pair in rivals]] if compares else None
+
+        def draw(pixel_values: torch.Tensor, method: MapMethod = method) -> torch.Tensor:
+            return _draw(method, model, pixel_values, subject.target, questions.patch_size)
+
         method_values, method_curves = measure(
-            subject, maps[[drawn.index(pair) for pair in targets]], rival_maps, questions.columns
+            subject, maps[[drawn.index(pair) for pair in targets]], rival_maps, questions.columns, draw
         )
         values.append(method_values)
         curves.append(method_curves)

@@ -50,8 +50,9 @@ def describe_cost(
         explains_labels (`bool`): Whether every label of an image is explained, or one class.
     """
     costs = {method.name: method.forwards(num_patches) for method in methods}
-    # Metrics that compare two classes need a map for the other one, too.
-    num_maps = 2 if any(METRICS[column.function].needs == "other_maps" for column in columns) else 1
+    # Metrics that compare two classes need a map for the other one, too, and some ask for maps of noisy images.
+    entries = [METRICS[column.function] for column in columns]
+    num_maps = 1 + any(entry.needs == "other_maps" for entry in entries) + sum(entry.num_maps for entry in entries)
     of_maps = num_maps * sum(cost for cost in costs.values() if cost is not None)
     of_figures = len(methods) * count_forwards(columns, num_steps, num_patches)
     each = "for each label" if explains_labels else "for one class each"

@@ -1,6 +1,6 @@
 """Which figures there are, and how a batch of maps gets them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -56,7 +56,11 @@ def choose_metrics(
 
 
 def measure(
-    subject: Subject, maps: torch.Tensor, other_maps: torch.Tensor | None, columns: Sequence[Metric]
+    subject: Subject,
+    maps: torch.Tensor,
+    other_maps: torch.Tensor | None,
+    columns: Sequence[Metric],
+    draw: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, dict[str, Curve]]:
     """Measure one method's maps.
 
@@ -66,6 +70,7 @@ def measure(
         other_maps (`torch.Tensor` of the same shape, *optional*): For another class of the same images; only metrics
             that compare need them.
         columns (`Sequence` of [`Metric`]): What is measured.
+        draw (`Callable`): Draws such maps of pixel values of the images' shape, for the rows' classes.
 
     Returns:
         `torch.DoubleTensor` of shape (rows, columns) on the CPU, NaN where there is no figure; and the curves by
@@ -90,9 +95,12 @@ def measure(
             figures = _measure_where_known(entry, subject, maps)
         else:
             extras = {
-                "filling": subject.fillings.get(baseline), "curves": pairs.get(baseline), "other_maps": other_maps,
+                "filling": subject.fillings.get(baseline),
+                "curves": pairs.get(baseline),
+                "other_maps": other_maps,
                 "cell": subject.cell,
-            }  # fmt: skip
+                "draw": draw,
+            }
             figures = entry.measure(subject, maps, extras.get(str(entry.needs)))
         values[:, number] = figures.cpu().double()
     return values, curves

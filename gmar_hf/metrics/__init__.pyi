@@ -1,4 +1,5 @@
 from .confidence import average_drop, average_gain, average_increase
+from .detection import pixel_average_precision, pixel_roc_auc, rank_accuracy, top_k_intersection
 from .faithfulness import saco
 from .fillings import Filling, PixelFilling, TokenRemoval
 from .head_curves import ablation_curve, random_ablation_curve
@@ -9,7 +10,6 @@ from .localization import (
     energy_pointing_game,
     grid_pointing_game,
     iou,
-    pixel_average_precision,
     pointing_game,
     right_quadrant,
     sparseness,
@@ -26,6 +26,7 @@ from .perturbation import (
 from .registry import HIGHER_IS_BETTER
 from .sanity import ClassSensitivity, RandomizationCheck, class_sensitivity, randomization_check
 from .scores import score_function
+from .sensitivity import max_sensitivity
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -52,14 +53,18 @@ __all__ = [
     "insertion_and_deletion",
     "insertion_minus_deletion",
     "iou",
+    "max_sensitivity",
     "negative_perturbation",
     "pixel_average_precision",
+    "pixel_roc_auc",
     "pointing_game",
     "positive_perturbation",
     "random_ablation_curve",
     "randomization_check",
+    "rank_accuracy",
     "right_quadrant",
     "saco",
     "score_function",
     "sparseness",
+    "top_k_intersection",
 ]

@@ -36,7 +36,7 @@ def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int
         tensor([1.])
     """
     check_whole("tolerance", tolerance)
-    patches = _by_patch(attribution, masks)
+    patches = by_patch(attribution, masks)
     touched = (patches.num_inside > 0).float().unflatten(1, attribution.shape[1:])
     reach = min(tolerance, max(attribution.shape[1:]))  # beyond it every patch is within reach
     near = max_pool2d(touched[:, None], 2 * reach + 1, stride=1, padding=reach).flatten(1)
@@ -62,7 +62,7 @@ def energy_pointing_game(attribution: torch.Tensor, masks: torch.Tensor) -> torc
         >>> energy_pointing_game(torch.tensor([[[3.0, 1.0], [-5.0, 0.0]]]), mask)
         tensor([0.7500])
     """
-    patches = _by_patch(attribution, masks)
+    patches = by_patch(attribution, masks)
     mass = _relative(patches.values.relu())
     inside = (mass * (patches.num_inside / patches.area)).sum(dim=1)
     total = mass.sum(dim=1)
@@ -124,38 +124,6 @@ def right_quadrant(attribution: torch.Tensor, cell: torch.Tensor, *, grid: tuple
     return (sums.argmax(dim=1) == cell.cpu()).float().to(attribution.device)
 
 
-def pixel_average_precision(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Return the area under precision over recall, when pixels are called the object's in the order of the map.
-
-    It is the sum of precision times the gain in recall over the map's different values, as scikit-learn's
-    `average_precision_score` has it over all pixels of the image.
-
-    Args:
-        attribution (`torch.Tensor` of shape (batch, rows, cols)): The maps; each pixel has the value of its patch.
-        masks (`torch.Tensor` of shape (batch, height, width), bool): True on the object's pixels.
-
-    Returns:
-        `torch.Tensor` of shape (batch,): In [0, 1]; float32 on the map's device. A constant map gets the object's
-            share of the image.
-
-    Raises:
-        ArgumentError, ArgumentTypeError: If an argument cannot be used, or map and masks do not fit together.
-
-    Example:
-        >>> mask = torch.tensor([[[True, False], [False, False]]])
-        >>> pixel_average_precision(torch.tensor([[[0.3, 0.9], [0.0, 0.3]]]), mask)
-        tensor([0.3333])
-    """
-    patches = _by_patch(attribution, masks)
-    falling, order = patches.values.sort(dim=1, descending=True, stable=True)
-    gain = patches.num_inside.gather(1, order)
-    # Precision is read where a value ends: patches of one value come in together.
-    num_called = torch.searchsorted(-falling, -falling, right=True)
-    num_right = gain.cumsum(dim=1).gather(1, num_called - 1)
-    precision = num_right / (num_called * patches.area)
-    return ((gain * precision).sum(dim=1) / gain.sum(dim=1).clamp_min(1)).float()
-
-
 def iou(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Return the intersection over union of the object with the patches above the map's own mean.
 
@@ -174,7 +142,7 @@ def iou(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         >>> iou(torch.tensor([[[0.9, 0.8], [0.1, 0.0]]]), mask)
         tensor([0.5000])
     """
-    patches = _by_patch(attribution, masks)
+    patches = by_patch(attribution, masks)
     values = patches.values.cpu().double()  # there is no double on every device
     # From the smallest value on: the rounded mean of a constant map can be less than the constant.
     values = values - values.amin(dim=1, keepdim=True)
@@ -248,7 +216,7 @@ def _cells(attribution: torch.Tensor, cell: torch.Tensor, grid: tuple[int, int])
     return places.repeat_interleave(rows, dim=0).repeat_interleave(cols, dim=1)
 
 
-class _Patches(NamedTuple):
+class Patches(NamedTuple):
     """Maps and masks on one grid: values and numbers of the object's pixels (batch, patches); pixels of a patch."""
 
     values: torch.Tensor
@@ -256,8 +224,12 @@ class _Patches(NamedTuple):
     area: int
 
 
-def _by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> _Patches:
-    """Check maps and masks and bring them to one grid."""
+def by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> Patches:
+    """Check maps and masks and bring them to one grid.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If one of them cannot be used, or they do not fit together.
+    """
     values = checked_maps("attribution", attribution)
     if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
         got = masks.dtype if isinstance(masks, torch.Tensor) else type(masks).__name__
@@ -278,7 +250,7 @@ def _by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> _Patches:
             f"got {height} x {width}. Crop or resize the masks to the pixels that the patches cover."
         )
     blocks = masks.to(values.device).reshape(batch, rows, height // rows, cols, width // cols)
-    return _Patches(values.flatten(1), blocks.sum(dim=(2, 4)).flatten(1), (height // rows) * (width // cols))
+    return Patches(values.flatten(1), blocks.sum(dim=(2, 4)).flatten(1), (height // rows) * (width // cols))
 
 
 def _relative(values: torch.Tensor) -> torch.Tensor:

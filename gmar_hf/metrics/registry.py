@@ -27,13 +27,15 @@ class MetricEntry:
         needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (the argument `baseline` of
             metrics), "curves" (insertion's and deletion's [`Curve`] under one filling), "masks" (where the class's
             object is, bool (rows, height, width)), "class_masks" (the same, of the other class's object),
-            "other_maps" (the maps for the other class, of the maps' shape) or "cell" (of mosaics, where the class's
-            photo is, of shape (rows,)). None gets None.
+            "other_maps" (the maps for the other class, of the maps' shape), "cell" (of mosaics, where the class's
+            photo is, of shape (rows,)) or "draw" (a function that draws the rows' maps anew, of pixel values of the
+            images' shape). None gets None.
         is_default (`bool`, defaults to `False`): Whether `evaluate` measures it unless told otherwise.
         makes_curve (`bool`, defaults to `False`): Whether it is the area under one of the two curves.
         forwards (`Callable[[int, int], int]`, *optional*): How many forwards of the model one map takes, from the
             number of steps and that of patches; None if it asks the model nothing. Where `needs` is "curves" it is
             that of both curves, which are made once for all metrics of a filling.
+        num_maps (`int`, defaults to 0): How many more maps are drawn for a map, where `needs` is "draw".
         measure (`Callable`): Takes a [`Subject`], its maps of shape (rows, grid rows, grid columns) and what the
             metric needs, and returns one number a row, of shape (rows,).
     """
@@ -41,10 +43,11 @@ class MetricEntry:
     name: str
     about: str
     higher_is_better: bool | None
-    needs: Literal["filling", "curves", "masks", "class_masks", "other_maps", "cell"] | None = None
+    needs: Literal["filling", "curves", "masks", "class_masks", "other_maps", "cell", "draw"] | None = None
     is_default: bool = False
     makes_curve: bool = False
     forwards: Callable[[int, int], int] | None = None
+    num_maps: int = 0
     measure: Callable[["Subject", "torch.Tensor", Any], "torch.Tensor"]
 
     @property
@@ -170,6 +173,27 @@ _ENTRIES = (
         measure=lambda on, maps, masks: metrics.pixel_average_precision(maps, masks),
     ),
     MetricEntry(
+        name="pixel_roc_auc",
+        about="how often a pixel of the object has more of the map than one beside it: area under the ROC curve",
+        higher_is_better=True,
+        needs="masks",
+        measure=lambda on, maps, masks: metrics.pixel_roc_auc(maps, masks),
+    ),
+    MetricEntry(
+        name="rank_accuracy",
+        about="the object's share of the map's top pixels, as many as the object has",
+        higher_is_better=True,
+        needs="masks",
+        measure=lambda on, maps, masks: metrics.rank_accuracy(maps, masks),
+    ),
+    MetricEntry(
+        name="top_k_intersection",
+        about="the object's share of the top 2 % of the map's pixels",
+        higher_is_better=True,
+        needs="masks",
+        measure=lambda on, maps, masks: metrics.top_k_intersection(maps, masks),
+    ),
+    MetricEntry(
         name="iou",
         about="overlap of the object with the patches above the map's mean: intersection over union",
         higher_is_better=True,
@@ -231,6 +255,14 @@ _ENTRIES = (
         needs="other_maps",
         is_default=True,
         measure=lambda on, maps, other_maps: metrics.class_sensitivity(maps, other_maps).correlation,
+    ),
+    MetricEntry(
+        name="max_sensitivity",
+        about="largest change of the map, relative to it, under ten small noises; 0 if it never looks at the image",
+        higher_is_better=False,
+        needs="draw",
+        num_maps=10,
+        measure=lambda on, maps, draw: metrics.max_sensitivity(draw, on.pixel_values, maps),
     ),
     MetricEntry(
         name="sparseness",

@@ -42,7 +42,9 @@ def count_asked(columns, num_steps):
         cell=torch.tensor([0, 1, 3]),
     )
     maps = torch.stack([torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)])
-    measure(subject, maps, -maps, columns)
+    drawn = []
+    measure(subject, maps, -maps, columns, lambda pixels: drawn.append(pixels) or maps)
+    assert len(drawn) == sum(METRICS[column.function].num_maps for column in columns)
     return sum(asked) / 3
 
 
@@ -70,6 +72,10 @@ def test_it_is_said_in_words():
     assert describe_cost(methods[:2], columns, **settings, explains_labels=False) == (
         "An explained class of an image costs about 102 forwards of the model: 38 for 2 maps and 64 for 2 figures of "
         "each; about 10,200 for 100 images, for one class each."
+    )
+    noisy = columns_of("max_sensitivity")  # eleven maps each
+    assert "costs about 209 forwards of the model: 209 for 2 maps and 0 for 1 figure of each; " in describe_cost(
+        methods[:2], noisy, **settings, explains_labels=False
     )
     assert describe_cost(methods, columns[:1], **settings, explains_labels=True) == (
         "An explained class of an image costs about 115 forwards of the model: 19 for 3 maps and 96 for 1 figure of "

@@ -1,24 +1,18 @@
-"""Where maps lie, against loops over pixels, cases worked out by hand, and scikit-learn, quantus."""
+"""Where maps lie, and how well they find an object's pixels, against loops over pixels and by hand."""
 
+import itertools
 import math
-import warnings
 
-import numpy as np
 import pytest
 import torch
 
 from gmar_hf import ArgumentError, ArgumentTypeError
-from gmar_hf.metrics.localization import (
-    energy_pointing_game,
-    grid_pointing_game,
-    iou,
-    pixel_average_precision,
-    pointing_game,
-    sparseness,
-)
+from gmar_hf.metrics.detection import pixel_average_precision, pixel_roc_auc, rank_accuracy, top_k_intersection
+from gmar_hf.metrics.localization import energy_pointing_game, grid_pointing_game, iou, pointing_game, sparseness
 
 ROWS, COLS, PATCH = 3, 5, (4, 2)  # 12 x 10 pixels
-MASKED = [pointing_game, energy_pointing_game, pixel_average_precision, iou]
+DETECTION = [pixel_average_precision, pixel_roc_auc, rank_accuracy, top_k_intersection]
+MASKED = [pointing_game, energy_pointing_game, iou, *DETECTION]
 
 
 def example(batch=6, seed=0, ties=False):
@@ -55,6 +49,15 @@ def oracle(metric, one, mask):
             area += (right / mask.sum() - recall) * right / len(called)
             recall = right / mask.sum()
         return area
+    if metric is pixel_roc_auc:  # every pixel of the object against every one outside
+        inside, outside = pixels[mask][:, None], pixels[~mask]
+        return ((inside > outside) + (inside == outside) / 2).mean() if outside.size else math.nan
+    if metric in (rank_accuracy, top_k_intersection):  # pixel by pixel from the top; of equal ones each gets a share
+        num_top = mask.sum() if metric is rank_accuracy else 2  # of 120: 2.4
+        last = sorted(pixels.flatten(), reverse=True)[num_top - 1]
+        above, level = pixels > last, pixels == last
+        share = (num_top - above.sum()) / level.sum()
+        return ((above & mask).sum() + share * (level & mask).sum()) / num_top
     mean = math.fsum(pixels[place] for place in places) / len(places)
     both = sum(pixels[place] > mean and mask[place] for place in places)
     either = sum(pixels[place] > mean or mask[place] for place in places)
@@ -69,7 +72,9 @@ def test_equals_a_loop_over_pixels(metric, ties):
     found = metric(maps, masks)
     expected = [oracle(metric, one, mask) for one, mask in zip(maps, masks, strict=True)]
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6)
+    expected = torch.tensor(expected, dtype=torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
+    assert found.isnan().sum() == (metric is pixel_roc_auc)  # the object is the whole image
 
 
 class TestByHand:
@@ -85,6 +90,20 @@ class TestByHand:
         # Patches in order: first (3 of 4 right), last (none), second (4 of 12).
         assert pixel_average_precision(self.MAP, self.MASK).item() == pytest.approx(3 / 4 * 3 / 4 + 1 / 4 * 4 / 12)
 
+    def test_roc_auc(self):
+        # Of 12 pixels outside, 4 are in the third patch (least), 3 in the second, 4 in the last, 1 in the first: a
+        # pixel of the first patch wins 11 1/2, that of the second 4 + 3 / 2.
+        assert pixel_roc_auc(self.MAP, self.MASK).item() == pytest.approx((3 * 11.5 + 5.5) / 4 / 12)
+
+    def test_rank_accuracy(self):
+        # The object has 4 pixels, and so has the first patch, 3 of which are right.
+        assert rank_accuracy(self.MAP, self.MASK).item() == 3 / 4
+
+    def test_top_k(self):
+        # The first patch and half of the last; the first three and three quarters of the second.
+        assert top_k_intersection(self.MAP, self.MASK, k=6).item() == pytest.approx(3 / 6)
+        assert top_k_intersection(self.MAP, self.MASK, k=11).item() == pytest.approx((3 + 3 / 4) / 11)
+
     def test_iou(self):
         # The mean is 1.5: first and last patch are above. 3 pixels in both, 8 + 4 - 3 in either.
         assert iou(self.MAP, self.MASK).item() == pytest.approx(3 / 9)
@@ -97,6 +116,36 @@ class TestByHand:
     def test_sparseness(self):
         # Magnitudes 1, 2, 3, 4: 1 - 2 (1/10 * 3.5/4 + 2/10 * 2.5/4 + 3/10 * 1.5/4 + 4/10 * 0.5/4) = 0.25
         assert sparseness(self.MAP).item() == pytest.approx(0.25)
+
+
+class TestTopPixels:
+    """Over all sets of pixels that a map's order allows."""
+
+    @pytest.mark.parametrize("k", range(1, 13))
+    def test_is_the_mean_over_all_choices_among_equal_pixels(self, k):
+        # 2 x 3 patches of 2 x 1 pixels, two and three of which are alike.
+        maps = torch.tensor([[[2.0, 1.0, 1.0], [3.0, 1.0, 2.0]]])
+        mask = torch.tensor([[[1, 0, 1], [0, 0, 1], [0, 1, 0], [0, 1, 1]]]).bool()
+        pixels, inside = maps.repeat_interleave(2, 1).flatten().tolist(), mask.flatten().tolist()
+        shares = []
+        for chosen in itertools.combinations(range(12), k):
+            left = [pixels[place] for place in range(12) if place not in chosen]
+            if min(pixels[place] for place in chosen) >= max(left, default=-math.inf):
+                shares.append(sum(inside[place] for place in chosen) / k)
+        assert top_k_intersection(maps, mask, k).item() == pytest.approx(math.fsum(shares) / len(shares))
+        if k == sum(inside):
+            assert rank_accuracy(maps, mask).item() == pytest.approx(math.fsum(shares) / len(shares))
+
+    def test_two_per_cent_by_default(self):
+        maps = torch.randn(3, 10, 10, generator=torch.Generator().manual_seed(0))
+        masks = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(1)) < 0.5
+        assert torch.equal(top_k_intersection(maps, masks), top_k_intersection(maps, masks, k=8))
+        assert top_k_intersection(maps[:, :2, :2], masks[:, :2, :2]).shape == (3,)  # one pixel at least
+
+    @pytest.mark.parametrize("k", [0, 121, 1.5, True])
+    def test_k_is_a_number_of_pixels(self, k):
+        with pytest.raises(ArgumentError, match=r"`k` must be a whole number in \[1, 120\]; got"):
+            top_k_intersection(*example(), k)
 
 
 class TestPointing:
@@ -156,7 +205,9 @@ class TestAnyInput:
         _, masks = example()
         found = metric(torch.full((6, ROWS, COLS), 0.7, dtype=dtype), masks)  # in float64 the mean is less than 0.7
         share = masks.float().mean((1, 2))
-        expected = {iou: torch.zeros(6), pointing_game: masks[:, :4, :2].flatten(1).any(1).float()}.get(metric, share)
+        touched = masks[:, :4, :2].flatten(1).any(1).float()
+        others = {iou: torch.zeros(6), pointing_game: touched, pixel_roc_auc: torch.full((6,), 0.5)}
+        expected = others.get(metric, share)
         torch.testing.assert_close(found, expected)
 
     @pytest.mark.parametrize("metric", MASKED)
@@ -254,37 +305,6 @@ class TestErrors:
         for call in (lambda: sparseness(maps), lambda: iou(maps, example()[1])):
             with pytest.raises(error, match=message):
                 call()
-
-
-class TestPeers:
-    @pytest.mark.parametrize("ties", [False, True])
-    def test_scikit_learn(self, ties):
-        peer = pytest.importorskip("sklearn.metrics").average_precision_score
-        maps, masks = example(ties=ties)
-        expected = [peer(mask.flatten(), to_pixels(one).flatten()) for one, mask in zip(maps, masks, strict=True)]
-        torch.testing.assert_close(pixel_average_precision(maps, masks).double(), torch.tensor(expected).double())
-
-    def test_quantus(self):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its dependencies' own
-            quantus = pytest.importorskip("quantus")
-            maps, masks = example()
-            maps = maps.abs()
-            given = dict(
-                model=None,
-                x_batch=np.zeros((6, 3, 12, 10)),
-                y_batch=np.zeros(6, dtype=int),
-                a_batch=to_pixels(maps)[:, None].double().numpy(),
-                s_batch=masks[:, None].numpy(),
-            )
-            options = dict(abs=False, normalise=False, disable_warnings=True)
-            energy = quantus.RelevanceMassAccuracy(**options)(**given)
-            pointing = quantus.PointingGame(**options)(**given)
-            del given["s_batch"]
-            gini = quantus.Sparseness(**options)(**given)
-        np.testing.assert_allclose(energy_pointing_game(maps, masks), energy, atol=1e-6)
-        np.testing.assert_allclose(pointing_game(maps, masks), np.array(pointing, dtype=float))
-        np.testing.assert_allclose(sparseness(maps), gini, atol=1e-5)
 
 
 class TestGridPointingGame:
