@@ -33,7 +33,7 @@ class SceneStyle(NamedTuple):
 _USUAL = SceneStyle()
 
 
-def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
+def scenes(num_images: int, seed: int = 0, num_garments: int = 2, *, without: int | None = None) -> list[dict]:
     """Make scenes of the bundled test garments, none of which any demo model was trained on.
 
     Args:
@@ -41,18 +41,23 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
         seed (`int`, defaults to 0): Not negative. The same seed gives the same scenes, and a longer list begins with
             the shorter one.
         num_garments (`int`, defaults to 2): Garments in every scene, 1 or 2, each of another class.
+        without (`int`, *optional*): The place, in the sorted `labels` of each whole scene, of a garment that is left
+            out: its pixels show the background, and all others what they show in the whole scene.
 
     Returns:
         `list[dict]`: One dict per scene with `image` (PIL RGB, 64 x 64), `labels` (sorted list of label indices) and
         `masks` (label index -> bool array (64, 64), true where that garment's pixels are).
 
     Raises:
-        ArgumentError: If `num_images` or `seed` is no whole number or negative, or `num_garments` neither 1 nor 2.
+        ArgumentError: If `num_images` or `seed` is no whole number or negative, `num_garments` neither 1 nor 2, or
+            `without` no place among them.
 
     Example:
         >>> scene = scenes(1, seed=0)[0]
         >>> scene["image"].size, len(scene["labels"]), scene["masks"][scene["labels"][0]].shape
         ((64, 64), 2, (64, 64))
+        >>> scenes(1, seed=0, without=0)[0]["labels"] == scene["labels"][1:]
+        True
     """
     check_whole("num_images", num_images)
     check_whole("seed", seed)
@@ -60,13 +65,18 @@ def scenes(num_images: int, seed: int = 0, num_garments: int = 2) -> list[dict]:
     garments = _bundled_garments()
     drawn = []
     for index in range(num_images):
-        pixels, masks = make_scene(np.random.default_rng([seed, index]), garments, num_garments)
+        pixels, masks = make_scene(np.random.default_rng([seed, index]), garments, num_garments, without=without)
         drawn.append({"image": Image.fromarray(pixels), "labels": sorted(masks), "masks": masks})
     return drawn
 
 
 def make_scene(
-    rng: np.random.Generator, garments: list[np.ndarray], num_garments: int, style: SceneStyle = _USUAL
+    rng: np.random.Generator,
+    garments: list[np.ndarray],
+    num_garments: int,
+    style: SceneStyle = _USUAL,
+    *,
+    without: int | None = None,
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Draw one scene.
 
@@ -75,14 +85,17 @@ def make_scene(
         garments (`list` of uint8 arrays (n, 28, 28)): Grey garments on black, one array per label, in label order.
         num_garments (`int`): Garments to paste, each of another class.
         style ([`SceneStyle`]): Sizes and background.
+        without (`int`, *optional*): The place of a garment that is left out, counted in the order of the labels.
 
     Returns:
         Pixels (64, 64, 3) uint8 and a dict from label index to the bool mask (64, 64) of that garment.
 
     Raises:
-        ArgumentError: If the garments cannot stand side by side in a scene.
+        ArgumentError: If the garments cannot stand side by side in a scene, or the one to leave out is none of them.
     """
     check_whole("num_garments", num_garments, minimum=1, maximum=_MAX_GARMENTS)
+    if without is not None:
+        check_whole("without", without, maximum=num_garments - 1)
     if not 1 <= style.min_size <= style.max_size <= SCENE_SIZE or num_garments * style.min_size > SCENE_SIZE:
         raise ArgumentError(
             f"`style` must have 1 <= min_size <= max_size <= {SCENE_SIZE} and room for {num_garments} garments of "
@@ -91,6 +104,7 @@ def make_scene(
     # The order of the draws below decides what a seed shows: scenes of a seed must never change.
     canvas = _texture(rng) * style.brightness
     labels = [int(label) for label in rng.choice(len(garments), num_garments, replace=False)]
+    left_out = None if without is None else sorted(labels)[without]
     masks = {}
     for label, (left, top, size) in zip(labels, _place(rng, num_garments, style), strict=True):
         grey = Image.fromarray(garments[label][rng.integers(len(garments[label]))])
@@ -99,6 +113,8 @@ def make_scene(
         inside = scaled >= GARMENT_THRESHOLD
         colour = 0.5 + 0.5 * rng.random(3)
         shaded = (0.4 + 0.6 * scaled[..., None] / 255) * colour
+        if label == left_out:
+            continue  # only now: what follows is drawn as in the whole scene
         window = (slice(top, top + size), slice(left, left + size))
         canvas[window] = np.where(inside[..., None], shaded, canvas[window])
         masks[label] = np.zeros((SCENE_SIZE, SCENE_SIZE), dtype=bool)

@@ -1,4 +1,5 @@
 from .confidence import average_drop, average_gain, average_increase
+from .deletion_of_parts import SingleDeletion, part_mass, single_deletion
 from .detection import pixel_average_precision, pixel_roc_auc, rank_accuracy, top_k_intersection
 from .faithfulness import saco
 from .fillings import Filling, PixelFilling, TokenRemoval
@@ -38,6 +39,7 @@ __all__ = [
     "NoisyLinearImputation",
     "PixelFilling",
     "RandomizationCheck",
+    "SingleDeletion",
     "TokenRemoval",
     "ablation_curve",
     "average_drop",
@@ -55,6 +57,7 @@ __all__ = [
     "iou",
     "max_sensitivity",
     "negative_perturbation",
+    "part_mass",
     "pixel_average_precision",
     "pixel_roc_auc",
     "pointing_game",
@@ -65,6 +68,7 @@ __all__ = [
     "right_quadrant",
     "saco",
     "score_function",
+    "single_deletion",
     "sparseness",
     "top_k_intersection",
 ]

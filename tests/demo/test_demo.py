@@ -77,6 +77,35 @@ def test_masks_are_exactly_the_pixels_that_the_garments_changed(garments, num_ga
         np.testing.assert_array_equal((pixels != empty).any(axis=-1), covered)
 
 
+@pytest.mark.parametrize("num_garments", [1, 2])
+def test_without_a_garment_all_other_pixels_stay(num_garments):
+    whole = demo.scenes(30, seed=4, num_garments=num_garments)
+    for place in range(num_garments):
+        for scene, lacking in zip(
+            whole, demo.scenes(30, seed=4, num_garments=num_garments, without=place), strict=True
+        ):
+            label = scene["labels"][place]
+            assert lacking["labels"] == [each for each in scene["labels"] if each != label]
+            assert list(lacking["masks"]) == [each for each in scene["masks"] if each != label]
+            for each, mask in lacking["masks"].items():
+                assert np.array_equal(mask, scene["masks"][each])
+            changed = (np.asarray(scene["image"]) != np.asarray(lacking["image"])).any(axis=-1)
+            assert not changed[~scene["masks"][label]].any()
+            assert changed.sum() > 0.98 * scene["masks"][label].sum()  # but for a pixel that is coloured as its ground
+
+
+def test_what_is_seen_without_a_garment_is_the_ground(garments):
+    """The ground of a seed is what stays where garments are black, that is, nowhere."""
+    black = [np.zeros_like(pictures) for pictures in garments]
+    for seed in range(10):
+        ground, _ = make_scene(np.random.default_rng(seed), black, 2)
+        _, masks = make_scene(np.random.default_rng(seed), garments, 2)
+        for place in (0, 1):
+            lacking, _ = make_scene(np.random.default_rng(seed), garments, 2, without=place)
+            mask = masks[sorted(masks)[place]]
+            np.testing.assert_array_equal(lacking[mask], ground[mask])
+
+
 def test_garments_are_brighter_than_what_lies_around_them():
     for scene in demo.scenes(40, seed=3):
         pixels = np.asarray(scene["image"]).mean(axis=-1)
@@ -114,6 +143,8 @@ def test_every_bundled_garment_is_visible():
         ({"num_images": -1}, r"`num_images` must be a whole number of 0 or more; got -1\."),
         ({"num_images": 1, "seed": -2}, r"`seed` must be a whole number of 0 or more; got -2\."),
         ({"num_images": 1, "num_garments": 3}, r"`num_garments` must be a whole number in \[1, 2\]; got 3\."),
+        ({"num_images": 1, "without": 2}, r"`without` must be a whole number in \[0, 1\]; got 2\."),
+        ({"num_images": 1, "without": -1}, r"`without` must be a whole number in \[0, 1\]; got -1\."),
         ({"num_images": 0, "num_garments": 0}, r"`num_garments` must be a whole number in \[1, 2\]; got 0\."),
     ],
 )
