@@ -11,7 +11,7 @@ from .errors import (
     UnsupportedModelError,
 )
 from .evaluation import Evaluation, evaluate
-from .explanation import Explanation, explain
+from .explanation import Explanation, HeadDescription, describe_heads, explain
 from .modeling import (
     AttentionRetentionMixin,
     GMARBeitForImageClassification,
@@ -38,6 +38,7 @@ __all__ = [
     "GMARError",
     "GMARExplainer",
     "GMARViTForImageClassification",
+    "HeadDescription",
     "HeadImportanceReport",
     "HubError",
     "ImageError",
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "centred_head_contribution",
     "demo",
+    "describe_heads",
     "errors",
     "evaluate",
     "evaluation",

@@ -27,6 +27,12 @@ class ReportOptions(DataOptions):
     until_stable: Annotated[
         float | None, typer.Option(help="Stop when standard errors are below this share of the largest mean.")
     ] = None
+    describe_heads: Annotated[
+        bool, typer.Option("--describe-heads", help="Also report where heads look, and their direct effects.")
+    ] = False
+    top_images: Annotated[
+        int | None, typer.Option(min=1, help="Name so many images on which each head adds most.")
+    ] = None
     push: Annotated[str | None, typer.Option(help="Repository on the Hub to push the report to.")] = None
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False
     license: Annotated[str | None, typer.Option(help="The report's own licence, such as cc-by-4.0.")] = None
@@ -41,7 +47,16 @@ def report(options: ReportOptions) -> None:
     from gmar_hf.report.report_files import CARD_FILE, may_replace_card
     from gmar_hf.surveys.surveying import survey
 
-    settings = options.settings("streaming", "batch_size", "save_every", "until_stable", "license", "overwrite_card")
+    settings = options.settings(
+        "streaming",
+        "batch_size",
+        "save_every",
+        "until_stable",
+        "describe_heads",
+        "top_images",
+        "license",
+        "overwrite_card",
+    )
     report = run_over_data(survey, options, num_scenes=_DEMO_SCENES, settings=settings)
     if report is None:  # the first process tells
         return

@@ -9,10 +9,12 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from gmar_hf.report.card_tables import class_tables, outcome_table, strongest_rows, unreadable_rows
+from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.settings import SURVEY_SETTINGS
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, class_counts, summarize, with_centred
+from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.text import markdown, printable, quantity
 
 TAGS = ["gmar", "explainability", "interpretability", "attention", "head-importance", "vision-transformer"]
@@ -26,13 +28,19 @@ _MARKER = "<!-- Written by gmar_hf. Edited cards are kept. sha256 of what stands
 _MARKED = re.compile(re.escape(_MARKER.strip()).replace(r"\{\}", "([0-9a-f]{64})") + r"\s*\Z")
 
 
-def write_card(settings: Mapping[str, Any], moments: Moments, means: HeadMeans | None = None) -> str:
+def write_card(
+    settings: Mapping[str, Any],
+    moments: Moments,
+    means: HeadMeans | None = None,
+    traits: HeadTraits | None = None,
+) -> str:
     """Return the card of a report, in Markdown.
 
     Args:
         settings (`Mapping[str, Any]`): What [`plain_settings`] returns.
         moments ([`Moments`]): The moments of every class and outcome.
         means ([`HeadMeans`], *optional*): The heads' means, from which "contribution_centred" follows.
+        traits ([`HeadTraits`], *optional*): What the heads are like.
     """
     model, datasets, survey = settings["model"], settings["datasets"], settings["survey"]
     overall = with_centred(summarize(moments), means)
@@ -58,6 +66,8 @@ def write_card(settings: Mapping[str, Any], moments: Moments, means: HeadMeans |
         commonest_class=int(class_counts(moments).argmax()),  # by index: in code a label could not be escaped
         is_centred=means is not None,
         strongest=strongest_rows(overall),
+        traits=None if traits is None else trait_table(traits, overall),
+        top_images=top_image_rows(settings.get("top_images"), model["labels"], overall),
         classes=class_tables(model["labels"], moments, overall),
         outcomes=outcome_table(moments),
         unreadable=unreadable_rows(settings["unreadable"]),

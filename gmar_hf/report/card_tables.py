@@ -65,10 +65,15 @@ class OutcomeTable:
     differences: Rows
 
 
+def strongest_places(overall: HeadStatistics) -> list[tuple[int, int]]:
+    """Return layer and head of those that the card names: with the largest contributions."""
+    heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.mean["l1"].numel()), RANKED_BY)
+    return [(layer, head) for layer, head, _ in heads]
+
+
 def strongest_rows(overall: HeadStatistics) -> Rows:
     """Return layer, head and three mean scores of the heads with the largest contributions, four with the centred."""
-    heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.mean["l1"].numel()), RANKED_BY)
-    places = [(layer, head) for layer, head, _ in heads]
+    places = strongest_places(overall)
     columns = [_with_errors(overall, places, key) for key in (RANKED_BY, "contribution", "l1_weight")]
     if CENTRED in overall.mean:
         columns.insert(2, _signed([float(overall.mean[CENTRED][place]) for place in places]))
@@ -91,7 +96,7 @@ def class_tables(labels: Sequence[str], moments: Moments, overall: HeadStatistic
     def rows(indices: list[int]) -> Rows:
         strongest = _strongest_cells([summarize(moments, class_groups(index)) for index in indices])
         return [
-            [f"{_short(labels[index])} ({index})", f"{int(counts[index]):,}", heads]
+            [f"{short(labels[index])} ({index})", f"{int(counts[index]):,}", heads]
             for index, heads in zip(indices, strongest, strict=True)
         ]
 
@@ -134,8 +139,7 @@ def unreadable_rows(entries: Sequence[Mapping[str, Any]]) -> Rows:
     """Return the names of the first unreadable images, and why they could not be read."""
     # Backticks would come as entities; without them a reason reads as well.
     return [
-        [_short(entry["image"]), _short(entry["reason"].replace("`", ""), 300)]
-        for entry in entries[:_SHOWN_UNREADABLE]
+        [short(entry["image"]), short(entry["reason"].replace("`", ""), 300)] for entry in entries[:_SHOWN_UNREADABLE]
     ]
 
 
@@ -174,5 +178,6 @@ def _strongest_cells(column: Iterable[HeadStatistics]) -> list[str]:
     return [", ".join(f"{layer}.{head} ({value:{decimals}})" for layer, head, value in heads) for heads in cells]
 
 
-def _short(text: str, length: int = 80) -> str:
+def short(text: str, length: int = 80) -> str:
+    """Return text of others, cut, as Markdown that shows just this text."""
     return markdown(shorten(text, length, placeholder=" ..."))

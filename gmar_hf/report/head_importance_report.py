@@ -6,16 +6,19 @@ from typing import Any
 
 import torch
 
-from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.labels import find_label
 from gmar_hf.models.weight_sample import same_weights
 from gmar_hf.report.card import TAGS
 from gmar_hf.report.comparison import Comparison, compare_statistics
+from gmar_hf.report.data_frame import to_pandas
 from gmar_hf.report.figures import draw_figures
 from gmar_hf.report.settings import check_joinable, join_settings
 from gmar_hf.report.sharing import SharedReport
+from gmar_hf.report.statistics import KEYS as KEYS
+from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
+from gmar_hf.report.statistics import OUTCOMES as OUTCOMES
 from gmar_hf.report.statistics import (
-    CENTRED,
     RANKED_BY,
     HeadStatistics,
     class_counts,
@@ -26,10 +29,7 @@ from gmar_hf.report.statistics import (
     weights_of_classes,
     with_centred,
 )
-from gmar_hf.report.statistics import KEYS as KEYS
-from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
-from gmar_hf.report.statistics import OUTCOMES as OUTCOMES
-from gmar_hf.utils.checks import check_share
+from gmar_hf.utils.checks import check_share, check_whole
 from gmar_hf.utils.text import printable
 
 
@@ -48,6 +48,9 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             values.
         means ([`HeadMeans`], *optional*): Mean outputs of the heads and gradients by them, from which
             "contribution_centred" follows; reports of older versions have none.
+        traits ([`HeadTraits`], *optional*): What the heads are like, of surveys that describe them; its `statistics`
+            are [`HeadStatistics`] of "attention_distance", "attention_entropy", "prefix_attention" and
+            "direct_effect", as [`HeadDescription`] defines them.
 
     Raises:
         ArgumentError: If a setting is missing or of the wrong kind, or numbers, counts and settings do not fit.
@@ -142,6 +145,27 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         """
         return strongest_heads(self.mean, k, score)
 
+    def top_images(self, layer: int, head: int) -> list[dict[str, Any]]:
+        """Return the images on which a head adds most, of a survey that was asked for them.
+
+        Args:
+            layer, head (`int`): Which head, from 0.
+
+        Returns:
+            `list[dict[str, Any]]`: `image` (its name in the data), `class` (the explained one, an index) and
+                `contribution` (logits), the largest first.
+
+        Raises:
+            ArgumentError: If the survey kept no images, or there is no such head.
+        """
+        top = self.settings.get("top_images")
+        if top is None:
+            raise ArgumentError("`top_images` of a survey must be given for this; it was not. Survey with it.")
+        layers, heads = self.mean["l1"].shape
+        check_whole("layer", layer, maximum=layers - 1)
+        check_whole("head", head, maximum=heads - 1)
+        return top["heads"][layer][head]
+
     def prunable_heads(self, ratio: float) -> list[tuple[int, int]]:
         """Return the heads with the smallest mean "contribution_abs": what to remove first. Each is judged alone.
 
@@ -197,7 +221,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             raise ArgumentError("`other` must be of the same model; got one with other weights.")
         settings = join_settings(self.settings, other.settings)
         means = None if self.means is None or other.means is None else self.means.merge(other.means)
-        return HeadImportanceReport(self.moments.merge(other.moments), self.weight_sample, settings, means)
+        traits = None if self.traits is None or other.traits is None else self.traits.merge(other.traits)
+        return HeadImportanceReport(self.moments.merge(other.moments), self.weight_sample, settings, means, traits)
 
     def compare(self, other: "HeadImportanceReport") -> Comparison:
         """Compare the ranking of heads with that of another report of the same architecture.
@@ -228,25 +253,12 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
         Returns:
             `pandas.DataFrame`: Columns `layer`, `head`, and for each of `KEYS` its name, with `_std` and with
-            `_standard_error`; at the end `contribution_centred`, where it is known.
+            `_standard_error`; at the end `contribution_centred` and the means of the traits, where they are known.
 
         Raises:
             GMARError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise GMARError(
-                "`to_pandas` must have pandas, which is not installed. Run `pip install pandas`."
-            ) from error
-        layers, heads = self.mean["l1"].shape
-        columns = {"layer": torch.arange(layers).repeat_interleave(heads), "head": torch.arange(heads).repeat(layers)}
-        for key in KEYS:
-            columns |= {key: self.mean[key].flatten(), f"{key}_std": self.std[key].flatten()}
-            columns[f"{key}_standard_error"] = self.standard_error[key].flatten()
-        if CENTRED in self.mean:
-            columns[CENTRED] = self.mean[CENTRED].flatten()
-        return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
+        return to_pandas(self.overall, None if self.traits is None else self.traits.statistics)
 
 
 def _check_report(other: object) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 
@@ -123,8 +124,18 @@ class HeadMeans:
         return torch.cat([self.output[:, :, :num_prefix], patches], dim=2)
 
 
-def merge_all(parts: Iterable[HeadMeans | None]) -> HeadMeans | None:
-    """Return the means of all parts; None is a part without explanations."""
+class Mergeable(Protocol):
+    """What two parts of a survey give together."""
+
+    def merge(self, other: Self) -> Self:
+        """Return that of both."""
+
+
+Part = TypeVar("Part", bound=Mergeable)
+
+
+def merge_all(parts: Iterable[Part | None]) -> Part | None:
+    """Return what all parts of a survey give together; None is a part without explanations."""
     merged = None
     for part in parts:
         if part is not None:

@@ -17,8 +17,9 @@ from gmar_hf.report.card import is_unedited, write_card
 from gmar_hf.report.figures import FIGURES, png
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.settings import check_means, check_moments, plain_settings
+from gmar_hf.report.settings import check_heads, check_moments, plain_settings
 from gmar_hf.report.statistics import KEYS, OUTCOMES, summarize
+from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.files import replacing
 
 TENSORS_FILE, SETTINGS_FILE, CARD_FILE = "report.safetensors", "config.json", "README.md"
@@ -38,6 +39,7 @@ def write_report(
     moments: Moments,
     weight_sample: torch.Tensor,
     means: HeadMeans | None = None,
+    traits: HeadTraits | None = None,
     *,
     overwrite_card: bool,
 ) -> None:
@@ -46,13 +48,13 @@ def write_report(
     Args:
         folder (`Path`): Where; files of an older report are replaced.
         settings (`Mapping[str, Any]`), moments ([`Moments`]), weight_sample (`torch.Tensor`), means ([`HeadMeans`],
-            *optional*): What the report holds.
+            *optional*), traits ([`HeadTraits`], *optional*): What the report holds.
         overwrite_card (`bool`): Whether to replace a README.md that somebody has written or edited.
 
     Raises:
         ArgumentError: If the folder cannot be written. On a full disk an older report in it stays whole.
     """
-    content = _tensors_file(moments, weight_sample, means)
+    content = _tensors_file(moments, weight_sample, means, traits)
     written = {
         **settings,
         "schema_version": SCHEMA_VERSION,
@@ -62,7 +64,7 @@ def write_report(
     files = {SETTINGS_FILE: (json.dumps(written, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()}
     card = folder / CARD_FILE
     if overwrite_card or may_replace_card(card):
-        files[CARD_FILE] = write_card(settings, moments, means).encode()
+        files[CARD_FILE] = write_card(settings, moments, means, traits).encode()
     overall = summarize(moments)
     files |= {f"{score}.png": png(overall, score) for score in FIGURES}
     files[TENSORS_FILE] = content
@@ -122,7 +124,7 @@ def read_settings(path: str | os.PathLike[str], name: str) -> tuple[dict[str, An
 
 def read_tensors(
     path: str | os.PathLike[str], name: str, settings: Mapping[str, Any], digest: str
-) -> tuple[Moments, torch.Tensor, HeadMeans | None]:
+) -> tuple[Moments, torch.Tensor, HeadMeans | None, HeadTraits | None]:
     """Read a report's report.safetensors.
 
     Args:
@@ -131,8 +133,8 @@ def read_tensors(
         settings (`Mapping[str, Any]`), digest (`str`): What [`read_settings`] returns.
 
     Returns:
-        `tuple[Moments, torch.Tensor, HeadMeans | None]`: Moments of all groups, the sampled weights, and the heads'
-            means, which reports of older versions lack.
+        `tuple[Moments, torch.Tensor, HeadMeans | None, HeadTraits | None]`: Moments of all groups, the sampled
+            weights, the heads' means, which reports of older versions lack, and their traits, if they were looked for.
 
     Raises:
         ArtifactError: If it is missing, corrupt, or does not belong to the settings.
@@ -144,9 +146,11 @@ def read_tensors(
         tensors = load(content)
         moments = _all_groups(tensors, len(settings["model"]["labels"]) * len(OUTCOMES))
         check_moments(settings, moments)
-        means = HeadMeans.from_tensors(tensors, settings["counts"]["num_explanations"])
-        check_means(settings, means)
-        return moments, tensors["weight_sample"], means
+        count = settings["counts"]["num_explanations"]
+        means = HeadMeans.from_tensors(tensors, count)
+        traits = HeadTraits.from_tensors(tensors, settings.get("traits"), count)
+        check_heads(settings, means, traits)
+        return moments, tensors["weight_sample"], means, traits
 
 
 @contextmanager
@@ -167,7 +171,9 @@ def _reading(name: str, file: str) -> Iterator[None]:
         ) from error
 
 
-def _tensors_file(moments: Moments, weight_sample: torch.Tensor, means: HeadMeans | None) -> bytes:
+def _tensors_file(
+    moments: Moments, weight_sample: torch.Tensor, means: HeadMeans | None, traits: HeadTraits | None
+) -> bytes:
     groups = moments.count.nonzero().flatten()
     tensors = {
         "groups": groups,
@@ -176,6 +182,7 @@ def _tensors_file(moments: Moments, weight_sample: torch.Tensor, means: HeadMean
         "squares": moments.squares[groups],
         "weight_sample": weight_sample.contiguous(),
         **({} if means is None else means.tensors()),
+        **({} if traits is None else traits.tensors()),
     }
     # One entry of metadata: safetensors writes several in any order, and the same report gives the same bytes.
     return save(tensors, {"format": "gmar_hf.head_importance"})

@@ -14,6 +14,8 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
+from gmar_hf.report.top_images import merge_top_images
+from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.checks import is_number, is_whole
 
 MAX_UNREADABLE = 1000  # as many are named
@@ -64,6 +66,12 @@ _SCHEMA: dict[str, Any] = {
     "date": _TEXT,
 }
 
+# Entries of surveys that looked for more; reports may lack them.
+_OPTIONAL: dict[str, Any] = {
+    "traits": ({"keys": [_TEXT], "undefined": (_TEXT, None)}, None),
+    "top_images": ({"k": _COUNT, "heads": [[[{"image": _TEXT, "class": _COUNT, "contribution": _NUMBER}]]]}, None),
+}
+
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of the settings, as it would come back from a file.
@@ -79,6 +87,9 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"`settings` must hold plain JSON values; got others ({error}).") from error
     _check(copied, _SCHEMA, "")
+    for key, kind in _OPTIONAL.items():
+        _check(copied.get(key), kind, key)
+    _check_top_images(copied)
     if copied["target"] not in ("predicted", "label"):
         raise ArgumentError(
             f'`settings` must have "predicted" or "label" as \'target\'; got {copied["target"]!r:.80}.'
@@ -88,6 +99,17 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, version in copied["versions"].items():
         _check(version, _TEXT, f"versions.{name:.40}")
     return copied
+
+
+def _check_top_images(settings: Mapping[str, Any]) -> None:
+    """Refuse images of other heads or classes than the model has."""
+    top, model = settings.get("top_images"), settings["model"]
+    if top is None:
+        return
+    shape = [len(layer) for layer in top["heads"]]
+    classes = [entry["class"] for layer in top["heads"] for head in layer for entry in head]
+    if shape != [model["num_heads"]] * model["num_layers"] or max(classes, default=-1) >= len(model["labels"]):
+        raise ArgumentError("`settings` must have 'top_images' of the model's heads and classes; got others.")
 
 
 def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
@@ -132,24 +154,28 @@ def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
         raise ArgumentError("`moments` must be finite; got NaN or infinity.")
 
 
-def check_means(settings: Mapping[str, Any], means: HeadMeans | None) -> None:
-    """Refuse means of other heads or explanations than the settings tell of.
+def check_heads(settings: Mapping[str, Any], means: HeadMeans | None, traits: HeadTraits | None) -> None:
+    """Refuse means or traits of other heads or explanations than the settings tell of.
 
     Args:
         settings (`Mapping[str, Any]`): What [`plain_settings`] returns.
-        means ([`HeadMeans`], *optional*): The means; None fits any settings.
+        means ([`HeadMeans`], *optional*), traits ([`HeadTraits`], *optional*): None fits any settings.
 
     Raises:
         ArgumentError: If layers, heads or the number of explanations differ.
     """
-    if means is None:
-        return
-    shape, count = (settings["model"]["num_layers"], settings["model"]["num_heads"]), settings["counts"]
-    if tuple(means.output.shape[:2]) != shape or means.count != count["num_explanations"]:
-        raise ArgumentError(
-            f"`means` must be of {shape[0]} layers of {shape[1]} heads and {count['num_explanations']} explanations; "
-            f"got {means.output.shape[0]} of {means.output.shape[1]} and {means.count}."
-        )
+    found = {}
+    if means is not None:
+        found["means"] = (*means.output.shape[:2], means.count)
+    if traits is not None:
+        found["traits"] = (*traits.moments.shape[1:], int(traits.moments.count))
+    wanted = (settings["model"]["num_layers"], settings["model"]["num_heads"], settings["counts"]["num_explanations"])
+    for name, given in found.items():
+        if given != wanted:
+            raise ArgumentError(
+                f"`{name}` must be of {wanted[0]} layers of {wanted[1]} heads and {wanted[2]} explanations; got "
+                f"{given[0]} of {given[1]} and {given[2]}."
+            )
 
 
 def check_joinable(settings: Mapping[str, Any], other: Mapping[str, Any]) -> None:
@@ -189,8 +215,9 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
         None, or both in words where it is text that must be there.
     """
     hosted = second["model"] if first["model"]["is_local"] else first["model"]  # an id that strangers can load
+    top_images = merge_top_images([first.get("top_images"), second.get("top_images")])
     return {
-        **first,
+        **{key: value for key, value in first.items() if key not in _OPTIONAL},
         "model": {
             **hosted,
             **{key: _both(first["model"][key], second["model"][key]) for key in ("dtype", "attention")},
@@ -208,6 +235,7 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
             for name in first["versions"] | second["versions"]
         },
         "date": max(first["date"], second["date"]),
+        **({} if top_images is None else {"top_images": top_images}),
     }
 
 

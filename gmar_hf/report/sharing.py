@@ -22,7 +22,8 @@ from gmar_hf.report.report_files import (
     read_tensors,
     write_report,
 )
-from gmar_hf.report.settings import check_means, check_moments, plain_settings
+from gmar_hf.report.settings import check_heads, check_moments, plain_settings
+from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card
 from gmar_hf.utils.text import shown
 
@@ -39,7 +40,7 @@ class SharedReport(ModelHubMixin):
 
     Args:
         moments ([`Moments`]), weight_sample (`torch.Tensor`), settings (`Mapping[str, Any]`), means ([`HeadMeans`],
-            *optional*): See [`HeadImportanceReport`].
+            *optional*), traits ([`HeadTraits`], *optional*): See [`HeadImportanceReport`].
     """
 
     def __init__(
@@ -48,10 +49,14 @@ class SharedReport(ModelHubMixin):
         weight_sample: torch.Tensor,
         settings: Mapping[str, Any],
         means: HeadMeans | None = None,
+        traits: HeadTraits | None = None,
     ) -> None:
         self.settings = plain_settings(settings)
         check_moments(self.settings, moments)
-        check_means(self.settings, means)
+        check_heads(self.settings, means, traits)
+        self.settings.pop("traits", None)
+        if traits is not None:
+            self.settings["traits"] = traits.content()
         if weight_sample.ndim != 1 or weight_sample.dtype != torch.float32 or not torch.isfinite(weight_sample).all():
             raise ArgumentError(
                 "`weight_sample` must have shape (values,) and be float32 and finite; got "
@@ -60,6 +65,7 @@ class SharedReport(ModelHubMixin):
         self.moments = moments
         self.weight_sample = weight_sample
         self.means = means
+        self.traits = traits
 
     def save_pretrained(  # the mixin's config and card arguments have no meaning here
         self,
@@ -150,8 +156,8 @@ class SharedReport(ModelHubMixin):
         settings, digest = read_settings(config, name)
         # In the Hub's cache a file's folder is named after its commit: somebody may push between the two downloads.
         tensors = locate(TENSORS_FILE, config.parent.name)
-        moments, weight_sample, means = read_tensors(tensors, name, settings, digest)
-        return cls(moments, weight_sample, settings, means)
+        moments, weight_sample, means, traits = read_tensors(tensors, name, settings, digest)
+        return cls(moments, weight_sample, settings, means, traits)
 
     def push_to_hub(  # type: ignore[override]  # `revision`, as everywhere else, and no patterns
         self,
@@ -210,14 +216,20 @@ class SharedReport(ModelHubMixin):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the report's card as huggingface_hub's object; the mixin's arguments have no meaning here."""
-        return ModelCard(write_card(self.settings, self.moments, self.means))
+        return ModelCard(write_card(self.settings, self.moments, self.means, self.traits))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self._write(save_directory, overwrite_card=False)
 
     def _write(self, folder: Path, *, overwrite_card: bool) -> None:
         write_report(
-            folder, self.settings, self.moments, self.weight_sample, self.means, overwrite_card=overwrite_card
+            folder,
+            self.settings,
+            self.moments,
+            self.weight_sample,
+            self.means,
+            self.traits,
+            overwrite_card=overwrite_card,
         )
 
 

@@ -1,6 +1,6 @@
 """Means and spreads of head scores, and the rankings that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,25 +40,26 @@ class HeadStatistics:
     standard_error: dict[str, torch.Tensor]
 
     def __repr__(self) -> str:
-        layers, heads = self.mean[KEYS[0]].shape
+        layers, heads = next(iter(self.mean.values())).shape
         return f"HeadStatistics({self.num_explanations:,} explanations, {layers} layers of {heads} heads)"
 
 
-def summarize(moments: Moments, groups: torch.Tensor | None = None) -> HeadStatistics:
+def summarize(moments: Moments, groups: torch.Tensor | None = None, keys: Sequence[str] = KEYS) -> HeadStatistics:
     """Return the statistics of some groups together.
 
     Args:
-        moments ([`Moments`] of shape (scores, layers, heads)): The moments of every score, in the order of `KEYS`.
+        moments ([`Moments`] of shape (scores, layers, heads)): The moments of every score.
         groups (`torch.Tensor`, *optional*): Which groups, as [`Moments.pool`] takes them; all by default.
+        keys (`Sequence[str]`, defaults to `KEYS`): The names of the scores, in their order.
     """
     pooled = moments.pool(torch.arange(moments.num_groups) if groups is None else groups)
     count = int(pooled.count)
     if count == 0:
-        nothing = {key: torch.full(moments.shape[1:], torch.nan, dtype=torch.float64) for key in KEYS}
+        nothing = {key: torch.full(moments.shape[1:], torch.nan, dtype=torch.float64) for key in keys}
         return HeadStatistics(0, nothing, dict(nothing), dict(nothing))
     std = (pooled.squares[0] / count).sqrt()
     error = std / count**0.5 if count > 1 else torch.full_like(std, torch.inf)
-    return HeadStatistics(count, *(dict(zip(KEYS, values, strict=True)) for values in (pooled.mean[0], std, error)))
+    return HeadStatistics(count, *(dict(zip(keys, values, strict=True)) for values in (pooled.mean[0], std, error)))
 
 
 def with_centred(statistics: HeadStatistics, means: HeadMeans | None) -> HeadStatistics:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.explanation.finiteness import check_encoder_gradients
+from gmar_hf.explanation.head_description import describe_heads
 from gmar_hf.explanation.head_scores import head_contribution, head_weights, l1_norm, l2_norm
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
@@ -14,7 +15,9 @@ from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, patch_size
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.report.head_means import HeadMeans, by_position
+from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS
+from gmar_hf.report.traits import TRAITS, HeadTraits
 from gmar_hf.utils.tensors import at_least_float32
 
 
@@ -71,6 +74,34 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         gradient=torch.stack(gradients).cpu().double().mean(dim=0) / len(pixels),
     )
     return HeadScores(trace.logits.detach(), choice.target, stacked, means)
+
+
+def traits_of(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> HeadTraits:
+    """Describe the heads over a batch, as means over its explanations.
+
+    Args:
+        model (`nn.Module`): An image classifier of transformers.
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the image processor made.
+        target (`torch.LongTensor` of shape (batch,) or (batch, targets)): The classes explained.
+
+    Raises:
+        ArgumentError, NonFiniteError, UnsupportedModelError: As [`describe_heads`] does.
+    """
+    description = describe_heads(model, pixel_values, target)
+    columns = target.reshape(len(target), -1).shape[1]
+    by_key = {key: getattr(description, key) for key in TRAITS}
+    values = {
+        # One row an explanation: all targets of an image share what does not depend on them.
+        key: value.flatten(0, 1)
+        if key == "direct_effect" and target.ndim == 2
+        else value.repeat_interleave(columns, 0)
+        for key, value in by_key.items()
+        if value is not None
+    }
+    stacked = torch.stack(list(values.values()), dim=1)
+    moments = Moments.empty(1, tuple(stacked.shape[1:]))
+    moments.add(stacked, torch.zeros(len(stacked), dtype=torch.int64))
+    return HeadTraits(keys=tuple(values), moments=moments, undefined=description.undefined)
 
 
 def _scored(

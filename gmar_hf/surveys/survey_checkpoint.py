@@ -10,6 +10,8 @@ import torch
 
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
+from gmar_hf.report.top_images import TopImages
+from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.artifacts import ArtifactFormat
 
 FORMAT = ArtifactFormat(
@@ -31,6 +33,8 @@ class Part:
         moments ([`Moments`]): Of every score of every head, by group.
         means ([`HeadMeans`], *optional*): Of the heads' outputs and of the gradients by them; None before the first
             explanation.
+        traits ([`HeadTraits`], *optional*): Of the heads, if they are described; None before the first explanation.
+        top_images (`TopImages`, *optional*): Where each head adds most, if that is asked for.
         counts (`dict[str, int]`): Numbers of images, by the names in `COUNTS`.
         unreadable (`list[dict[str, str]]`): `image` and `reason`.
         done (`set[int]`): Numbers of the batches that are in here.
@@ -41,6 +45,8 @@ class Part:
     settings: Mapping[str, Any]
     moments: Moments
     means: HeadMeans | None = None
+    traits: HeadTraits | None = None
+    top_images: TopImages | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     unreadable: list[dict[str, str]] = field(default_factory=list)
     done: set[int] = field(default_factory=set)
@@ -66,9 +72,13 @@ class Part:
         tensors |= {"groups": groups, "done": torch.tensor(_ranges(self.done), dtype=torch.long).reshape(-1, 2)}
         if self.means is not None:
             tensors |= self.means.tensors()
+        if self.traits is not None:
+            tensors |= self.traits.tensors()
         content = {
             "settings": dict(self.settings),
             "num_groups": len(self.moments.count),
+            "traits": None if self.traits is None else self.traits.content(),
+            "top_images": self.top_images,
             "counts": self.counts,
             "unreadable": self.unreadable,
             "checked": self.checked,
@@ -92,8 +102,10 @@ class Part:
             for name in _MOMENTS:
                 getattr(moments, name)[tensors["groups"]] = tensors[name]
             done = {number for first, last in tensors["done"].tolist() for number in range(first, last)}
-            means = HeadMeans.from_tensors(tensors, int(moments.count.sum()))
-            return cls(moments=moments, means=means, done=done, **content)
+            count = int(moments.count.sum())
+            means = HeadMeans.from_tensors(tensors, count)
+            traits = HeadTraits.from_tensors(tensors, content.pop("traits"), count)
+            return cls(moments=moments, means=means, traits=traits, done=done, **content)
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:

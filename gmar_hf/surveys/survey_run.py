@@ -22,13 +22,14 @@ from gmar_hf.report.head_means import merge_all
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
+from gmar_hf.report.top_images import add_images, empty_top_images, merge_top_images
 from gmar_hf.runs.batches import Batch
 from gmar_hf.runs.identity import identity
 from gmar_hf.runs.processes import RunInterrupted, exchange, gather
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
-from gmar_hf.surveys.scoring import score_heads
+from gmar_hf.surveys.scoring import score_heads, traits_of
 from gmar_hf.surveys.survey_checkpoint import COUNTS, Part
 from gmar_hf.utils.files import remove_leftovers
 
@@ -70,20 +71,37 @@ class SurveyRun(Run[HeadImportanceReport]):
         work ([`Work`]): Model, data, plan and processes.
         license (`str`, *optional*): The report's licence.
         overwrite_card (`bool`): Whether a README.md that was written by hand may be replaced.
+        describe_heads (`bool`): Whether to describe the heads as well.
+        top_images (`int`, *optional*): On how many images each head's largest contributions are named.
     """
 
     noun = "survey"
     interrupted = SurveyInterrupted
 
-    def __init__(self, work: Work, *, license: str | None, overwrite_card: bool) -> None:
+    def __init__(
+        self,
+        work: Work,
+        *,
+        license: str | None,
+        overwrite_card: bool,
+        describe_heads: bool,
+        top_images: int | None,
+    ) -> None:
         super().__init__(work)
         self._license, self._overwrite_card = license, overwrite_card
         self._sample = weight_sample(work.model)
         shares = self.num_processes if isinstance(work.data, StreamData) else None
-        self._settings = identity(work.plan, work.described, self._sample, work.data, work.image_processor, shares)
-        shape = (len(KEYS), work.described["num_layers"], work.described["num_heads"])
+        self._describes = describe_heads
+        self._settings = {
+            **identity(work.plan, work.described, self._sample, work.data, work.image_processor, shares),
+            "description of heads": describe_heads,
+            "number of top images": top_images,
+        }
+        shape = (work.described["num_layers"], work.described["num_heads"])
         self._part = Part(
-            settings=self._settings, moments=Moments.empty(len(work.described["labels"]) * len(OUTCOMES), shape)
+            settings=self._settings,
+            moments=Moments.empty(len(work.described["labels"]) * len(OUTCOMES), (len(KEYS), *shape)),
+            top_images=None if top_images is None else empty_top_images(top_images, *shape),
         )
         self._earlier: list[Part] = []  # of calls with other processes; read here, and never written
         self._file: Path | None = None
@@ -117,22 +135,33 @@ class SurveyRun(Run[HeadImportanceReport]):
         part = self._part
         counts = dict.fromkeys(COUNTS, 0)
         counts["num_unreadable"] = len(batch.unreadable)
-        values, groups, means = [], [], [part.means]
-        for pixels, targets, labels in self._explainable(batch, counts):
+        values, groups = [], []
+        means, traits = [part.means], [part.traits]
+        images: list[str] = []
+        classes: list[int] = []
+        for pixels, targets, rows in self._explainable(batch, counts):
             scores = score_heads(self.work.model, pixels, targets)
+            if self._describes:
+                traits.append(traits_of(self.work.model, pixels, scores.target))
             # Every explanation goes to the group of its class and of how the model did on the image.
             for row, predicted in enumerate(scores.logits.argmax(dim=-1).tolist()):
-                known = labels[row]
+                known = batch.labels[rows[row]]
                 outcome = "unlabelled" if not known else "correct" if predicted in known else "wrong"
                 counts["num_images"] += 1
                 counts[f"num_{outcome}"] += 1
-                classes = scores.target[row].reshape(-1).tolist()
-                groups += [index * len(OUTCOMES) + OUTCOMES.index(outcome) for index in classes]
+                explained = scores.target[row].reshape(-1).tolist()
+                groups += [index * len(OUTCOMES) + OUTCOMES.index(outcome) for index in explained]
+                images += [batch.names[rows[row]]] * len(explained)
+                classes += explained
             means.append(scores.means)
             values.append(scores.values.reshape(-1, *scores.values.shape[-3:]).double().cpu())
         if values:
-            part.moments.add(torch.cat(values), torch.tensor(groups))
-        part.means = merge_all(means)
+            stacked = torch.cat(values)
+            part.moments.add(stacked, torch.tensor(groups))
+            if part.top_images is not None:
+                contribution = stacked[:, KEYS.index("contribution")]
+                part.top_images = add_images(part.top_images, images, classes, contribution)
+        part.means, part.traits = merge_all(means), merge_all(traits)
         for name, count in counts.items():
             part.counts[name] += count
         part.unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
@@ -140,13 +169,13 @@ class SurveyRun(Run[HeadImportanceReport]):
         num_unreadable = part.counts["num_unreadable"]
         self.work.plan.check_readable(num_unreadable, self.work.num_images, "so far", part.unreadable)
 
-    def _explainable(self, batch: Batch, counts: dict[str, int]) -> Iterator[tuple[torch.Tensor, Any, list]]:
-        """Yield pixel values, targets and labels of images explained in one go; count those without labels."""
+    def _explainable(self, batch: Batch, counts: dict[str, int]) -> Iterator[tuple[torch.Tensor, Any, list[int]]]:
+        """Yield pixel values, targets and places in the batch of images explained in one go; count the unlabelled."""
         if batch.pixel_values is None:
             return
         pixels = batch.pixel_values.to(self.work.accelerator.device)
         if self.work.plan.target == "predicted":
-            yield pixels, None, batch.labels
+            yield pixels, None, list(range(len(pixels)))
             return
         # Images with equally many labels go together: their targets make a rectangle.
         rows = sorted(range(len(batch.labels)), key=lambda row: len(batch.labels[row] or ()))
@@ -155,8 +184,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             if num_labels == 0:
                 counts["num_unlabelled"] += len(alike)
                 continue
-            labels = [batch.labels[row] for row in alike]
-            yield pixels[alike], torch.tensor(labels), labels
+            yield pixels[alike], torch.tensor([batch.labels[row] for row in alike]), alike
 
     def save(self) -> None:
         if self._file is not None:
@@ -217,6 +245,8 @@ class SurveyRun(Run[HeadImportanceReport]):
             raise ArgumentError("`dataset` (`--data`) must hold at least one image to explain; got none.")
         moments = total_moments(self.work.accelerator, self._moments())
         means = merge_all(gather([part.means for part in parts]))
+        traits = merge_all(gather([part.traits for part in parts]))
+        top_images = merge_top_images(gather([part.top_images for part in parts]))
         settings = {
             **self._described_survey(),
             "counts": {**counts, "num_explanations": int(moments.count.sum())},
@@ -225,8 +255,9 @@ class SurveyRun(Run[HeadImportanceReport]):
             "license": self._license,
             "versions": {**versions(), "accelerate": accelerate.__version__},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **({} if top_images is None else {"top_images": top_images}),
         }
-        return HeadImportanceReport(moments, self._sample, settings, means)
+        return HeadImportanceReport(moments, self._sample, settings, means, traits)
 
     def write(self, report: HeadImportanceReport, folder: Path) -> None:
         report.save_pretrained(folder, overwrite_card=self._overwrite_card)

@@ -14,6 +14,7 @@ from gmar_hf.runs.processes import joined, together
 from gmar_hf.runs.run_folder import Output
 from gmar_hf.runs.work import open_work
 from gmar_hf.surveys.survey_run import SurveyRun
+from gmar_hf.utils.checks import check_whole
 
 
 def survey(
@@ -42,6 +43,8 @@ def survey(
     data_id: str | None = None,
     data_revision: str | None = None,
     license: str | None = None,
+    describe_heads: bool = False,
+    top_images: int | None = None,
     accelerator: Accelerator | None = None,
 ) -> HeadImportanceReport:
     """Score all heads for every image of a data set and report their means, spreads and ranks.
@@ -86,6 +89,11 @@ def survey(
         model_revision (`str`, *optional*): The model's revision that was asked for, if not the main branch.
         license (`str`, *optional*): The report's own licence.
         data_revision (`str`, *optional*): The revision of a data set on the Hub.
+        describe_heads (`bool`, defaults to False): Also report what every head is like, as [`describe_heads`] does:
+            attention distance and entropy, share on prefix tokens, direct effect on the logit. It takes a second
+            forward of every image, and its attention matrices, in blocks of rows.
+        top_images (`int`, *optional*): Also name, for every head, so many images on which it adds most. Their names
+            then stand in the report, and on the Hub if it is pushed.
         accelerator (`Accelerator`, *optional*): The calling script's; by default a new one.
 
     Returns:
@@ -132,7 +140,13 @@ def survey(
             data_id=data_id,
             reading=reading,
         )
-        return SurveyRun(work, license=license, overwrite_card=overwrite_card)
+        return SurveyRun(
+            work,
+            license=license,
+            overwrite_card=overwrite_card,
+            describe_heads=describe_heads,
+            top_images=None if top_images is None else check_whole("top_images", top_images, minimum=1),
+        )
 
     folder = None if output_dir is None else Path(output_dir)
     return together(prepare).complete(Output(folder=folder, resume=resume, force=force))

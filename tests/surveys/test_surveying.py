@@ -23,6 +23,7 @@ import gmar_hf
 from gmar_hf import ArgumentError, ArgumentTypeError, ArtifactError, HeadImportanceReport
 from gmar_hf.data.items import ItemData
 from gmar_hf.report.statistics import KEYS
+from gmar_hf.report.traits import TRAITS
 from gmar_hf.surveys.survey_checkpoint import Part
 from gmar_hf.surveys.survey_run import SurveyInterrupted
 from tests.helpers import oracle, zoo
@@ -172,6 +173,47 @@ class TestCentred:
         found = report.mean["contribution_centred"].numpy()
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
         assert np.abs(found - report.mean["contribution"].numpy()).max() > 0.01 * np.abs(expected).max()
+
+
+class TestDescribed:
+    """Traits and top images of a survey, against one image at a time."""
+
+    @pytest.mark.parametrize("target", ["predicted", "label"])
+    def test_traits_and_top_images(self, model, items, tmp_path, target):
+        options = dict(target=target, batch_size=2, describe_heads=True, top_images=2)
+        with pytest.raises(Failure):
+            survey(model, Counting(items, 5, fail), output_dir=tmp_path, save_every=1, **options)
+        report = survey(
+            model, Counting(items), output_dir=tmp_path, **options
+        )  # goes on from what the first one saved
+        values, contributions = [], []
+        for number, (item, label) in enumerate(zip(items, LABELS, strict=True)):
+            pixels = image_processor()(item["image"], return_tensors="pt")["pixel_values"]
+            labels = [label] if isinstance(label, int) else label or []
+            for index in [None] if target == "predicted" else labels:
+                found = gmar_hf.describe_heads(model, pixels, index)
+                values.append(np.stack([getattr(found, key)[0].double().numpy() for key in TRAITS]))
+                explanation = gmar_hf.explain(model, pixels, index, method="contribution")
+                name = (f"item {number}", int(explanation.target))
+                contributions.append((name, explanation.head_contribution[0].double().numpy()))
+        traits = report.traits.statistics
+        for place, key in enumerate(TRAITS):
+            theirs = np.stack(values)[:, place]
+            assert np.abs(traits.mean[key].numpy() - theirs.mean(axis=0)).max() < 1e-5 * np.abs(theirs).max(), key
+            assert np.abs(traits.std[key].numpy() - theirs.std(axis=0)).max() < 1e-5 * np.abs(theirs).max(), key
+        best = sorted(contributions, key=lambda entry: -entry[1][1, 2])[:2]
+        assert [(entry["image"], entry["class"]) for entry in report.top_images(1, 2)] == [name for name, _ in best]
+        assert report.top_images(1, 2)[0]["contribution"] == pytest.approx(best[0][1][1, 2], rel=1e-4)
+        # What was not asked for is not there, and belongs to another survey.
+        assert survey(model, items[:2]).traits is None
+        with pytest.raises(ArgumentError, match="`top_images` must be 1 or more"):
+            survey(model, items, top_images=0)
+
+    def test_other_settings_are_another_survey(self, model, items, tmp_path):
+        with pytest.raises(Failure):
+            survey(model, Counting(items, 5, fail), output_dir=tmp_path, batch_size=2, save_every=1)
+        with pytest.raises(ArgumentError, match="description of heads was False and is now True"):
+            survey(model, items, output_dir=tmp_path, batch_size=2, describe_heads=True)
 
 
 class TestBatches:
