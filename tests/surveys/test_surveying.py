@@ -206,7 +206,7 @@ class TestDescribed:
         assert report.top_images(1, 2)[0]["contribution"] == pytest.approx(best[0][1][1, 2], rel=1e-4)
         # What was not asked for is not there, and belongs to another survey.
         assert survey(model, items[:2]).traits is None
-        with pytest.raises(ArgumentError, match="`top_images` must be 1 or more"):
+        with pytest.raises(ArgumentError, match="`top_images` must be a whole number of 1 or more"):
             survey(model, items, top_images=0)
 
     def test_other_settings_are_another_survey(self, model, items, tmp_path):
