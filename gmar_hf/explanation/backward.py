@@ -142,7 +142,7 @@ def go_back(trace: Trace, head_gradient: HeadGradient, walks: Sequence[Walk], *,
             walk.visit(layer)
 
     if trace.has_backward:
-        trace.backward(head_gradient.relative, visit, retain_graph=retain_graph)
+        trace.backward(head_gradient, visit, retain_graph=retain_graph)
         return
     for index in reversed(range(len(trace.layers))):
         visit(index, None, None)

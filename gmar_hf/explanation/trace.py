@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
 from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
-from gmar_hf.models.attention import AttentionCall, is_recording, recording
+from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, class_name, known_kwargs, setting, unsupported
 from gmar_hf.models.patches import by_size, pair
@@ -33,13 +33,15 @@ class HeadGradient(NamedTuple):
     Args:
         relative (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of a size that any dtype holds, squared too.
         size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
+        slope (`torch.Tensor` of shape (batch, classes)): The score's gradient in the logits, divided by `size`.
     """
 
     relative: torch.Tensor
     size: torch.Tensor
+    slope: torch.Tensor
 
 
-class Trace:
+class Trace(ComputingRecorder):
     """What a forward left behind: the layers' queries, keys, values and outputs, the logits, the head's input.
 
     The graph holds activations only and begins where `start` says, so that nothing earlier is ever differentiated.
@@ -122,9 +124,6 @@ class Trace:
         self._own_logits = logits
         self.logits = at_least_float32(logits.detach()).requires_grad_()
 
-    def begin(self) -> None:
-        """Part of the recorder's protocol; a trace sees a single forward."""
-
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
         self._check(call)
         first = not self.layers
@@ -159,7 +158,7 @@ class Trace:
             raise unsupported(self.model, NOT_IN_A_ROW)
         if not self._own_logits.requires_grad:
             raise unsupported(self.model, NO_BACKBONE)
-        slope, size = self._slope(score)
+        slope, slope_size = self._slope(score)
         # Half precision tries one scale after the other; wider dtypes need none.
         for scale in _HALF_HEAD_SCALES if hidden.dtype == torch.float16 else (1.0,):
             upstream = (slope * scale).to(self._own_logits.dtype)
@@ -174,7 +173,8 @@ class Trace:
         gradient = at_least_float32(gradient)
         _check_each_depends(gradient)
         lift = _power_of_two(gradient) / _PEAK
-        return HeadGradient(gradient / lift[:, :, None], lift * size.to(lift.device) / scale)
+        size = lift * slope_size.to(lift.device) / scale
+        return HeadGradient(gradient / lift[:, :, None], size, slope * (scale / lift.to(slope.device)))
 
     def _slope(self, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the score's gradient in the logits, and the power of two (batch, 1) it has been divided by."""
@@ -188,11 +188,14 @@ class Trace:
         size = _power_of_two(slope)
         return slope / size, size
 
-    def backward(self, hidden_gradient: torch.Tensor, visit: Visit, *, retain_graph: bool) -> None:
-        """Walk back from the last layer to the first.
+    def backward(self, head_gradient: HeadGradient, visit: Visit, *, retain_graph: bool) -> None:
+        """Walk back from the last layer to the first, along every path on which the logits depend on the encoder.
+
+        Nearly always that is the last hidden state alone, whose gradient is known already; a head that reads earlier
+        layers too has others.
 
         Args:
-            hidden_gradient (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of the last hidden state.
+            head_gradient ([`HeadGradient`]): What `head_gradient` returned.
             visit (`Callable`): Called for each layer with its index, `dO` and, with start "value", `dV`, both
                 (batch, heads, tokens, head_dim), at least float32.
             retain_graph (`bool`): Whether another backward follows.
@@ -223,9 +226,13 @@ class Trace:
                 stack.callback(output.register_hook(partial(on_output, index)).remove)
                 if with_value:
                     stack.callback(layer.value.register_hook(partial(on_value, index)).remove)
+            # The backward begins at the logits; at the hidden state what arrives gives way to its gradient as it was
+            # made, which has a size that half precision holds.
+            relative = head_gradient.relative.to(self.hidden.dtype)
+            stack.callback(self.hidden.register_hook(lambda gradient: relative).remove)
             start = self.layers[0].value if with_value else self.outputs[0]
-            upstream = hidden_gradient.to(self.hidden.dtype)
-            torch.autograd.grad(self.hidden, start, upstream, retain_graph=retain_graph, allow_unused=True)
+            upstream = head_gradient.slope.to(self._own_logits.dtype)
+            torch.autograd.grad(self._own_logits, start, upstream, retain_graph=retain_graph, allow_unused=True)
         if visited != list(reversed(range(len(self.layers)))):
             raise unsupported(self.model, NOT_IN_A_ROW)
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, NonFiniteError
-from gmar_hf.models.attention import AttentionCall, is_recording, recording
+from gmar_hf.models.attention import AttentionCall, Recorder, is_recording, recording
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, check_model, encoder_layers, unsupported
+from gmar_hf.models.layer_order import LayerOrder
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
@@ -19,7 +20,7 @@ ABLATIONS = ("zero", "mean")
 UNEVEN = "its attention is not over one grid of the same tokens and heads in every layer, once a forward"
 
 
-class AblatedModel:
+class AblatedModel(Recorder):
     """A batch whose logits can be had without some heads. Made by [`ablated`]; lives as long as its block.
 
     One forward with every head comes first. A forward without heads takes many choices of heads at once: a row is an
@@ -44,7 +45,7 @@ class AblatedModel:
         self._pixel_values = pixel_values
         self._model_kwargs = kwargs
         self.layers = list(encoder_layers(model)[1])
-        self._layer_of = {id(part): index for index, layer in enumerate(self.layers) for part in layer.modules()}
+        self._order, self._entering = LayerOrder(self.layers), LayerOrder(self.layers)
         self._keep_means = ablation == "mean"
         self._means: dict[int, torch.Tensor] = {}  # (heads, tokens, head_dim) by layer
         self._seen: dict[int, torch.Size] = {}  # the queries of every layer, with every head
@@ -93,11 +94,11 @@ class AblatedModel:
         return self._forward().unflatten(0, silent.shape[:2])
 
     def begin(self) -> None:
-        """Part of the recorder's protocol: layers are told apart by their modules."""
+        self._order.begin()
+        self._entering.begin()
 
-    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
-        output = call.compute_output()
-        layer = self._layer_of.get(id(call.module))
+    def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        layer = self._order.find(call.module)
         if layer is None or (self._silent is None and layer in self._seen):
             raise unsupported(self._model, UNEVEN)
         if self._silent is None:
@@ -106,7 +107,7 @@ class AblatedModel:
             silent = self._silent[:, layer, :, None, None].to(output.device)
             filling = self._means[layer] if self._keep_means else torch.zeros_like(output[0])
             output = torch.where(silent, filling, output)
-        return output, None
+        return output
 
     def _note(self, layer: int, query_shape: torch.Size, output: torch.Tensor) -> None:
         self._seen[layer] = query_shape
@@ -115,7 +116,7 @@ class AblatedModel:
 
     def enter(self, layer: nn.Module, inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Repeat the batch into rows at the entrance: a hook before every layer, which elsewhere changes nothing."""
-        if self._silent is None or layer is not self.layers[self._entrance] or not is_recording(layer, self):
+        if not is_recording(layer, self) or self._entering.find(layer) != self._entrance or self._silent is None:
             return None
         repeats = len(self._silent) // len(self._pixel_values)
 
@@ -170,7 +171,7 @@ def ablated(
         stack.enter_context(frozen(model))
         ablated_model = AblatedModel(model, pixels, ablation, model_kwargs)
         stack.enter_context(recording(model, ablated_model))
-        for layer in ablated_model.layers:
+        for layer in dict.fromkeys(ablated_model.layers):  # once each, also where one stands for several
             stack.callback(layer.register_forward_pre_hook(ablated_model.enter, with_kwargs=True).remove)
         ablated_model.run()
         yield ablated_model

@@ -1,17 +1,18 @@
-"""Hands a model's attention calls to a recorder, through transformers' attention interface.
+"""Hands a model's attention calls to recorders, through transformers' attention interface.
 
 One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which
-recorder gets a call is told by a context variable and by the module that calls. A module that no recorder waits for (a
+recorders get a call is told by a context variable and by the module that calls. A module that no recorder waits for (a
 second model built from the same config, another thread's model) computes what its own implementation would have
 computed.
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,12 +56,28 @@ class AttentionCall:
         )
 
 
-class Recorder(Protocol):
-    """What takes the attention calls of one model."""
+class Recorder:
+    """What hears of the attention calls of one model, and may change what goes into them and what comes out.
+
+    Of recorders around each other every one takes part that changes something; of those that compute the attention
+    (see [`ComputingRecorder`]) only the innermost does.
+    """
 
     def begin(self) -> None:
-        """A forward of the model, or of a transformers model inside it, begins."""
+        """Hear that a forward of the model, or of a transformers model inside it, begins."""
 
+    def prepare(self, call: AttentionCall) -> None:
+        """Change what goes into the attention."""
+
+    def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        """Return what comes out of the attention, (batch, heads, tokens, head_dim), changed."""
+        return output
+
+
+class ComputingRecorder(Recorder, ABC):
+    """A recorder that computes the attention itself, and keeps what it wants of it."""
+
+    @abstractmethod
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Compute the output (batch, heads, tokens, head_dim), and the probabilities where they are explicit."""
 
@@ -72,7 +89,7 @@ _own_implementation: dict[int, str | None] = {}  # of every config that is switc
 
 @contextmanager
 def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Let `recorder` compute the attention of `model` inside the block.
+    """Let `recorder` hear of the attention calls of `model` inside the block.
 
     Args:
         model (`nn.Module`): A `PreTrainedModel`, or a module that holds one (a PEFT wrapper).
@@ -107,12 +124,14 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 def is_recording(module: nn.Module, recorder: Recorder) -> bool:
     """Tell whether this thread's calls of `module` go to `recorder` now."""
-    return _recorder(module) is recorder
+    return any(each is recorder for each in _recorders(module))
 
 
-def _recorder(module: nn.Module) -> Recorder | None:
-    """Return the innermost recorder that waits for this module."""
-    return next((recorder for recorder, modules in reversed(_recordings.get()) if id(module) in modules), None)
+def _recorders(module: nn.Module) -> list[Recorder]:
+    """Return the recorders that this module's calls go to, outer ones first; one at most computes."""
+    waiting = [recorder for recorder, modules in _recordings.get() if id(module) in modules]
+    computing = [id(recorder) for recorder in waiting if isinstance(recorder, ComputingRecorder)]
+    return [recorder for recorder in waiting if id(recorder) not in computing[:-1]]
 
 
 def _forget(entry: _Recording) -> None:
@@ -153,13 +172,13 @@ def _attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Answer transformers' call: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
     # Nobody waits for this module: compute what it would have computed without us.
-    recorder = _recorder(module)
-    if recorder is None:
+    recorders = _recorders(module)
+    if not recorders:
         function = _own_function(module)
         return function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, "its attention is causal")
-    # The recorder computes the attention, with what the module asked of transformers.
+    # The recorders see what the module asked of transformers; one of them computes it, or we do.
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = AttentionCall(
         module=module,
@@ -170,7 +189,12 @@ def _attention(
         scaling=scaling,
         dropout=dropout,
     )
-    output, probabilities = recorder.attend(call)
+    for recorder in recorders:
+        recorder.prepare(call)
+    computing = next((recorder for recorder in recorders if isinstance(recorder, ComputingRecorder)), None)
+    output, probabilities = (call.compute_output(), None) if computing is None else computing.attend(call)
+    for recorder in recorders:
+        output = recorder.edit(call, output)
     return output.transpose(1, 2).contiguous(), probabilities
 
 

@@ -1,5 +1,6 @@
 """Explicit attention probabilities, with gradients, for those who want the matrices."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import overload
@@ -7,26 +8,30 @@ from typing import overload
 import torch
 from torch import nn
 
-from gmar_hf.models.attention import AttentionCall, recording
+from gmar_hf.models.attention import AttentionCall, ComputingRecorder, recording
 
 
-class RetainedAttentions(Sequence[torch.Tensor]):
+class RetainedAttentions(ComputingRecorder, Sequence[torch.Tensor]):
     """The last forward's attention probabilities, a tensor (batch, heads, tokens, tokens) a layer, in layer order.
 
     Each row sums to one. After a backward every tensor's `.grad` holds the gradient of what was differentiated, also
     where all parameters are frozen. Under `torch.no_grad` the probabilities come without gradients.
     """
 
-    def __init__(self) -> None:
-        self._retained: dict[int, tuple[int, torch.Tensor]] = {}
+    def __init__(self, model: nn.Module) -> None:
+        self._retained: dict[tuple[int, int], torch.Tensor] = {}  # by the module's id, and which call of it
         self._num_begun = 0
+        self._begun_with: dict[int, int] = {}  # the forward that the retained ones are of, by the module's id
+        self._num_calls: Counter[int] = Counter()  # of every module, in that forward and its backward
+        # In how many places a module stands: layers may share theirs.
+        self._num_places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
 
     @overload
     def __getitem__(self, index: int) -> torch.Tensor: ...
     @overload
     def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
     def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
-        return [attention for _, attention in self._retained.values()][index]
+        return list(self._retained.values())[index]
 
     def __len__(self) -> int:
         return len(self._retained)
@@ -48,15 +53,21 @@ class RetainedAttentions(Sequence[torch.Tensor]):
         if torch.is_grad_enabled():
             # With frozen parameters the probabilities of the first layer are a leaf, which then wants its gradient.
             probabilities.retain_grad() if probabilities.requires_grad else probabilities.requires_grad_()
-        if module in self._retained:
-            num_begun, before = self._retained[module]
-            # The module calls a second time: in another forward, or because checkpointing computes it once more.
-            if num_begun != self._num_begun:
-                self._retained.clear()  # another forward has begun
-            elif before.requires_grad:
-                return  # gradient checkpointing calls again in the backward: the first call's tensor has the gradient
-            # Else checkpointing is reentrant, its forward has no graph, and the second call's tensor has the gradient.
-        self._retained[module] = (self._num_begun, probabilities)
+        if self._begun_with.get(module, self._num_begun) != self._num_begun:  # another forward has begun
+            self._retained.clear()
+            self._num_calls.clear()
+            self._begun_with.clear()
+        self._begun_with[module] = self._num_begun
+        repeat, place = divmod(self._num_calls[module], self._num_places[module])
+        self._num_calls[module] += 1
+        if repeat == 0:
+            self._retained[module, place] = probabilities
+            return
+        # Gradient checkpointing computes the layers once more in the backward, the last one first. Where the first
+        # call's tensor has a graph, it has the gradient; else checkpointing is reentrant, and the second call's has.
+        key = module, self._num_places[module] - 1 - place
+        if not self._retained[key].requires_grad:
+            self._retained[key] = probabilities
 
 
 @contextmanager
@@ -86,6 +97,6 @@ def retain_attention(model: nn.Module) -> Iterator[RetainedAttentions]:
         >>> len(attentions), attentions[3].shape, attentions[3].grad.shape
         (6, torch.Size([1, 8, 65, 65]), torch.Size([1, 8, 65, 65]))
     """
-    attentions = RetainedAttentions()
+    attentions = RetainedAttentions(model)
     with recording(model, attentions):
         yield attentions

@@ -8,27 +8,25 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.models.attention import AttentionCall, recording
-from gmar_hf.models.introspection import encoder_shape
+from gmar_hf.models.attention import AttentionCall, Recorder, recording
+from gmar_hf.models.introspection import encoder_layers, encoder_shape
+from gmar_hf.models.layer_order import LayerOrder
 
 
-class _Silencer:
-    """Computes attention by SDPA and sets the outputs of some heads to zero."""
+class _Silencer(Recorder):
+    """Sets the outputs of some heads to zero."""
 
-    def __init__(self, heads: set[tuple[int, int]]) -> None:
+    def __init__(self, model: nn.Module, heads: set[tuple[int, int]]) -> None:
         self._heads = heads
-        self._layers: dict[int, int] = {}  # by the id of the attention module, in the order of the first calls
+        self._order = LayerOrder(encoder_layers(model)[1] if heads else [])
 
     def begin(self) -> None:
-        """Part of the recorder's protocol: layers are told apart by their modules."""
+        self._order.begin()
 
-    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
-        output = call.compute_output()
-        layer = self._layers.setdefault(id(call.module), len(self._layers))
+    def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        layer = self._order.find(call.module)
         silent = [head for head in range(output.shape[1]) if (layer, head) in self._heads]
-        if silent:
-            output = output.index_fill(1, torch.tensor(silent, device=output.device), 0)
-        return output, None
+        return output.index_fill(1, torch.tensor(silent, device=output.device), 0) if silent else output
 
 
 @contextmanager
@@ -36,6 +34,7 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
     """Set the outputs of some heads to zero in every forward inside the block; the model is as it was after it.
 
     Gradients pass the other heads. The heads still compute: what this shows is what the model does without them.
+    [`explain`], [`retain_attention`] and all that measures inside the block see the model without them, too.
 
     Args:
         model (`nn.Module`): A transformers model on the attention interface, or one wrapped by PEFT.
@@ -63,7 +62,7 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
                 f"`heads` must be pairs of a layer in [0, {num_layers - 1}] and a head in [0, {num_heads - 1}]; "
                 f"got {(layer, head)}."
             )
-    with recording(model, _Silencer(wanted)):
+    with recording(model, _Silencer(model, wanted)):
         yield
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.attention import AttentionCall, is_recording, recording
+from gmar_hf.models.attention import AttentionCall, Recorder, is_recording, recording
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, encoder_layers, setting, unsupported
 from gmar_hf.models.patches import patch_grid
 from gmar_hf.utils.tensors import at_least_float32
 
 
-class _TokenRemoval:
-    """Computes attention by SDPA over the keys that are left.
+class _TokenRemoval(Recorder):
+    """Takes keys out of the attention.
 
     Args:
         model (`nn.Module`): The classifier.
@@ -31,7 +31,7 @@ class _TokenRemoval:
     def begin(self) -> None:
         self._num_tokens = None
 
-    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
+    def prepare(self, call: AttentionCall) -> None:
         num_rows, _, num_tokens, _ = call.query.shape
         num_prefix = num_tokens - self._hidden.shape[1]
         if num_prefix < 0 or call.key.shape[2] != num_tokens or self._num_tokens not in (None, num_tokens):
@@ -50,7 +50,6 @@ class _TokenRemoval:
         hidden = torch.cat([hidden.new_zeros(num_rows, num_prefix), hidden], dim=1)[:, None, None, :]
         bias = torch.zeros((), dtype=call.query.dtype, device=hidden.device) if call.bias is None else call.bias
         call.bias = torch.where(hidden, torch.finfo(bias.dtype).min, bias)
-        return call.compute_output(), None
 
     def let_heads_read_the_rest(self, module: nn.Module, inputs: Any, output: Any) -> torch.Tensor | None:
         """Replace hidden patches' states behind the last layer by the mean of those that are left: a forward hook."""

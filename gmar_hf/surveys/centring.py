@@ -111,14 +111,14 @@ def _stored_means(reference: HeadImportanceReport | str | os.PathLike[str], mode
 
 def _centred(trace: Trace, score: torch.Tensor, means: torch.Tensor, *, retain_graph: bool) -> torch.Tensor:
     """The centred contributions (batch, layers, heads) for one explained logit (batch,)."""
-    relative, size = trace.head_gradient(score)
+    head_gradient = trace.head_gradient(score)
     by_layer: dict[int, torch.Tensor] = {}
 
     def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
         output = at_least_float32(trace.outputs[index].detach())
         beyond_habit = output - means[index].to(output)
-        by_layer[index] = head_contribution(beyond_habit, output_grad) * size.to(output.device)
+        by_layer[index] = head_contribution(beyond_habit, output_grad) * head_gradient.size.to(output.device)
 
-    trace.backward(relative, visit, retain_graph=retain_graph)
+    trace.backward(head_gradient, visit, retain_graph=retain_graph)
     device = by_layer[0].device
     return torch.stack([by_layer[index].to(device) for index in sorted(by_layer)], dim=1)

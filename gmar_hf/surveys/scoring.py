@@ -113,12 +113,12 @@ def _scored(
         The scores (batch, 6, layers, heads), and the sums over the batch of the gradients by the heads' outputs
         (layers, heads, positions, head_dim).
     """
-    relative, size = trace.head_gradient(score)
+    head_gradient = trace.head_gradient(score)
     by_layer: dict[int, torch.Tensor] = {}
     gradients: dict[int, torch.Tensor] = {}
 
     def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
-        value, factor = trace.layers[index].value.detach(), size.to(output_grad.device)
+        value, factor = trace.layers[index].value.detach(), head_gradient.size.to(output_grad.device)
         l1, l2 = l1_norm(output_grad, value), l2_norm(output_grad, value)
         contribution = head_contribution(trace.outputs[index].detach(), output_grad) * factor
         by_key = {
@@ -132,7 +132,7 @@ def _scored(
         by_layer[index] = torch.stack([by_key[key] for key in KEYS], dim=1)
         gradients[index] = (by_position(output_grad, prefix, is_mean=False) * factor[:, :, None, None]).sum(dim=0)
 
-    trace.backward(relative, visit, retain_graph=retain_graph)
+    trace.backward(head_gradient, visit, retain_graph=retain_graph)
     order = sorted(by_layer)
     return _on_one_device([by_layer[index] for index in order], 2), _on_one_device(
         [gradients[index] for index in order]

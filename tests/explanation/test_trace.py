@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import ViTConfig, ViTForImageClassification
+from transformers.modeling_outputs import ImageClassifierOutput
 
 import gmar_hf
 from gmar_hf.explanation import blocks
+from gmar_hf.explanation.parity import check_parity
 from tests.helpers import zoo
 from tests.helpers.sampling import pick, sample_product
 from tests.helpers.zoo import relative_error
@@ -393,3 +395,26 @@ class TestWhatCannotBeTraced:
         model.vit.layers[1].mlp.register_full_backward_hook(lambda module, grads, outputs: (grads[0] * math.inf,))
         with pytest.raises(gmar_hf.NonFiniteError, match="got NaN or infinity inside the encoder"):
             gmar_hf.explain(model, zoo.pixel_values(model), 1)
+
+
+class MultiLayerHead(ViTForImageClassification):
+    """A head that reads an earlier layer's class token beside the last one's, as DINOv2's own linear heads do."""
+
+    def forward(self, pixel_values=None, **kwargs):
+        states = self.vit(pixel_values, output_hidden_states=True)
+        read = states.last_hidden_state[:, 0] + 2 * states.hidden_states[1][:, 0]
+        return ImageClassifierOutput(logits=self.classifier(read))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_path_from_the_logits_is_followed(dtype):
+    model = zoo.vit()
+    model.__class__ = MultiLayerHead
+    images = zoo.pixel_values(model, batch=2)
+    truth = check_parity(model, images)  # explicit attention, autograd from the logits
+    assert truth.agrees, truth.errors
+    exact = gmar_hf.explain(model, images, 1, method="contribution")
+    plain = gmar_hf.explain(zoo.vit(), images, 1, method="contribution")
+    assert relative_error(exact.head_contribution, plain.head_contribution) > 0.05  # the other path counts
+    half = gmar_hf.explain(model.to(dtype), images.to(dtype), 1, method="contribution")
+    assert relative_error(half.head_contribution, exact.head_contribution) < (1e-6 if dtype == torch.float32 else 0.1)

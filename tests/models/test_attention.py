@@ -10,13 +10,13 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification, ViTModel
 
 from gmar_hf.errors import ArgumentTypeError, UnsupportedModelError
-from gmar_hf.models.attention import IMPLEMENTATION, AttentionCall, is_recording, recording
+from gmar_hf.models.attention import IMPLEMENTATION, AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.introspection import class_name, unsupported
 from tests.helpers import state, zoo
 from tests.helpers.threads import in_threads
 
 
-class Notebook:
+class Notebook(ComputingRecorder):
     """A recorder that writes everything down and computes plain attention."""
 
     def __init__(self) -> None:

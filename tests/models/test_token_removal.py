@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gmar_hf import ArgumentError, UnsupportedModelError
-from gmar_hf.models.attention import recording
 from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.token_removal import without_patches
 from tests.helpers import zoo
@@ -131,25 +130,3 @@ def test_no_forward_is_no_removal():
         without_patches(model, images, hidden_patches(model, 1)),
     ):
         logits(zoo.vit(), images)
-
-
-def test_an_inner_recording_gets_its_calls():
-    """As the package's other recorders do, the innermost has the model."""
-
-    class Counting:
-        num_calls = 0
-
-        def begin(self):
-            pass
-
-        def attend(self, call):
-            self.num_calls += 1
-            return call.compute_output(), None
-
-    model, counting = zoo.vit(), Counting()
-    images = zoo.pixel_values(model, batch=1)
-    with without_patches(model, images, hidden_patches(model, 1)):
-        logits(model, images)
-        with recording(model, counting):
-            logits(model, images)
-    assert counting.num_calls == 3

@@ -8,7 +8,7 @@ from torch import nn
 
 from gmar_hf.errors import NonFiniteError
 from gmar_hf.explanation.blocks import pieces
-from gmar_hf.models.attention import AttentionCall, is_recording, recording
+from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import check_model, encoder_layers, unsupported, unwrapped
 from gmar_hf.models.model_inputs import checked_pixels
@@ -77,15 +77,12 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
     return to_grid(total, grid).to(pixel_values.device)
 
 
-class _Layers:
+class _Layers(ComputingRecorder):
     """Keeps every layer's values, and outputs that begin a graph of their own."""
 
     def __init__(self) -> None:
         self.values: list[torch.Tensor] = []
         self.outputs: list[torch.Tensor] = []
-
-    def begin(self) -> None:
-        """Do nothing: the recorder's protocol has it."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
         output = call.compute_output().detach().requires_grad_()
