@@ -11,7 +11,7 @@ from torch import nn
 from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_scores import head_contribution
 from gmar_hf.explanation.rollout import attention_blocks
-from gmar_hf.models.attention import AttentionCall, recording
+from gmar_hf.models.attention import AttentionCall, ComputingRecorder, recording
 from gmar_hf.models.freezing import frozen, full_precision, gradients_on
 from gmar_hf.models.introspection import check_model, encoder_layers, encoder_shape, unsupported
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
@@ -137,7 +137,7 @@ def describe_attention(call: AttentionCall, grid: Grid) -> torch.Tensor:
     return total / num_patches
 
 
-class _Recorder:
+class _Recorder(ComputingRecorder):
     """Describes each layer's attention, and lets gradients begin at every layer's output alone."""
 
     def __init__(self, model: nn.Module, pixels: torch.Tensor) -> None:
@@ -145,9 +145,6 @@ class _Recorder:
         self._pixels = pixels
         self.outputs: list[torch.Tensor] = []
         self.looks: list[torch.Tensor] = []
-
-    def begin(self) -> None:
-        """Part of the recorder's protocol; there is a single forward."""
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
         height, width = self._pixels.shape[-2:]
