@@ -4,10 +4,11 @@
 
 Protocol A, SRG (symmetric relevance gain, Bluecher et al., TMLR 2024, arXiv 2401.06654: insertion minus deletion, here
 of the logit): photos that the model gets right, their class explained, whole patches in `--num-steps` equal steps,
-hidden patches show zero in pixel values, the blurred image, or another photo. Protocol B, GridPG (Rao et al., CVPR
-2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four classes that the model is sure of, each class explained; the
-share of the map's positive mass in the quadrant of its class (chance 0.25), how often that quadrant has the largest
-sum of the map, and the correlation of the maps of two classes.
+hidden patches show zero in pixel values, the blurred image or another photo, or their tokens are taken out of the
+attention ("removed"). Protocol B, GridPG (Rao et al., CVPR 2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four
+classes that the model is sure of, each class explained; the share of the map's positive mass in the quadrant of its
+class (chance 0.25), how often that quadrant has the largest sum of the map, and the correlation of the maps of two
+classes.
 
 Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
 nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
@@ -28,7 +29,7 @@ from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import markdown
 
 SRG = "insertion_minus_deletion_logit"
-BASELINES = ("zero", "blur", "other")
+BASELINES = ("zero", "blur", "other", "removed")
 GRID = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
 HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant", "class corr.", "cost")
 
