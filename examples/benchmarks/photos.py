@@ -29,6 +29,7 @@ from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import markdown
 
 SRG = "insertion_minus_deletion_logit"
+BEGIN, END = "<!-- photos -->", "<!-- /photos -->"
 BASELINES = ("zero", "blur", "other", "removed")
 GRID = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
 HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant", "class corr.", "cost")
@@ -94,6 +95,7 @@ def main(
     blur_sigma: Annotated[float, typer.Option(help="Width of the blur in pixels.")] = 14.0,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side, where not the processor's own.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of photos.")] = 0,
+    document: Annotated[Path | None, typer.Option(help=f"A file to write the table into, after {BEGIN}.")] = None,
 ) -> None:
     """Measure maps on photographs, and print the table."""
     classifier = AutoModelForImageClassification.from_pretrained(model).eval()
@@ -135,6 +137,10 @@ def main(
     with replacing(out / "photos.md") as temporary:
         temporary.write_text(head + text, encoding="utf-8")
     typer.echo(head + text)
+    if document is not None:
+        before, rest = document.read_text(encoding="utf-8").split(BEGIN)
+        with replacing(document) as temporary:
+            temporary.write_text(f"{before}{BEGIN}\n{head}{text}{END}{rest.split(END)[1]}", encoding="utf-8")
     for name, evaluation in (("Photos", on_photos), ("Mosaics", on_mosaics)):
         if evaluation is not None:
             typer.echo(f"{name}: {evaluation.verdict().text}\n")
