@@ -1,6 +1,6 @@
 """One target's way back through a pass: what each layer adds to the maps and to the head scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -116,13 +116,19 @@ class Walk:
         return weights
 
 
-def go_back(trace: Trace, head_gradient: HeadGradient, walks: Sequence[Walk], *, retain_graph: bool) -> None:
-    """Let all walks visit every layer, with one backward through the encoder if the trace's graph has one.
+def go_back(
+    trace: Trace,
+    head_gradient: HeadGradient,
+    visitors: Sequence[Callable[[LayerGradients], None]],
+    *,
+    retain_graph: bool,
+) -> None:
+    """Show every layer to all visitors, the last one first, with one backward if the trace's graph has one.
 
     Args:
         trace ([`Trace`]): A forward.
         head_gradient ([`HeadGradient`]): The explained score's gradient at the backbone's last hidden state.
-        walks (`Sequence` of [`Walk`]): What collects.
+        visitors (`Sequence` of `Callable`): What collects, such as [`Walk.visit`].
         retain_graph (`bool`): Whether another backward over the same trace follows.
     """
 
@@ -138,8 +144,8 @@ def go_back(trace: Trace, head_gradient: HeadGradient, walks: Sequence[Walk], *,
             gradient_size=head_gradient.size.to(call.query.device),
             attention_scale=trace.attention_scale,
         )
-        for walk in walks:
-            walk.visit(layer)
+        for visitor in visitors:
+            visitor(layer)
 
     if trace.has_backward:
         trace.backward(head_gradient, visit, retain_graph=retain_graph)

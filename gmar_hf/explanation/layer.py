@@ -53,7 +53,7 @@ class LayerGradients:
         self.is_last = is_last
         self.output_grad = output_grad
         self.gradient_size = gradient_size
-        self._output = output
+        self.output = output
         self._value_grad = value_grad
         self._factor = gradient_size / attention_scale
         self._norms: dict[str, torch.Tensor] = {}
@@ -62,16 +62,16 @@ class LayerGradients:
     @cached_property
     def head_contribution(self) -> torch.Tensor | None:
         """`<O, g>` (batch, heads) in logits, `O` the outputs before they were scaled and `g` the gradient behind."""
-        if self._output is None or self.output_grad is None:
+        if self.output is None or self.output_grad is None:
             return None
-        return head_contribution(self._output, self.output_grad) * self._factor
+        return head_contribution(self.output, self.output_grad) * self._factor
 
     @cached_property
     def head_contribution_centred(self) -> torch.Tensor | None:
         """`<O - mean(O), g>` (batch, heads) in logits, the mean over the tokens; None without a backward."""
-        if self.head_contribution is None or self._output is None or self.output_grad is None:
+        if self.head_contribution is None or self.output is None or self.output_grad is None:
             return None
-        return self.head_contribution - mean_output_contribution(self._output, self.output_grad) * self._factor
+        return self.head_contribution - mean_output_contribution(self.output, self.output_grad) * self._factor
 
     def gradient_norm(self, norm: str) -> torch.Tensor:
         """Return the norms (batch, heads) of the attention's gradient, divided by `gradient_size`."""
@@ -98,9 +98,9 @@ class LayerGradients:
         assert self._value_grad is not None
         value = at_least_float32(self.call.value.detach())
         if reference == OUTPUT:
-            assert self._output is not None
+            assert self.output is not None
             assert self.output_grad is not None
-            by_query = (at_least_float32(self._output) * self.output_grad).sum(dim=-1)
+            by_query = (at_least_float32(self.output) * self.output_grad).sum(dim=-1)
             return token_contribution(value, self._value_grad) - attend_back(by_query, self.call)
         if reference:
             value = value - float(reference) * value.mean(dim=2, keepdim=True)

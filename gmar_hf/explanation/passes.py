@@ -145,7 +145,7 @@ def walk_back(
                 Walk(request, readout_of(head_gradient), given if request.has_head_weights else None, token_weights)
                 for request in requests
             ]
-            go_back(trace, head_gradient, walks, retain_graph=number + 1 < len(scores))
+            go_back(trace, head_gradient, [walk.visit for walk in walks], retain_graph=number + 1 < len(scores))
             by_score.append([walk.results(images.patches.grid) for walk in walks])
     return [_stack(list(fields), images.choice.has_axis) for fields in zip(*by_score, strict=True)]
 

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.backward import go_back
 from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_scores import head_contribution
 from gmar_hf.explanation.head_weights import check_report, open_report
+from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.introspection import check_model
@@ -114,11 +116,13 @@ def _centred(trace: Trace, score: torch.Tensor, means: torch.Tensor, *, retain_g
     head_gradient = trace.head_gradient(score)
     by_layer: dict[int, torch.Tensor] = {}
 
-    def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
-        output = at_least_float32(trace.outputs[index].detach())
-        beyond_habit = output - means[index].to(output)
-        by_layer[index] = head_contribution(beyond_habit, output_grad) * head_gradient.size.to(output.device)
+    def visit(layer: LayerGradients) -> None:
+        assert layer.output is not None
+        assert layer.output_grad is not None
+        output = at_least_float32(layer.output)
+        beyond_habit = output - means[layer.index].to(output)
+        by_layer[layer.index] = head_contribution(beyond_habit, layer.output_grad) * layer.gradient_size
 
-    trace.backward(head_gradient, visit, retain_graph=retain_graph)
+    go_back(trace, head_gradient, [visit], retain_graph=retain_graph)
     device = by_layer[0].device
     return torch.stack([by_layer[index].to(device) for index in sorted(by_layer)], dim=1)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gmar_hf.explanation.backward import go_back
 from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_description import describe_heads
-from gmar_hf.explanation.head_scores import head_contribution, head_weights, l1_norm, l2_norm
+from gmar_hf.explanation.head_scores import head_weights
+from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.introspection import check_model
@@ -117,22 +119,23 @@ def _scored(
     by_layer: dict[int, torch.Tensor] = {}
     gradients: dict[int, torch.Tensor] = {}
 
-    def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
-        value, factor = trace.layers[index].value.detach(), head_gradient.size.to(output_grad.device)
-        l1, l2 = l1_norm(output_grad, value), l2_norm(output_grad, value)
-        contribution = head_contribution(trace.outputs[index].detach(), output_grad) * factor
+    def visit(layer: LayerGradients) -> None:
+        l1, l2 = layer.gradient_norm("l1"), layer.gradient_norm("l2")
+        assert layer.output_grad is not None
+        assert layer.head_contribution is not None
         by_key = {
-            "l1": l1 * factor,
-            "l2": l2 * factor,
+            "l1": l1 * layer.gradient_size,
+            "l2": l2 * layer.gradient_size,
             "l1_weight": head_weights(l1),
             "l2_weight": head_weights(l2),
-            "contribution": contribution,
-            "contribution_abs": contribution.abs(),
+            "contribution": layer.head_contribution,
+            "contribution_abs": layer.head_contribution.abs(),
         }
-        by_layer[index] = torch.stack([by_key[key] for key in KEYS], dim=1)
-        gradients[index] = (by_position(output_grad, prefix, is_mean=False) * factor[:, :, None, None]).sum(dim=0)
+        by_layer[layer.index] = torch.stack([by_key[key] for key in KEYS], dim=1)
+        by_head = by_position(layer.output_grad, prefix, is_mean=False) * layer.gradient_size[:, :, None, None]
+        gradients[layer.index] = by_head.sum(dim=0)
 
-    trace.backward(head_gradient, visit, retain_graph=retain_graph)
+    go_back(trace, head_gradient, [visit], retain_graph=retain_graph)
     order = sorted(by_layer)
     return _on_one_device([by_layer[index] for index in order], 2), _on_one_device(
         [gradients[index] for index in order]
