@@ -20,6 +20,7 @@ import typer
 from gmar_hf import demo
 from gmar_hf.evaluation import DEFAULT_METHODS, MapMethod, find_map_methods
 from gmar_hf.metrics import SingleDeletion, part_mass, score_function, single_deletion
+from gmar_hf.utils.correlation import spearman
 from gmar_hf.utils.files import replacing
 
 DOCUMENT = Path(__file__).with_name("garments.md")
@@ -102,12 +103,10 @@ def masses(method: MapMethod, model: torch.nn.Module, garments: Garments) -> tor
 def interval(mass: torch.Tensor, effect: torch.Tensor, num_draws: int = NUM_DRAWS) -> tuple[float, float]:
     """The pooled correlation's bootstrap interval of 95 %, scenes (two rows each) drawn with replacement."""
     generator = np.random.default_rng(0)
-    by_scene = [values.unflatten(0, (-1, 2)) for values in (mass, effect)]
-    pooled = []
-    for _ in range(num_draws):
-        drawn = generator.integers(len(by_scene[0]), size=len(by_scene[0]))
-        pooled.append(single_deletion(*(values[drawn].flatten(0, 1) for values in by_scene)).pooled.item())
-    low, high = np.quantile(pooled, [0.025, 0.975])
+    by_scene = [values.unflatten(0, (-1, 2)).flatten(1) for values in (mass, effect)]
+    drawn = generator.integers(len(by_scene[0]), size=(num_draws, len(by_scene[0])))
+    pooled = spearman(*(values[drawn].flatten(1) for values in by_scene))
+    low, high = np.quantile(pooled.numpy(), [0.025, 0.975])
     return float(low), float(high)
 
 
