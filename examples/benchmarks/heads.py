@@ -45,8 +45,8 @@ def photo_pixels(
     model: str, data: Path, number: int, image_size: int | None, seed: int
 ) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A classifier, photos that it is right about, and their classes."""
-    classifier = AutoModelForImageClassification.from_pretrained(model).eval()
-    image_processor = AutoImageProcessor.from_pretrained(model)
+    classifier = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False).eval()
+    image_processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
     if image_size is not None:
         image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
         image_processor.crop_size = {"height": image_size, "width": image_size}

@@ -98,8 +98,8 @@ def main(
     document: Annotated[Path | None, typer.Option(help=f"A file to write the table into, after {BEGIN}.")] = None,
 ) -> None:
     """Measure maps on photographs, and print the table."""
-    classifier = AutoModelForImageClassification.from_pretrained(model).eval()
-    image_processor = AutoImageProcessor.from_pretrained(model)
+    classifier = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False).eval()
+    image_processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
     if image_size is not None:
         image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
         image_processor.crop_size = {"height": image_size, "width": image_size}

@@ -36,7 +36,8 @@ def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
     """Load an image classifier of transformers; say on standard error if a part of it is untrained.
 
     Raises:
-        ArgumentError: If it cannot be loaded; the message holds what transformers says.
+        ArgumentError: If it cannot be loaded, or brings code of its own, which is never run and never asked about; the
+            message holds what transformers says.
     """
     model, info = _load(AutoModelForImageClassification, name, revision, dtype=dtype, output_loading_info=True)
     missing = sorted(info["missing_keys"])
@@ -76,9 +77,16 @@ def checked_device(device: str | None) -> torch.device | None:
 
 def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
     try:
-        return loader.from_pretrained(name, revision=revision, **kwargs)
+        # Said by nobody, transformers would ask on standard output whether to run a repository's code.
+        return loader.from_pretrained(name, revision=revision, trust_remote_code=False, **kwargs)
     except Exception as error:  # broken files end in errors of any kind: ValueError, SafetensorError, ImportError, ...
         reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:  # which transformers advises to pass
+            raise ArgumentError(
+                f"`--model` must be of a class that transformers has; got {name!r}, which needs code of its own "
+                "(`auto_map`), and the command line runs none. If you trust it, load it in Python and call "
+                "`gmar_hf.explain`."
+            ) from error
         raise ArgumentError(
             "`--model` must be the Hub id or the folder of an image classifier with its image processor; got "
             f"{name!r} ({reason if len(reason) <= 300 else reason[:300] + '...'}). Check the name and the connection."

@@ -42,6 +42,8 @@ def load(name: str) -> "tuple[PreTrainedModel, ViTImageProcessorPil]":
     folder = _FOLDER / name
     if not (folder / "model.safetensors").is_file():
         raise ArtifactError(f"The demo model {name!r} is missing from {folder}. Install gmar-hf again.")
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model = AutoModelForImageClassification.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    )
     # The class that never needs torchvision: the same pixels, and nothing said, with it and without.
     return model, ViTImageProcessorPil.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,80 @@
+"""What commands are pointed at: code that a repository brings is never run, and nobody is asked."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import printed, refusal, save_model
+from tests.helpers.explainers import photo
+
+CODE = """
+from pathlib import Path
+Path({ran!r}).touch()
+from transformers import {base}
+class Own({base}):
+    model_type = {model_type!r}
+"""
+CODE_OF_CONFIG = {
+    "AutoConfig": "own.Own",
+    "AutoModelForImageClassification": "own.Own",
+    "AutoImageProcessor": "own.Own",
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A model's folder with code of its own, which nothing names yet, and an image; whoever asks is told "yes"."""
+    monkeypatch.chdir(tmp_path)
+    save_model("model")
+    (tmp_path / "images").mkdir()
+    photo(0).save("images/one.png")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 100))
+    return tmp_path
+
+
+def bring_code(file, **settings):
+    """Lets a JSON file of the model name the code, which leaves the file `ran` when it is run."""
+    is_config = file == "config.json"
+    model_type, base = ("own", "ViTConfig") if is_config else (None, "ViTImageProcessorPil")
+    path = Path("model/own.py")
+    path.write_text(CODE.format(ran=str(Path("ran").absolute()), base=base, model_type=model_type))
+    content = json.loads(Path("model", file).read_text())
+    Path("model", file).write_text(json.dumps({**content, "auto_map": CODE_OF_CONFIG, **settings}))
+
+
+COMMANDS = [
+    ("explain", "images/one.png", "--out", "out"),
+    ("check",),
+    ("report", "--data", "images", "--no-labels", "--out", "out"),
+    ("evaluate", "--data", "images", "--no-labels", "--out", "out"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_model_of_its_own_class_is_refused(run, here, command):
+    bring_code("config.json", model_type="own")
+    err = refusal(run(*command, "--model", "model", "--json"))
+    assert err == (
+        "`--model` must be of a class that transformers has; got 'model', which needs code of its own (`auto_map`), "
+        "and the command line runs none. If you trust it, load it in Python and call `gmar_hf.explain`.\n"
+    )
+    assert not Path("ran").exists()
+
+
+def test_so_is_an_image_processor_of_its_own_class(run, here):
+    bring_code("preprocessor_config.json", image_processor_type="OwnImageProcessor")
+    for command in (COMMANDS[0], *COMMANDS[2:]):
+        assert "which needs code of its own (`auto_map`)" in refusal(run(*command, "--model", "model", "--json"))
+    verdict = json.loads(printed(run("check", "--model", "model", "--json")))
+    assert verdict["image_processor"].startswith("none that can be loaded")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_where_transformers_has_the_class_it_is_taken_and_the_code_is_not(run, here, file):
+    bring_code(file)
+    (image,) = json.loads(printed(run(*COMMANDS[0], "--model", "model", "--json")))
+    assert image["results"]
+    assert not Path("ran").exists()
