@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gmar_hf.evaluation.file_checks import check_checkpoint
 from gmar_hf.evaluation.results import Row
 from gmar_hf.utils.artifacts import ArtifactFormat
 
@@ -88,6 +89,7 @@ class Measured:
         """
         with FORMAT.reading(path) as artifact:
             arrays = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+            check_checkpoint(artifact.content, arrays)
             values = arrays.pop("values")
             curves = {name.removeprefix("curves."): curve for name, curve in arrays.items()}
             rows = [Row(**row) for row in artifact.content.pop("rows")]

@@ -10,6 +10,7 @@ import torch
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.bootstrap import Bootstrap
+from gmar_hf.evaluation.file_checks import check_evaluation
 from gmar_hf.evaluation.verdict import Verdict
 from gmar_hf.utils.artifacts import ArtifactFormat
 
@@ -249,13 +250,14 @@ class Evaluation:
             path (`str` or `os.PathLike`): rows.safetensors, or the `output_dir` of [`evaluate`] that it lies in.
 
         Raises:
-            ArtifactError: If it is missing, corrupt, or of another version.
+            ArtifactError: If it is missing, corrupt, of another version, or its figures are not as it says.
         """
         if os.path.isdir(path):
             path = os.path.join(path, ROWS)
         with FORMAT.reading(path) as artifact:
             content = artifact.content
             arrays = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+            check_evaluation(content, arrays)
             return cls(
                 settings=content["settings"],
                 methods=content["methods"],

@@ -1,15 +1,34 @@
 """What comes out of explaining a batch, and the file that it is kept in."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
+from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.artifacts import ArtifactFormat
+from gmar_hf.utils.plain_json import COUNT, check_json
 
 FORMAT = ArtifactFormat("gmar_hf.explanation", 2, "an explanation", "Make it again, and save it with `save`.")
+
+# The axes of every field behind that of the batch and, where an image has several targets, that of these.
+_HEADS, _GRID = ("layers", "heads"), ("rows", "cols")
+_AXES: dict[str, tuple[str, ...]] = {
+    "logits": ("classes",),
+    "target": (),
+    "attribution": _GRID,
+    "head_importance": _HEADS,
+    "head_score": _HEADS,
+    "head_contribution": _HEADS,
+    "head_contribution_centred": _HEADS,
+    "head_maps": (*_HEADS, *_GRID),
+    "prefix_contribution": (*_HEADS, "prefix tokens"),
+    "readout": ("tokens",),
+    "completeness_gap": (),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,8 +86,9 @@ class Explanation:
             path (`str` or `os.PathLike`): The file; an old one is replaced at once when the new one is complete.
 
         Raises:
-            ArgumentError: If the place cannot be written.
+            ArgumentError: If the place cannot be written, or [`load`] would refuse what was put together by hand.
         """
+        check_fields(self.tensors(), self.settings)
         FORMAT.write(path, dict(self.settings), self.tensors())
 
     @classmethod
@@ -76,13 +96,16 @@ class Explanation:
         """Read a file of [`save`], onto the CPU.
 
         Raises:
-            ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version.
+            ArtifactError: If the file is missing, corrupt, not an explanation, or of a newer version; also if its
+                tensors are not of one shape, of another type or NaN.
         """
-        known = {each.name for each in fields(cls)} - {"settings"}
         with FORMAT.reading(path) as artifact:
-            tensors = {name: tensor for name, tensor in artifact.tensors.items() if name in known}
+            tensors = {name: tensor for name, tensor in artifact.tensors.items() if name in _AXES}
             if not tensors:
-                raise ValueError("it holds no tensor of an explanation")
+                raise ArgumentError("it holds no tensor of an explanation")
+            json.dumps(artifact.content, allow_nan=False)  # which JSON itself has no words for
+            check_json("settings", artifact.content, {})
+            check_fields(tensors, artifact.content)
             return cls(settings=artifact.content, **tensors)
 
     def __repr__(self) -> str:
@@ -95,3 +118,71 @@ class Explanation:
         """Return the tensors that there are, by field name."""
         named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
+
+
+def check_fields(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> None:
+    """Refuse fields that cannot be those of one explanation.
+
+    Args:
+        tensors (`Mapping[str, torch.Tensor]`): By field name.
+        settings (`Mapping[str, Any]`): Of the same explanation; where they have a `grid`, it is that of the maps.
+
+    Raises:
+        ArgumentError: If a tensor is of another shape than the others, of another type, or has numbers that no
+            explanation has: NaN, infinity but among the logits, or a target that is no class.
+
+    Example:
+        >>> check_fields({"logits": torch.zeros(2, 3), "attribution": torch.zeros(1, 8, 8)}, {})
+        Traceback (most recent call last):
+        ...
+        gmar_hf.errors.ArgumentError: `attribution` must be of shape (batch 2, rows, cols), as the rest has it; got \
+(1, 8, 8).
+    """
+    sizes = _sizes_of_grid(settings)
+    for name, tensor in [(name, tensors[name]) for name in _AXES if name in tensors]:
+        # Who explains several targets has them in every field, behind the batch; the logits are no target's.
+        num_axes = 1 + len(_AXES[name])
+        if name != "logits":
+            sizes.setdefault("targets", tensor.shape[1] if tensor.ndim == num_axes + 1 else 0)
+        has_targets = name != "logits" and sizes["targets"] > 0
+        axes = ("batch", *(["targets"] if has_targets else []), *_AXES[name])
+        _check_shape(name, tensor, axes, sizes)
+        sizes.update(zip(axes, tensor.shape, strict=True))
+        _check_numbers(name, tensor, sizes.get("classes"))
+    num_patches = sizes.get("rows", 1) * sizes.get("cols", 1)
+    num_tokens, num_prefix = sizes.get("tokens", num_patches), sizes.get("prefix tokens")
+    if "tokens" in sizes and (num_tokens < num_patches or num_prefix not in (None, num_tokens - num_patches)):
+        raise ArgumentError(
+            f"`readout` must be of {num_patches} patches and all prefix tokens; got {num_tokens} tokens, of which "
+            f"{'some' if num_prefix is None else num_prefix} are prefix tokens."
+        )
+
+
+def _sizes_of_grid(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of axes that the settings tell of; settings of somebody's own need not."""
+    if "grid" not in settings:
+        return {}
+    check_json("settings", settings["grid"], {"prefix": COUNT, "rows": COUNT, "cols": COUNT}, "grid")
+    grid = settings["grid"]
+    return {"prefix tokens": grid["prefix"], "rows": grid["rows"], "cols": grid["cols"]}
+
+
+def _check_shape(name: str, tensor: torch.Tensor, axes: Sequence[str], sizes: Mapping[str, int]) -> None:
+    """Refuse a tensor that has other axes, or others than are known already; only prefix tokens may be none."""
+    if tensor.ndim == len(axes) and all(
+        size == sizes.get(axis, size) and (size > 0 or axis == "prefix tokens")
+        for axis, size in zip(axes, tensor.shape, strict=True)
+    ):
+        return
+    wanted = ", ".join(f"{axis} {sizes[axis]}" if axis in sizes else axis for axis in axes)
+    raise ArgumentError(f"`{name}` must be of shape ({wanted}), as the rest has it; got {tuple(tensor.shape)}.")
+
+
+def _check_numbers(name: str, tensor: torch.Tensor, num_classes: int | None) -> None:
+    """Refuse numbers of another type, NaN, infinity but for a class that the model rules out, and no classes."""
+    if name == "target":
+        if tensor.dtype != torch.int64 or tensor.min() < 0 or tensor.max() >= (num_classes or torch.inf):
+            raise ArgumentError("`target` must hold the indices of classes, int64; got others.")
+    elif not tensor.is_floating_point() or (tensor.isnan() if name == "logits" else ~tensor.isfinite()).any():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise ArgumentError(f"`{name}` must hold finite floating point numbers; got {dtype} or others.")

@@ -5,7 +5,7 @@ whatever else somebody keeps in config.json comes back as it was.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,60 +16,50 @@ from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
 from gmar_hf.report.top_images import merge_top_images
 from gmar_hf.report.traits import HeadTraits
-from gmar_hf.utils.checks import is_number, is_whole
+from gmar_hf.utils.plain_json import COUNT, FLAG, NUMBER, TEXT, check_json
 
 MAX_UNREADABLE = 1000  # as many are named
 
 SURVEY_SETTINGS = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_unreadable")
 
 _COUNTS = ("num_images", "num_explanations", "num_correct", "num_wrong", "num_unlabelled", "num_unreadable")
-_TEXT, _COUNT, _NUMBER, _FLAG = "a string", "a whole number of 0 or more", "a finite number", "true or false"
-_LIMIT = 2**64  # infinities and numbers that no tensor holds are not below it
-_KINDS = {
-    _TEXT: lambda value: isinstance(value, str),
-    _COUNT: lambda value: is_whole(value) and 0 <= value < _LIMIT,
-    _NUMBER: lambda value: is_number(value) and abs(value) < _LIMIT,
-    _FLAG: lambda value: isinstance(value, bool),
-}
-
-# A dict must have these entries (and may have more), a list holds entries of one kind, a pair may be null.
 _SCHEMA: dict[str, Any] = {
     "model": {
-        "id": _TEXT,
-        "is_local": _FLAG,
-        "revision": (_TEXT, None),
-        "commit": (_TEXT, None),
-        "class": _TEXT,
-        "num_layers": _COUNT,
-        "num_heads": _COUNT,
-        "labels": [_TEXT],
-        "dtype": _TEXT,
-        "attention": _TEXT,
+        "id": TEXT,
+        "is_local": FLAG,
+        "revision": (TEXT, None),
+        "commit": (TEXT, None),
+        "class": TEXT,
+        "num_layers": COUNT,
+        "num_heads": COUNT,
+        "labels": [TEXT],
+        "dtype": TEXT,
+        "attention": TEXT,
     },
     "datasets": [
         {
-            "id": _TEXT,
-            "is_local": _FLAG,
-            "revision": (_TEXT, None),
-            "split": (_TEXT, None),
-            "num_images": (_COUNT, None),
-            "fingerprint": _TEXT,
+            "id": TEXT,
+            "is_local": FLAG,
+            "revision": (TEXT, None),
+            "split": (TEXT, None),
+            "num_images": (COUNT, None),
+            "fingerprint": TEXT,
         }
     ],
-    "target": _TEXT,
-    "survey": dict.fromkeys(SURVEY_SETTINGS, (_NUMBER, None)),
-    "counts": dict.fromkeys(_COUNTS, _COUNT),
-    "unreadable": [{"image": _TEXT, "reason": _TEXT}],
-    "stability": ({"tolerance": _NUMBER, "reached": _FLAG, "num_images": _COUNT}, None),
-    "license": (_TEXT, None),
+    "target": TEXT,
+    "survey": dict.fromkeys(SURVEY_SETTINGS, (NUMBER, None)),
+    "counts": dict.fromkeys(_COUNTS, COUNT),
+    "unreadable": [{"image": TEXT, "reason": TEXT}],
+    "stability": ({"tolerance": NUMBER, "reached": FLAG, "num_images": COUNT}, None),
+    "license": (TEXT, None),
     "versions": {},
-    "date": _TEXT,
+    "date": TEXT,
 }
 
 # Entries of surveys that looked for more; reports may lack them.
 _OPTIONAL: dict[str, Any] = {
-    "traits": ({"keys": [_TEXT], "undefined": (_TEXT, None)}, None),
-    "top_images": ({"k": _COUNT, "heads": [[[{"image": _TEXT, "class": _COUNT, "contribution": _NUMBER}]]]}, None),
+    "traits": ({"keys": [TEXT], "undefined": (TEXT, None)}, None),
+    "top_images": ({"k": COUNT, "heads": [[[{"image": TEXT, "class": COUNT, "contribution": NUMBER}]]]}, None),
 }
 
 
@@ -86,9 +76,9 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         copied = json.loads(json.dumps(dict(settings), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"`settings` must hold plain JSON values; got others ({error}).") from error
-    _check(copied, _SCHEMA, "")
+    check_json("settings", copied, _SCHEMA)
     for key, kind in _OPTIONAL.items():
-        _check(copied.get(key), kind, key)
+        check_json("settings", copied.get(key), kind, key)
     _check_top_images(copied)
     if copied["target"] not in ("predicted", "label"):
         raise ArgumentError(
@@ -97,7 +87,7 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not copied["datasets"]:
         raise ArgumentError("`settings` must name at least one data set in 'datasets'; got none.")
     for name, version in copied["versions"].items():
-        _check(version, _TEXT, f"versions.{name:.40}")
+        check_json("settings", version, TEXT, f"versions.{name:.40}")
     return copied
 
 
@@ -241,31 +231,3 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
 
 def _both(*texts: str) -> str:
     return " and ".join(dict.fromkeys(texts))
-
-
-def _check(value: Any, wanted: Any, where: str) -> None:
-    """Refuse a value, which stands at `where`, that is not as `wanted` says."""
-    if isinstance(wanted, tuple):
-        if value is not None:
-            _check(value, wanted[0], where)
-    elif isinstance(wanted, str):
-        if not _KINDS[wanted](value):
-            raise _wrong(wanted, where, value)
-    elif isinstance(wanted, list):
-        if not isinstance(value, list):
-            raise _wrong("a list", where, value)
-        for place, entry in enumerate(value):
-            _check(entry, wanted[0], f"{where}[{place}]")
-    else:
-        if not isinstance(value, dict):
-            raise _wrong("an object", where, value)
-        for key, kind in wanted.items():
-            path = f"{where}.{key}".removeprefix(".")
-            if key not in value:
-                raise ArgumentError(f"`settings` must have {path!r}; it is missing.")
-            _check(value[key], kind, path)
-
-
-def _wrong(kind: str, where: str, value: Any) -> ArgumentError:
-    shown = f"{len(value)} entries" if isinstance(value, Sequence) and not isinstance(value, str) else f"{value!r:.80}"
-    return ArgumentError(f"`settings` must have {kind} as {where!r}; got {shown}.")

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from gmar_hf.errors import ArgumentError
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.top_images import TopImages
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.artifacts import ArtifactFormat
+from gmar_hf.utils.plain_json import COUNT, TEXT, check_json
 
 FORMAT = ArtifactFormat(
     "gmar_hf.checkpoint",
@@ -22,6 +24,14 @@ FORMAT = ArtifactFormat(
 )
 COUNTS = ("num_images", "num_correct", "num_wrong", "num_unlabelled", "num_unreadable")
 _MOMENTS = ("count", "mean", "squares")
+_CONTENT = {
+    "settings": {},
+    "num_groups": COUNT,
+    "counts": dict.fromkeys(COUNTS, COUNT),
+    "unreadable": [{"image": TEXT, "reason": TEXT}],
+    "checked": COUNT,
+    "identity": TEXT,
+}
 
 
 @dataclass(kw_only=True)
@@ -98,9 +108,13 @@ class Part:
         """
         with FORMAT.reading(path) as artifact:
             content, tensors = artifact.content, artifact.tensors
+            check_json("content", content, _CONTENT)
             moments = Moments.empty(content.pop("num_groups"), tuple(tensors["mean"].shape[1:]))
             for name in _MOMENTS:
                 getattr(moments, name)[tensors["groups"]] = tensors[name]
+            if not all(torch.isfinite(tensors[name]).all() for name in _MOMENTS):
+                raise ArgumentError("`moments` must be finite; got NaN or infinity.")
+            moments = Moments(moments.count, moments.mean, moments.squares)  # looks at the signs
             done = {number for first, last in tensors["done"].tolist() for number in range(first, last)}
             count = int(moments.count.sum())
             means = HeadMeans.from_tensors(tensors, count)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gmar_hf.errors import ArtifactError
+from gmar_hf.errors import ArgumentTypeError, ArtifactError
 from gmar_hf.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -89,10 +89,15 @@ class ArtifactFormat:
             path (`str` or `os.PathLike`): The file.
 
         Raises:
+            ArgumentTypeError: If `path` is no path.
             ArtifactError: If the file is missing, of another kind or version, or damaged.
         """
         from safetensors import SafetensorError, safe_open
 
+        if not isinstance(path, str | os.PathLike):
+            raise ArgumentTypeError(
+                f"`path` must be the file of {self.noun}; got {type(path).__name__}. Pass its path."
+            )
         name = os.fspath(path)
         if not os.path.isfile(name):
             raise ArtifactError(f"`path` must be the file of {self.noun}; got {name!r}, which is no file.")
@@ -105,7 +110,8 @@ class ArtifactFormat:
         except ArtifactError:
             raise
         except (
-            SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError, RecursionError, OSError,
+            ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, TypeError,
+            ValueError,
         ) as error:  # fmt: skip
             raise ArtifactError(
                 f"{name!r} must be {self.noun}; it cannot be used ({' '.join(str(error).split())}). {self.advice}"

@@ -1,11 +1,15 @@
 """Figures of an evaluation: intervals against a plain loop, differences, subsets, and the file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from gmar_hf import ArgumentError, ArtifactError
 from gmar_hf.evaluation import Evaluation, Metric, Row
 from gmar_hf.evaluation.bootstrap import Bootstrap
+from gmar_hf.evaluation.evaluation_checkpoint import Measured
+from gmar_hf.evaluation.results import FORMAT
 
 METHODS = ("contribution", "rollout", "gmar-l1")
 
@@ -160,3 +164,67 @@ def test_other_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ArtifactError, match="it cannot be used"):
         Evaluation.load(path)
+
+
+def test_files_whose_figures_are_not_as_they_say_are_refused(tmp_path):
+    good = made(np.arange(18.0).reshape(3, 3, 2), [0, 1, 1])
+    path = tmp_path / "rows.safetensors"
+    good.save(path)
+    with FORMAT.reading(path) as artifact:
+        content, tensors = artifact.content, artifact.tensors
+
+    def refusal(changed_content, **changed_tensors):
+        whole = {**content, **changed_content} if isinstance(changed_content, dict) else changed_content
+        FORMAT.write(path, whole, {**tensors, **changed_tensors})
+        with pytest.raises(ArtifactError, match=r"must be an evaluation .*; it cannot be used") as refused:
+            Evaluation.load(path)
+        return str(refused.value)
+
+    method, metric, row = (content[name][0] for name in ("methods", "metrics", "rows"))
+    assert "`content` must be an object; got 1 entries" in refusal([1])
+    assert "must have an object as 'settings'; got 'text'" in refusal({"settings": "text"})
+    assert "must have a string as 'methods[0].name'; got 5" in refusal({"methods": [{**method, "name": 5}]})
+    assert "as 'methods[0].forwards'; got 'two'" in refusal({"methods": [{**method, "forwards": "two"}]})
+    assert "as 'metrics[0].higher_is_better'; got 1" in refusal({"metrics": [{**metric, "higher_is_better": 1}]})
+    assert "as 'rows[0].target'; got -1" in refusal({"rows": [{**row, "target": -1}]})
+    assert "as 'rows[0].score'; got nan" in refusal({"rows": [{**row, "score": float("nan")}]})
+    assert "must name every map and figure once" in refusal({"methods": [method] * 3})
+    assert "must name every map and figure once" in refusal({"metrics": [metric] * 2})
+    refusal({"rows": [{**row, "more": 1}] * 3})
+    refusal({"rows": content["rows"][:2]})
+
+    # Arrays of other shapes and types, and numbers that no figure is.
+    values, curve, shares = (tensors[name] for name in ("values", "curves.insertion", "curves.shares"))
+    for other in (values[0], values[:2], values.float(), values.long(), values / 0):
+        assert "`values` must be of shape (3, 3, 2), float64" in refusal({}, values=other)
+    for other in (curve[0], curve[:2], curve[:, :1], curve.float(), curve * np.nan):
+        assert "`curves.insertion` must be of shape (3, 2), float64 and finite" in refusal(
+            {}, **{"curves.insertion": other}
+        )
+    for other in (shares[0], shares[None], shares.float()):
+        assert "`shares` must be of shape (points,)" in refusal({}, **{"curves.shares": other})
+
+
+def test_checkpoints_whose_figures_are_not_as_they_say_are_refused(tmp_path):
+    path = tmp_path / "batch.safetensors"
+    good = Measured(
+        number=3, rows=[Row("a.png", 0, "cat", 0.5, None, 0)], values=np.ones((1, 2, 1)),
+        curves={"insertion": np.ones((2, 5))}, curve_rows={"insertion": 1}, seconds=[0.1, 0.2], num_maps=1,
+        forwards=[1.0, None], settings={"methods": ["a", "b"], "metrics": ["insertion"]},
+    )  # fmt: skip
+    good.save(path)
+    assert Measured.load(path).rows == good.rows
+    Measured(number=0, rows=[], values=np.zeros((0, 2, 1)), settings=good.settings).save(path)
+    assert Measured.load(path).rows == []  # of a batch of which nothing could be read
+
+    counts = {"num_images": "all", "num_unlabelled": 0, "num_unreadable": 0}
+    for changed in (
+        {"number": -1}, {"number": "3"}, {"curve_rows": {}}, {"curve_rows": {"insertion": 1.5}}, {"seconds": [0.1]},
+        {"seconds": [None, None]}, {"forwards": []}, {"num_maps": 0}, {"counts": counts}, {"counts": {}},
+        {"unreadable": [{}]}, {"unreadable": "none"}, {"settings": {}}, {"values": np.ones((1, 2, 2))},
+        {"values": np.full((1, 2, 1), np.inf)}, {"curves": {"insertion": np.full((2, 5), np.nan)}},
+        {"curves": {"insertion": np.ones(5)}}, {"settings": {"methods": ["a"], "metrics": ["insertion"]}},
+    ):  # fmt: skip
+        dataclasses.replace(good, **changed).save(path)
+        with pytest.raises(ArtifactError, match="must be a checkpoint of an evaluation; it cannot be used"):
+            Measured.load(path)

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 import gmar_hf
 from gmar_hf import Explanation
-from gmar_hf.errors import ArgumentError, ArtifactError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
+from gmar_hf.explanation.result import FORMAT
 from tests.helpers import zoo
 
 TENSORS = [field.name for field in dataclasses.fields(Explanation) if field.name != "settings"]
@@ -69,7 +70,7 @@ class TestRoundTrip:
             logits=wide[:, 0],
             target=torch.tensor(3).expand(2),
             attribution=wide.transpose(1, 2),
-            readout=wide[:, ::2, 0].clone().requires_grad_(),
+            readout=wide.flatten(1).clone().requires_grad_(),
         )
         explanation.save(tmp_path / "wide")
         loaded = Explanation.load(tmp_path / "wide")
@@ -167,6 +168,93 @@ class TestFilesThatAreNone:
         assert (list(loaded.tensors()), loaded.settings) == (["logits"], {})
 
 
+GOOD = {
+    "logits": torch.zeros(2, 5),
+    "target": torch.tensor([[0, 4, 1], [2, 3, 0]]),
+    "attribution": torch.zeros(2, 3, 4, 6),
+    "head_importance": torch.zeros(2, 3, 7, 8),
+    "head_score": torch.zeros(2, 3, 7, 8),
+    "head_contribution": torch.zeros(2, 3, 7, 8),
+    "head_contribution_centred": torch.zeros(2, 3, 7, 8),
+    "head_maps": torch.zeros(2, 3, 7, 8, 4, 6),
+    "prefix_contribution": torch.zeros(2, 3, 7, 8, 1),
+    "readout": torch.zeros(2, 3, 25),
+    "completeness_gap": torch.zeros(2, 3),
+}
+
+
+class TestFieldsThatAreOfNoExplanation:
+    def refusal(self, tmp_path, tensors, settings):
+        """What `load` says of a file with these, and `save` of an explanation, if it is asked to write such a file."""
+        FORMAT.write(tmp_path / "it", settings, tensors)
+        with pytest.raises(ArtifactError, match="must be an explanation; it cannot be used") as refused:
+            Explanation.load(tmp_path / "it")
+        if isinstance(settings, dict):
+            with pytest.raises(ArgumentError) as unsaved:
+                Explanation(**tensors, settings=settings).save(tmp_path / "unsaved")
+            assert str(unsaved.value) in str(refused.value)
+        assert not (tmp_path / "unsaved").exists()
+        return str(refused.value)
+
+    def test_all_of_them_together_are_taken(self, tmp_path):
+        explanation = Explanation(**GOOD, settings={"grid": {"prefix": 1, "rows": 4, "cols": 6}})
+        explanation.save(tmp_path / "it")
+        assert_equal(Explanation.load(tmp_path / "it"), explanation)
+        without_targets = {name: tensor if name == "logits" else tensor[:, 0].clone() for name, tensor in GOOD.items()}
+        Explanation(**without_targets).save(tmp_path / "it")
+        assert_equal(Explanation.load(tmp_path / "it"), Explanation(**without_targets))
+
+    def test_a_class_that_the_model_rules_out(self, tmp_path):
+        Explanation(torch.tensor([[0.0, -torch.inf]])).save(tmp_path / "it")
+        assert Explanation.load(tmp_path / "it").logits.tolist() == [[0, -torch.inf]]
+
+    @pytest.mark.parametrize("name", TENSORS)
+    def test_other_axes_and_sizes(self, tmp_path, name):
+        tensor = GOOD[name]
+        # Fewer images, an axis too many, one too few, no images; and another size of each further axis.
+        others = [tensor[:1], tensor[..., None], tensor[0], tensor[:0]]
+        for axis in range(1, tensor.ndim):
+            if (name, axis) not in (("logits", 1), ("target", 1)):  # by which the others are known
+                others += [torch.cat([tensor, tensor], dim=axis), tensor.narrow(axis, 0, 0)]
+        for other in others:
+            self.refusal(tmp_path, {**GOOD, name: other.contiguous()}, {})
+
+    @pytest.mark.parametrize("name", TENSORS)
+    def test_other_types_and_numbers(self, tmp_path, name):
+        tensor = GOOD[name]
+        others = [tensor.int(), tensor.bool()]
+        others += (
+            [tensor - 1, tensor + 1, tensor.double()] if name == "target" else [tensor.long(), tensor * torch.nan]
+        )
+        if name not in ("logits", "target"):
+            others += [tensor - torch.inf]
+        for other in others:
+            assert f"`{name}` must hold" in self.refusal(tmp_path, {**GOOD, name: other}, {})
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            None, [1], "text", 5,
+            {"grid": [1, 2]}, {"grid": {"prefix": 1, "rows": 4}}, {"grid": {"prefix": 1, "rows": 6, "cols": 4}},
+        ],
+    )  # fmt: skip
+    def test_settings_of_another_type_or_grid(self, tmp_path, settings):
+        refusal = self.refusal(tmp_path, GOOD, settings)
+        assert "`settings`" in refusal or "`attribution` must be of shape (batch 2, targets 3, rows 6, c" in refusal
+
+    def test_settings_that_are_deep_or_not_finite(self, tmp_path):
+        for settings in ('{"a":' * 100_000 + "1" + "}" * 100_000, '{"a": NaN}', '{"a": 1e999}'):
+            header = f'{{"format": "gmar_hf.explanation", "format_version": 2, "content": {settings}}}'
+            save_file({"logits": torch.zeros(1, 2)}, tmp_path / "it", metadata={"gmar_hf": header})
+            with pytest.raises(ArtifactError, match="cannot be used"):
+                Explanation.load(tmp_path / "it")
+
+    @pytest.mark.parametrize("path", [5, None, b"it"])
+    def test_a_path_that_is_none(self, path):
+        with pytest.raises(ArgumentTypeError, match="`path` must be the file of an explanation; got "):
+            Explanation.load(path)
+
+
 class TestPlacesThatCannotBeWritten:
     @pytest.mark.parametrize("place", ["missing/it.safetensors", "file/it.safetensors", "folder"])
     def test_words(self, tmp_path, place):
@@ -184,7 +272,7 @@ class TestPlacesThatCannotBeWritten:
         old.save(path)
         with pytest.raises(TypeError):
             Explanation(torch.ones(1, 2), settings={"model": object()}).save(path)
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(RuntimeError):
             Explanation(torch.ones(1, 2, device="meta")).save(path)
         assert_equal(Explanation.load(path), old)
         assert os.listdir(tmp_path) == ["it"]

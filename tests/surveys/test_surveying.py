@@ -468,8 +468,16 @@ class TestFolder:
         (file,) = (tmp_path / "checkpoints").iterdir()
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
-        for broken in (dict(groups=torch.tensor([99])), dict(mean=torch.zeros(2, 2)), dict(count=torch.ones(1))):
-            save_file({**load_file(file), **broken}, tmp_path / "broken", metadata)
+        tensors, header = load_file(file), json.loads(metadata["gmar_hf"])
+        changes = [
+            ({"groups": torch.tensor([99])}, {}), ({"mean": torch.zeros(2, 2)}, {}), ({"count": torch.ones(1)}, {}),
+            ({"mean": tensors["mean"] * torch.nan}, {}), ({"squares": -1 - tensors["squares"]}, {}),
+            ({}, {"counts": {}}), ({}, {"checked": "no"}),
+            ({}, {"settings": [1]}), ({}, {"unreadable": [1]}), ({}, {"identity": None}),
+        ]  # fmt: skip
+        for broken, content in changes:
+            changed = {**header, "content": {**header["content"], **content}}
+            save_file({**tensors, **broken}, tmp_path / "broken", {"gmar_hf": json.dumps(changed)})
             shutil.copy(file, tmp_path / "good")
             shutil.move(tmp_path / "broken", file)
             with pytest.raises(ArtifactError, match="must be a checkpoint of a survey"):
