@@ -10,6 +10,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_weights import open_report
 from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.models.labels import find_label
+from gmar_hf.plotting.overlays import OVERLAY_STYLES
 from gmar_hf.utils.checks import check_choice, check_whole
 from gmar_hf.utils.text import did_you_mean
 
@@ -17,7 +18,7 @@ from gmar_hf.utils.text import did_you_mean
 _NOT_OFFERED = ("return_maps", "return_logits", "has_head_weights")
 _OF_REQUEST = [field.name for field in fields(Request) if field.name not in _NOT_OFFERED]
 _OF_FORWARD = [*_OF_REQUEST, "head_weights", "interpolate_pos_encoding"]
-_OF_POSTPROCESS = ["return_overlay", "return_explanation"]
+_OF_POSTPROCESS = ["return_overlay", "overlay_style", "overlay_grid", "overlay_caption", "return_explanation"]
 _KNOWN = [
     "top_k", "target", "versus", *_OF_FORWARD, "function_to_apply", *_OF_POSTPROCESS, "timeout", "batch_size",
     "num_workers",
@@ -57,6 +58,8 @@ def sort_parameters(
     forward = _choice(given, before, id2label)
     forward.update((name, given[name]) for name in _OF_FORWARD if name in given)
     postprocess = {name: given[name] for name in _OF_POSTPROCESS if name in given}
+    if "overlay_style" in given:
+        check_choice("overlay_style", given["overlay_style"], OVERLAY_STYLES)
     if "function_to_apply" in given:
         postprocess["function_to_apply"] = _function(given["function_to_apply"])
     return preprocess, forward, postprocess

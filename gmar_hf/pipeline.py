@@ -69,7 +69,10 @@ class GMARExplainer(Pipeline):
         head_weights ([`HeadImportanceReport`], its repo id or folder): Weigh heads as this report does, in place of by
             the gradient.
         interpolate_pos_encoding (`bool`): Handed to models that know it, which then take images of any size.
-        return_overlay (`bool`): Adds `overlay`, the heatmap on the image (PIL RGB).
+        return_overlay (`bool`): Adds `overlay`, the map on the image (PIL RGB).
+        overlay_style (`str`, defaults to "positive"): "positive", or "signed": what speaks against the label, too.
+        overlay_grid, overlay_caption (`bool`): Draw the overlay patch by patch; put label, score, method and the scale
+            below it. [`plotting.overlay`] says more.
         return_head_maps (`bool`): Adds `head_maps` (layers, heads, rows, cols), each head's contributions in logits.
         return_explanation (`bool`): Adds `explanation`, an [`Explanation`] of the image with all its targets, which
             can be saved.
@@ -175,6 +178,9 @@ class GMARExplainer(Pipeline):
         model_outputs: dict[str, Any],
         function_to_apply: ClassificationFunction | None = None,
         return_overlay: bool = False,
+        overlay_style: str = "positive",
+        overlay_grid: bool = False,
+        overlay_caption: bool = False,
         return_explanation: bool = False,
     ) -> list[dict[str, Any]]:
         image: Image.Image = model_outputs["image"]
@@ -195,7 +201,14 @@ class GMARExplainer(Pipeline):
             for explanation in explanations:
                 result = self._result(explanation, number, target, scores[target].item(), image, box)
                 if return_overlay:
-                    result["overlay"] = overlay(image, result["heatmap"])
+                    result["overlay"] = overlay(
+                        image,
+                        result["attribution"],
+                        box=box,
+                        style=overlay_style,
+                        grid=overlay_grid,
+                        caption=_caption(result) if overlay_caption else "",
+                    )
                 if return_explanation:
                     copies = {name: tensor.clone() for name, tensor in explanation.tensors().items()}
                     result["explanation"] = Explanation(**copies, settings={**explanation.settings, "box": list(box)})
@@ -258,6 +271,13 @@ class GMARExplainer(Pipeline):
         if function is ClassificationFunction.SIGMOID:
             return logits.sigmoid()
         return logits.softmax(dim=-1) if function is ClassificationFunction.SOFTMAX else logits
+
+
+def _caption(result: Mapping[str, Any]) -> str:
+    """Say what a map is of, how it was made and what its scale counts."""
+    label = f"{result['label']}, not {result['versus']}" if "versus" in result else result["label"]
+    unit = "share of attention" if METHODS[result["method"]].from_readout else "logits"
+    return f"{label}: {result['score']:.2f}   {result['method']}, {unit}"
 
 
 def _stack(images: list[torch.Tensor] | list[list[torch.Tensor]]) -> torch.Tensor:

@@ -391,6 +391,20 @@ def test_overlay_and_head_maps_on_request(explainer):
     assert result["head_contribution"].shape == (3, 3)
 
 
+def test_overlays_are_drawn_as_asked_for(explainer):
+    signed = dict(return_overlay=True, overlay_style="signed", method="contribution")
+    (result,) = explainer(PHOTOS[0], **signed)
+    map_and_place = dict(heatmap=result["attribution"], box=result["box"], style="signed")
+    assert result["overlay"].tobytes() == gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place).tobytes()
+    (result,) = explainer(PHOTOS[0], **signed, overlay_grid=True, overlay_caption=True, target="cat", versus="dog")
+    caption = f"cat, not dog: {result['score']:.2f}   contribution, logits"
+    map_and_place["heatmap"] = result["attribution"]
+    expected = gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place, grid=True, caption=caption)
+    assert result["overlay"].tobytes() == expected.tobytes()
+    with pytest.raises(gmar_hf.ArgumentError, match=r"^`overlay_style` must be one of \"positive\", \"signed\"; got"):
+        make_explainer(explainer.model, overlay_style="diverging")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_tensors_are_plain(dtype):
     model = zoo.vit().to(dtype)

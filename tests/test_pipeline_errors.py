@@ -184,8 +184,8 @@ def test_unknown_parameters(explainer):
         "`topk` is not a parameter of this pipeline. There are: top_k, target, versus, method, norm, "
         "residual_weight, start_layer, return_head_maps, num_masks, mask_baseline, mask_pattern, seed, "
         "num_points, value_reference, head_weights, "
-        "interpolate_pos_encoding, function_to_apply, return_overlay, return_explanation, timeout, batch_size, "
-        "num_workers. Did you mean 'top_k'?"
+        "interpolate_pos_encoding, function_to_apply, return_overlay, overlay_style, overlay_grid, overlay_caption, "
+        "return_explanation, timeout, batch_size, num_workers. Did you mean 'top_k'?"
     )
     refused(ArgumentTypeError, message, explainer, photo(), topk=2)
     refused(ArgumentTypeError, message, make_explainer, explainer.model, topk=2)

@@ -112,12 +112,10 @@ def _enlarge(image: "Image.Image") -> "Image.Image":
 
 
 def _picture(image: "Image.Image", result: dict) -> "Image.Image":
-    from gmar_hf.images.placement import heatmap
     from gmar_hf.plotting import overlay
 
-    large = _enlarge(image)
     left, top, right, bottom = (edge * _ENLARGED for edge in result["box"])
-    return overlay(large, heatmap(result["attribution"], (left, top, right, bottom), large.size))
+    return overlay(_enlarge(image), result["attribution"], box=(left, top, right, bottom))
 
 
 def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> "Figure":

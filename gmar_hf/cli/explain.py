@@ -33,6 +33,13 @@ _METHODS_HELP = f"How the map is made; repeat it for several. By default {' and 
 _METHODS_HELP += " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
 
 
+class OverlayStyle(StrEnum):
+    """What an overlay shows of a map."""
+
+    POSITIVE = "positive"
+    SIGNED = "signed"
+
+
 class Norm(StrEnum):
     """Norms of the attention's gradient."""
 
@@ -54,6 +61,11 @@ class ExplainOptions:
     top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
     method: Annotated[list[Method] | None, typer.Option(help=_METHODS_HELP, show_default=False)] = None
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
+    overlay: Annotated[
+        OverlayStyle, typer.Option(help="Draw what speaks for the label, or against it too, in blue and striped.")
+    ] = OverlayStyle.POSITIVE
+    grid: Annotated[bool, typer.Option("--grid", help="Draw maps patch by patch, as coarse as they are.")] = False
+    caption: Annotated[bool, typer.Option("--caption", help="Label, score, method and scale below each map.")] = False
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations")
@@ -89,7 +101,8 @@ def explain(options: ExplainOptions) -> None:
     sources, out = expand(options.images), options.out
     make_folder(out)
     parameters = options.parameters()
-    returned = {"return_overlay": True, "return_explanation": True}
+    drawn = {"overlay_style": options.overlay.value, "overlay_grid": options.grid, "overlay_caption": options.caption}
+    returned = {"return_overlay": True, **drawn, "return_explanation": True}
     explainer = load_explainer(options.model, options.revision, options.device, {**parameters, **returned})
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())

@@ -100,6 +100,49 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
     Raises:
         ArgumentError: `attribution` is no finite map.
     """
+    # Bilinear on a grid is a product of two matrices, one an axis.
+    values = finite_map(attribution).clip(min=0)
+    values = (values / (values.max() or 1) * 255).astype(np.float32)
+    rows = _interpolation(image_size[1], box[1], box[3], values.shape[0])
+    columns = _interpolation(image_size[0], box[0], box[2], values.shape[1])
+    pixels = rows @ values @ columns.T
+    return Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
+
+
+def placed_map(
+    attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size, *, smooth: bool = True
+) -> np.ndarray:
+    """Bring an attribution map, signs and all, to the pixels of the input image.
+
+    Args:
+        attribution: (rows, cols), any scale.
+        box: (left, top, right, bottom), what the map covers, in pixels of the image, see [`image_box`].
+        image_size: (width, height) of the input image in pixels.
+        smooth: bilinear between the patches' centres; else every pixel has its patch's value.
+
+    Returns:
+        float32 (height, width); outside `box` each pixel has the value of the nearest one inside.
+
+    Raises:
+        ArgumentError: `attribution` is no finite map.
+
+    Example:
+        >>> placed_map(np.array([[1.0, -2.0]]), (0, 0, 4, 1), (4, 1), smooth=False).tolist()
+        [[1.0, 1.0, -2.0, -2.0]]
+    """
+    values = finite_map(attribution).astype(np.float32)
+    rows = _interpolation(image_size[1], box[1], box[3], values.shape[0], smooth=smooth, extended=True)
+    columns = _interpolation(image_size[0], box[0], box[2], values.shape[1], smooth=smooth, extended=True)
+    placed: np.ndarray = rows @ values @ columns.T
+    return placed
+
+
+def finite_map(attribution: torch.Tensor | np.ndarray) -> np.ndarray:
+    """Return a map of one image as float64 (rows, cols).
+
+    Raises:
+        ArgumentError: it is no finite map.
+    """
     if isinstance(attribution, torch.Tensor):
         attribution = attribution.detach().cpu().double().numpy()  # NumPy knows no bfloat16
     values = np.asarray(attribution, dtype=np.float64)
@@ -108,13 +151,7 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
             f"`attribution` must be a finite map of shape (rows, cols); got shape {values.shape} with "
             f"{np.count_nonzero(~np.isfinite(values))} values that are not finite. Pass the map of one image."
         )
-    # Bilinear on a grid is a product of two matrices, one an axis.
-    values = values.clip(min=0)
-    values = (values / (values.max() or 1) * 255).astype(np.float32)
-    rows = _interpolation(image_size[1], box[1], box[3], values.shape[0])
-    columns = _interpolation(image_size[0], box[0], box[2], values.shape[1])
-    pixels = rows @ values @ columns.T
-    return Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
+    return values
 
 
 def place_mask(mask: np.ndarray, image_processor: Any, pixel_size: Size) -> torch.Tensor:
@@ -197,9 +234,12 @@ def _nearest(start: float, end: float, num_pixels: int, length: int) -> tuple[np
     return position.clip(0, length - 1), (position >= 0) & (position < length)
 
 
-def _interpolation(num_pixels: int, start: float, end: float, num_patches: int) -> np.ndarray:
-    """Return linear weights (num_pixels, num_patches) of patch centres at pixel centres; 0 outside of the box."""
+def _interpolation(
+    num_pixels: int, start: float, end: float, num_patches: int, *, smooth: bool = True, extended: bool = False
+) -> np.ndarray:
+    """Return weights (num_pixels, num_patches) of patches at pixel centres; outside of the box 0 unless extended."""
     position = (np.arange(num_pixels) + 0.5 - start) / (end - start) * num_patches - 0.5
     inside = (position >= -0.5) & (position < num_patches - 0.5)
+    position = position if smooth else np.floor(position + 0.5)
     distance = np.abs(position.clip(0, num_patches - 1)[:, None] - np.arange(num_patches))
-    return ((1 - distance).clip(min=0) * inside[:, None]).astype(np.float32)
+    return ((1 - distance).clip(min=0) * (inside | extended)[:, None]).astype(np.float32)

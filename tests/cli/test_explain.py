@@ -134,6 +134,18 @@ def test_one_target_has_no_axis_of_targets(run, here, model):
         torch.testing.assert_close(tensor, expected[name])
 
 
+def test_signed_overlays_with_grid_and_caption(run, here, model):
+    asked = ("explain", "two.jpg", "-m", model, "-t", "cat", "--method", "contribution", "-o", "out")
+    printed(run(*asked, "--overlay", "signed", "--grid", "--caption"))
+    (expected,) = pipeline("gmar-explanation", model=model)(
+        "two.jpg", target="cat", method="contribution", return_overlay=True, overlay_style="signed",
+        overlay_grid=True, overlay_caption=True,
+    )  # fmt: skip
+    with Image.open("out/two-cat.png") as picture:
+        assert picture.height > 70
+        assert picture.tobytes() == expected["overlay"].tobytes()
+
+
 def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
     out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "-o", "out"))
     assert written() == ["two-cat.png", "two-日本.png", "two.json", "two.recommended.safetensors", "two.safetensors"]

@@ -13,7 +13,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.output.page import Picture
 from gmar_hf.evaluation.results import Evaluation, Row
-from gmar_hf.images.placement import heatmap, image_box
+from gmar_hf.images.placement import image_box
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import pair, patch_grid, patch_size
 from gmar_hf.plotting import overlay
@@ -90,7 +90,7 @@ def _draw(
     overlays = {}
     for method in methods:
         maps = method.draw(model, pixels, target)[0].detach().float().cpu()
-        overlays[method.name] = _resized(overlay(image, heatmap(maps, box, image.size)))
+        overlays[method.name] = _resized(overlay(image, maps, box=box))
 
     # The figure that stands below each map.
     figures = {}

@@ -8,7 +8,6 @@ import gmar_hf
 from gmar_hf import demo
 from gmar_hf.evaluation import MAP_METHODS, Metric, Row, evaluate
 from gmar_hf.evaluation.output.pictures import draw_pictures, telling_rows
-from gmar_hf.images.placement import heatmap
 from gmar_hf.plotting import overlay
 from tests.helpers.evaluations import METRICS, made
 
@@ -72,7 +71,7 @@ def test_maps_are_of_the_rows_class_and_place():
         for number, method in enumerate(methods):
             (attribution,) = method.draw(model, pixels, torch.tensor([picture.row.target]))
             box = (0.0, 0.0, float(image.width), float(image.height))
-            shown = overlay(image, heatmap(attribution, box, image.size))
+            shown = overlay(image, attribution, box=box)
             drawn = picture.overlays[method.name].resize(shown.size, Image.Resampling.NEAREST)  # it was enlarged
             assert drawn.tobytes() == shown.tobytes(), method.name
             assert picture.figures[method.name] == found.values[place, number, 0]

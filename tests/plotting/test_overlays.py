@@ -1,0 +1,234 @@
+"""What an overlay shows: the worked cases are uniform images under maps of a few patches."""
+
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.images.placement import heatmap
+from gmar_hf.plotting import map_layer, overlay
+from tests.helpers.explainers import photo
+
+# From 1 to -1 and back: on 80 x 8 pixels, patches of 8 x 8.
+RAMP = np.array([[1, 0.4, 0.1, 0, 0, 0, -0.1, -0.4, -1, 0]])
+SIZE = (80, 8)
+
+
+def uniform(grey, size=SIZE):
+    return Image.new("RGB", size, (grey,) * 3)
+
+
+def pixels(image):
+    return np.asarray(image).astype(int)
+
+
+def by_patch(array):
+    """The pixels of each patch of the ramp that no line runs through: (10, 24, channels)."""
+    return np.stack([array[1:-1, 8 * place + 2 : 8 * place + 6].reshape(24, -1) for place in range(10)])
+
+
+def in_grey(array):
+    return array @ np.array([0.299, 0.587, 0.114])
+
+
+def test_overlay_of_no_heat_is_the_muted_image():
+    image = photo()
+    laid = overlay(image, Image.new("L", image.size))
+    assert (laid.mode, laid.size) == ("RGB", image.size)
+    grey = pixels(image.convert("L").convert("RGB"))
+    np.testing.assert_allclose(pixels(laid), 0.8 * grey + 0.2 * pixels(image), atol=1)
+    for style in ("positive", "signed"):
+        np.testing.assert_array_equal(pixels(overlay(image, np.zeros((2, 3)), style=style)), pixels(laid))
+
+
+@pytest.mark.parametrize("style", ["positive", "signed"])
+def test_opacity_is_proportional_to_the_size_of_a_value_and_to_nothing_else(style):
+    for scale in (1, 1e-6, 1e6):
+        layer = map_layer(RAMP * scale, SIZE, style=style, alpha=0.8, grid=True)
+        assert (layer.mode, layer.size) == ("RGBA", SIZE)
+        opacity = np.median(by_patch(pixels(layer)), axis=1)[:, 3]
+        shown = np.abs(RAMP[0]) if style == "signed" else RAMP[0].clip(0)
+        np.testing.assert_allclose(opacity, 0.8 * 255 * shown, atol=1.5)
+
+
+@pytest.mark.parametrize("style", ["positive", "signed"])
+def test_white_stays_white_where_the_map_is_zero(style):
+    patches = by_patch(pixels(overlay(uniform(255), RAMP, style=style, grid=True)))
+    assert (patches[[3, 4, 5, 9]] == 255).all()
+    assert (patches[6:9] == 255).all() == (style == "positive")
+    # Weak values tint white; they do not darken it: the least of a tenth keeps nine tenths of the light.
+    assert in_grey(patches[[2, 6]]).min() > 0.9 * 255
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_for_is_red_and_against_is_blue_on_any_image(grey):
+    patches = by_patch(pixels(overlay(uniform(grey), RAMP, style="signed", grid=True))).mean(axis=1)
+    red_over_blue = patches[:, 0] - patches[:, 2]
+    assert (red_over_blue[:3] > 10).all()
+    assert (red_over_blue[6:9] < -5).all()
+    assert (np.diff(red_over_blue[:4]) < 0).all()
+    assert (np.diff(red_over_blue[6:9]) < 0).all()
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1, in linear light.
+BLINDNESS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_the_colour_blind_tell_for_from_against(blindness):
+    patches = np.median(by_patch(pixels(overlay(uniform(255), RAMP, style="signed", grid=True))), axis=1) / 255
+    seen = ((patches**2.2) @ np.array(BLINDNESS[blindness]).T).clip(0, 1) ** (1 / 2.2)
+    for place in (0, 1):  # against their mirror images
+        assert np.abs(seen[place] - seen[8 - place]).max() > 0.2
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_in_grey_only_what_speaks_against_is_striped(grey):
+    size, values = (240, 80), np.array([[1.0, 0, -1.0]])
+    light = in_grey(pixels(overlay(uniform(grey, size), values, style="signed", grid=True)))
+    inner = light[10:-10].reshape(60, 3, 80)[:, :, 10:-10]
+    assert inner.std(axis=(0, 2)).round(6).tolist()[:2] == [0, 0]
+    assert inner[:, 2].std() > 20
+    assert abs(inner[:, 0].mean() - inner[:, 1].mean()) > 40
+
+
+@pytest.mark.parametrize("grey", [0, 100, 128, 255])
+def test_in_grey_lines_surround_what_is_at_least_half_as_strong(grey):
+    image, values = uniform(grey, (160, 40)), np.array([[0, 1.0, 0, 0.55, 0, 0.45, 0, -1.0]])
+    light = in_grey(pixels(overlay(image, values, style="signed", grid=True)))[20]
+    # A patch is 20 pixels wide: its edge, and the pixel before it.
+    steps = np.array([np.abs(np.diff(light[20 * place - 3 : 20 * place + 3])).max() for place in range(1, 8)])
+    assert (steps[[0, 1, 2, 3, 6]] > 90).all(), steps
+    assert steps[[4, 5]].max() < 70, steps
+
+
+def test_the_part_that_a_crop_hides_is_paler_and_its_edge_soft():
+    image, box = uniform(100, (120, 100)), (20.0, 0.0, 100.0, 100.0)
+    seen = overlay(image, np.zeros((2, 2)), box=box)
+    row = pixels(seen)[50, :, 0]
+    assert (row[20:100] == 100).all()
+    assert (row[[0, 119]] == 138).all()  # 100 and a quarter of 155, rounded down
+    # The same with a map that is as strong as can be at the edge.
+    strong = pixels(overlay(image, np.ones((2, 2)), box=box))[50]
+    np.testing.assert_allclose(strong[0], [139] * 3, atol=1)
+    np.testing.assert_array_equal(strong[20:100], np.broadcast_to(strong[60], (80, 3)))
+    assert np.abs(np.diff(row)).max() < 15
+    assert np.abs(np.diff(strong, axis=0)).max() < 40  # of 108 that a hard edge would have
+    whole = overlay(image, np.zeros((2, 2)), box=(-5.0, 0.0, 125.0, 100.0))
+    assert (pixels(whole) == 100).all()
+    layer = pixels(map_layer(np.ones((2, 2)), image.size, box=box))
+    assert (layer[:, [0, 119], 3] == 0).all()
+
+
+def test_a_grid_shows_patches_as_they_are():
+    values = np.array([[1.0, 0.2], [-0.6, 0.0]])
+    laid = pixels(overlay(uniform(0, (40, 20)), values, grid=True))
+    for patch in (laid[2:8, 2:18], laid[2:8, 23:38], laid[13:18, 2:18], laid[13:18, 23:38]):
+        assert np.ptp(patch.reshape(-1, 3), axis=0).max() == 0
+    assert (laid[15, 20] > 20).all()  # a line where there is no heat
+    smooth = pixels(overlay(uniform(0, (40, 20)), values))
+    assert np.ptp(smooth[2:8, 2:18].reshape(-1, 3), axis=0).max() > 20
+
+
+def test_a_map_and_its_heatmap_look_alike():
+    image, box = photo(size=(90, 60)), (10.0, 5.0, 70.0, 60.0)
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    drawn = pixels(overlay(image, heatmap(values, box, image.size), box=box))[6:60, 11:70]
+    differences = np.abs(pixels(overlay(image, torch.tensor(values), box=box))[6:60, 11:70] - drawn).max(axis=-1)
+    assert (differences > 8).mean() < 0.01  # but for a line that moved by a pixel
+
+
+def test_a_colour_map_of_the_users():
+    hot = pixels(overlay(uniform(0), RAMP, alpha=1.0, colormap="viridis", grid=True))
+    np.testing.assert_allclose(hot[4, 4], np.array(matplotlib.colormaps["viridis"](1.0)[:3]) * 255, atol=1)
+    signed = pixels(overlay(uniform(0), RAMP, style="signed", alpha=1.0, colormap="PuOr_r", grid=True))
+    np.testing.assert_allclose(signed[4, 68], np.array(matplotlib.colormaps["PuOr_r"](0.0)[:3]) * 255, atol=1)
+    cold = overlay(photo(), np.ones((2, 2)), alpha=0.0)
+    np.testing.assert_array_equal(pixels(cold), pixels(overlay(photo(), np.zeros((2, 2)))))
+
+
+@pytest.mark.parametrize("style", ["positive", "signed"])
+def test_a_caption_stands_below_with_the_scale(style):
+    image, values = photo(size=(300, 200)), np.array([[0.25, -0.5]])
+    plain = overlay(image, values, style=style)
+    laid = overlay(image, values, style=style, caption="a label\nthat is \x1b long " + "x" * 200)
+    assert laid.width == 300
+    assert laid.height > 220
+    np.testing.assert_array_equal(pixels(laid)[:200], pixels(plain))
+    strip = pixels(laid)[200:]
+    first, second = np.array_split(strip, 2)
+    assert (first.max(axis=-1) < 60).any()
+    assert (first.max(axis=-1) == first.min(axis=-1)).all()  # black on white; the colours are below
+    blue, red = (second[..., 2] - second[..., 0] > 60, second[..., 0] - second[..., 2] > 60)
+    assert red.any()
+    assert blue.any() == (style == "signed")
+    if style == "signed":
+        assert np.nonzero(blue)[1].mean() < np.nonzero(red)[1].mean()
+    of_picture = overlay(image, Image.new("L", image.size), caption="label")
+    assert 200 < of_picture.height < laid.height  # without a scale, which a picture has lost
+
+
+def test_captions_of_tiny_images_and_other_scripts():
+    for size in ((8, 8), (60, 40), (3, 400)):
+        assert overlay(photo(size=size), np.ones((2, 2)), caption="Кошка 日本", style="signed").width == size[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_overlay_on_images_of_every_mode(mode):
+    image = photo().convert(mode)
+    before = image.tobytes()
+    assert overlay(image, Image.new("L", image.size, 128)).mode == "RGB"
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("heat", "settings", "message"),
+    [
+        (Image.new("L", (40, 60)), {}, "`heatmap` must be of the image's size (60, 40); got (40, 60)."),
+        (
+            Image.new("L", (60, 40)),
+            {"style": "signed"},
+            '`heatmap` must be a map, such as result["attribution"]; got a picture, which has no signs for '
+            'style="signed". Pass the map and its `box`.',
+        ),
+        (
+            Image.new("L", (60, 40)),
+            {"grid": True},
+            '`heatmap` must be a map, such as result["attribution"]; got a picture, which has no patches for `grid`. '
+            "Pass the map and its `box`.",
+        ),
+        (RAMP, {"alpha": -0.1}, "`alpha` must be a share in [0, 1]; got -0.1."),
+        (RAMP, {"alpha": math.nan}, "`alpha` must be a share in [0, 1]; got nan."),
+        (
+            RAMP,
+            {"style": "singed"},
+            "`style` must be one of \"positive\", \"signed\"; got 'singed'. Did you mean 'signed'?",
+        ),
+        (
+            RAMP,
+            {"colormap": "lava"},
+            "`colormap` must be one that matplotlib knows, such as 'viridis'; got 'lava'.",
+        ),
+        (
+            np.ones((2, 2, 2)),
+            {},
+            "`attribution` must be a finite map of shape (rows, cols); got shape (2, 2, 2) with ",
+        ),
+        (
+            np.array([[math.nan]]),
+            {},
+            "`attribution` must be a finite map of shape (rows, cols); got shape (1, 1) with ",
+        ),
+    ],
+)
+def test_overlay_refuses(heat, settings, message):
+    with pytest.raises(ArgumentError) as caught:
+        overlay(photo(), heat, **settings)
+    assert str(caught.value).startswith(message)
