@@ -106,6 +106,8 @@ def _interruptible(accelerator: "Accelerator", out: Path) -> Iterator[None]:
     """
     from transformers.utils import logging
 
+    from gmar_hf.runs.run_folder import CHECKPOINTS
+
     if not accelerator.is_main_process:
         logging.set_verbosity(logging.CRITICAL)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask thus to stop
@@ -114,7 +116,9 @@ def _interruptible(accelerator: "Accelerator", out: Path) -> Iterator[None]:
     except KeyboardInterrupt as interruption:
         if accelerator.is_main_process:
             done = f"{interruption}. " if str(interruption) else ""
-            typer.echo(f"gmar-hf: interrupted. {done}The same command goes on from {printable(out)}.", err=True)
+            is_saved = any((out / CHECKPOINTS).glob("*.safetensors"))
+            then = f"goes on from {printable(out)}" if is_saved else "starts anew: nothing is saved yet"
+            typer.echo(f"gmar-hf: interrupted. {done}The same command {then}.", err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,7 @@
 """A batch of images through every method and metric."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,7 +74,14 @@ class _Explained(NamedTuple):
     labels_first: bool | None
 
 
-def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: torch.device) -> Measured:
+def measure_batch(
+    model: nn.Module,
+    batch: Batch,
+    questions: Questions,
+    device: torch.device,
+    begun: Measured | None = None,
+    after_method: Callable[[Measured], None] = lambda measured: None,
+) -> Measured:
     """Draw and measure every method's maps.
 
     Args:
@@ -82,6 +89,8 @@ def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: 
         batch ([`Batch`]): Its images.
         questions ([`Questions`]): What is asked.
         device (`torch.device`): Where pixel values go.
+        begun ([`Measured`], *optional*): What an earlier call has found for the first methods.
+        after_method (`Callable`): Gets what there is whenever one more method is done.
 
     Returns:
         [`Measured`]: A row for every explained class of an image; none if nothing could be read or explained.
@@ -122,7 +131,11 @@ def measure_batch(model: nn.Module, batch: Batch, questions: Questions, device: 
         )
         for row in explained
     ]
-    _measure_methods(model, batch, pixels, explained, questions, measured)
+    if begun is not None and begun.rows == measured.rows:
+        measured = begun
+    else:
+        measured.values = np.zeros((len(explained), 0, len(questions.columns)))
+    _measure_methods(model, batch, pixels, explained, questions, measured, after_method)
     return measured
 
 
@@ -147,8 +160,9 @@ def _measure_methods(
     explained: Sequence[_Explained],
     questions: Questions,
     measured: Measured,
+    after_method: Callable[[Measured], None],
 ) -> None:
-    """Fill in what the methods' maps of the explained classes come to."""
+    """Fill in what the maps of the explained classes come to, of those methods that are missing."""
     targets = [(row.place, row.target) for row in explained]
     rivals = [(row.place, row.rival) for row in explained]
     # A map is drawn once, also where one row's rival is another row's target; rivals' only where a metric compares.
@@ -176,29 +190,29 @@ def _measure_methods(
         cell=None if side is None else _cells(masks, side),
         grid=(side or 1, side or 1),
     )
-    values, curves = [], []
-    for method in questions.methods:
+    for method in questions.methods[len(measured.seconds) :]:
         start = time.perf_counter()
         maps = _draw(method, model, drawn_pixels, drawn_classes, questions.patch_size)
-        measured.seconds.append(time.perf_counter() - start)
-        measured.forwards.append(method.forwards(maps[0].numel()))
+        seconds, forwards = time.perf_counter() - start, method.forwards(maps[0].numel())
         maps = maps.to(pixels.device)
         rival_maps = maps[[drawn.index(pair) for pair in rivals]] if compares else None
 
         def draw(pixel_values: torch.Tensor, method: MapMethod = method) -> torch.Tensor:
             return _draw(method, model, pixel_values, subject.target, questions.patch_size)
 
-        method_values, method_curves = measure(
+        values, curves = measure(
             subject, maps[[drawn.index(pair) for pair in targets]], rival_maps, questions.columns, draw
         )
-        values.append(method_values)
-        curves.append(method_curves)
-
-    # The methods' figures stand side by side; of curves the sum over the rows is kept.
-    measured.values = torch.stack(values, dim=1).numpy()
-    for key in curves[0]:
-        measured.curves[key] = torch.stack([by_key[key].scores.cpu().double().sum(dim=0) for by_key in curves]).numpy()
-        measured.curve_rows[key] = len(explained)
+        # The methods' figures stand side by side; of curves the sum over the rows is kept.
+        measured.values = np.concatenate([measured.values, values.numpy()[:, None]], axis=1)
+        for key, curve in curves.items():
+            summed = curve.scores.cpu().double().sum(dim=0).numpy()[None]
+            before = measured.curves.get(key, summed[:0])
+            measured.curves[key] = np.concatenate([before, summed])
+            measured.curve_rows[key] = len(explained)
+        measured.seconds.append(seconds)
+        measured.forwards.append(forwards)
+        after_method(measured)
 
 
 def _fillings(

@@ -66,7 +66,7 @@ def evaluate(
     """Draw every method's map of every image and measure it.
 
     Run by several processes (`accelerate launch`, `torchrun`) they share the images, and every process returns the
-    same. With an `output_dir` an evaluation that was stopped goes on at its last batch when it is called again.
+    same. With an `output_dir` an evaluation that was stopped goes on where it was when it is called again.
 
     Args:
         model (`nn.Module`): An image classifier of transformers, which [`explain`] can explain. It runs on the
@@ -126,7 +126,7 @@ def evaluate(
         ArgumentError: If something cannot be used, too many images are unreadable, the folder holds finished results
             or a checkpoint of other settings.
         ArtifactError: If a checkpoint is corrupt.
-        KeyboardInterrupt: On Ctrl-C, once the batch in hand is measured and saved.
+        KeyboardInterrupt: On Ctrl-C, once the map in hand is measured and all there is saved.
 
     Example:
         >>> import gmar_hf, gmar_hf.demo

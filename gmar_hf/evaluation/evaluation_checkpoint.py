@@ -1,4 +1,4 @@
-"""The figures of one batch, and the file that a stopped evaluation goes on from."""
+"""The figures of one batch, or of the first maps of it, and the file that a stopped evaluation goes on from."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
@@ -23,7 +23,7 @@ COUNTS = ("num_images", "num_unlabelled", "num_unreadable")
 
 @dataclass(kw_only=True)
 class Measured:
-    """What a batch gave.
+    """What a batch gave; of a batch that was stopped on its way, what the first methods gave.
 
     Args:
         number (`int`): Of the batch.
@@ -57,9 +57,14 @@ class Measured:
         return str(self.number)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all methods are done."""
+        return not self.rows or len(self.seconds) == len(self.settings["methods"])
+
+    @property
     def done(self) -> Set[int]:
-        """The batch's number, alone in a set."""
-        return {self.number}
+        """The batch's number, alone in a set, or none where some of its methods are missing."""
+        return {self.number} if self.is_whole else set()
 
     def save(self, path: Path) -> None:
         """Write the batch; the file is there once it is whole.

@@ -1,5 +1,6 @@
 """An evaluation in one process, and what becomes of all of it."""
 
+import time
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,12 @@ from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch
 from gmar_hf.runs.identity import identity
-from gmar_hf.runs.processes import gather
+from gmar_hf.runs.processes import RunInterrupted, gather
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
+
+_SAVE_EVERY = 30.0  # seconds, within a batch
 
 
 class EvaluationRun(Run[Evaluation]):
@@ -44,6 +47,7 @@ class EvaluationRun(Run[Evaluation]):
         self._questions = questions
         self._parts: list[Measured] = []  # the batches that this process answers for
         self._num_saved = 0
+        self._saved_at = 0.0  # when anything of the batch in hand was saved, or it was begun
         self._settings: Mapping[str, Any] = {
             **identity(work.plan, work.described, weight_sample(work.model), work.data, work.image_processor, None),
             "methods": [_known_as(method) for method in questions.methods],
@@ -67,7 +71,7 @@ class EvaluationRun(Run[Evaluation]):
             noun=self.noun, pattern="batch-*.safetensors", load=Measured.load, check_finished=_check_unfinished
         )
         parts = open_folder(output, kind, self._settings, self.work.accelerator, own_name="")
-        self._parts = list(parts.values())
+        self._parts = [part for part in parts.values() if part.is_whole]
         self._num_saved = len(self._parts)
         return {part.number for part in self._parts}
 
@@ -86,18 +90,40 @@ class EvaluationRun(Run[Evaluation]):
         )
 
     def take(self, batch: Batch) -> None:
-        """Measure a batch."""
-        part = measure_batch(self.work.model, batch, self._questions, self.work.accelerator.device)
+        """Measure a batch, from the method on at which an earlier call has stopped in it."""
+        begun = None
+        if self.folder is not None and (path := self._checkpoint(batch.number)).is_file():
+            begun = Measured.load(path)
+        self._saved_at = time.monotonic()
+        device = self.work.accelerator.device
+        part = measure_batch(self.work.model, batch, self._questions, device, begun, self._after_method)
         part.settings = self._settings
         self._parts.append(part)
         unreadable = [entry for part in self._parts for entry in part.unreadable]
         self.work.plan.check_readable(len(unreadable), self.work.num_images, "so far", unreadable)
 
+    def _after_method(self, part: Measured) -> None:
+        """Show how far the batch is, save it if that is long ago, and stop in it if the user asks to."""
+        part.settings = self._settings
+        self.show(f"map {len(part.seconds)} of {len(self._questions.methods)}")
+        if part.is_whole:  # the run saves it, and stops behind it
+            return
+        is_due = time.monotonic() - self._saved_at >= _SAVE_EVERY
+        if self.folder is not None and (is_due or self.interruption.requested):
+            part.save(self._checkpoint(part.number))
+            self._saved_at = time.monotonic()
+        if self.interruption.requested:
+            raise RunInterrupted
+
+    def _checkpoint(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / CHECKPOINTS / f"batch-{number:08d}.safetensors"
+
     def save(self) -> None:
         if self.folder is None:
             return
         for part in self._parts[self._num_saved :]:
-            part.save(self.folder / CHECKPOINTS / f"batch-{part.number:08d}.safetensors")
+            part.save(self._checkpoint(part.number))
             self._num_saved += 1
 
     def collect(self) -> Evaluation:

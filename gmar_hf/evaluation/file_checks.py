@@ -52,7 +52,7 @@ def check_evaluation(content: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def check_checkpoint(content: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse what is no checkpoint of an evaluation; its figures are of the methods and metrics in its settings.
+    """Refuse what is no checkpoint of an evaluation; its figures are of the first methods, or all, in its settings.
 
     Args:
         content (`Any`), arrays (`Mapping[str, np.ndarray]`): What its file holds.
@@ -61,12 +61,14 @@ def check_checkpoint(content: Any, arrays: Mapping[str, np.ndarray]) -> None:
         ArgumentError: As [`check_evaluation`] does.
     """
     check_json("content", content, _CHECKPOINT)
-    settings, rows = content["settings"], content["rows"]
-    _check_arrays(arrays, len(rows), settings["methods"], settings["metrics"], None)
+    rows, methods, metrics = content["rows"], content["settings"]["methods"], content["settings"]["metrics"]
+    num_done = len(content["seconds"])
+    if len(content["forwards"]) != num_done or not (0 < num_done <= len(methods) if rows else num_done == 0):
+        raise ArgumentError(f"`content` must have seconds and forwards of the same maps; got {num_done} seconds.")
+    if rows and not content["num_maps"]:
+        raise ArgumentError("`content` must have maps of its rows; got none.")
+    _check_arrays(arrays, len(rows), methods[:num_done] if rows else methods, metrics, None)
     check_json("content", content["curve_rows"], {key.removeprefix("curves."): COUNT for key in _curves(arrays)})
-    for name in ("seconds", "forwards"):
-        if len(content[name]) != (len(settings["methods"]) if rows else 0) or (rows and not content["num_maps"]):
-            raise ArgumentError(f"`content` must have {name!r} and maps of every method; got {len(content[name])}.")
 
 
 def _check_arrays(

@@ -38,10 +38,15 @@ class Lines:
         if not self._hidden and time.monotonic() - self._last >= _EVERY:
             self._write()
 
-    def _write(self) -> None:
+    def set_postfix_str(self, step: str) -> None:
+        """So much of the images in hand is done, such as "map 3 of 8"."""
+        if not self._hidden and time.monotonic() - self._last >= _EVERY:
+            self._write(f"; {step} of the next")
+
+    def _write(self, step: str = "") -> None:
         self._last = time.monotonic()
         speed = (self.n - self._before) / (self._last - self._start)
-        say(f"{counted(self.n, self.total)}, {speed:.2g} a second.")
+        say(f"{counted(self.n, self.total)}{step}, {speed:.2g} a second.")
 
 
 def progress(done: int, total: int | None, *, hidden: bool, what: str = "survey") -> Any:
@@ -54,7 +59,7 @@ def progress(done: int, total: int | None, *, hidden: bool, what: str = "survey"
         what (`str`, defaults to "survey"): What the bar says it is.
 
     Returns:
-        `tqdm` or [`Lines`], both with `n`, `total`, `update` and a `with` block.
+        `tqdm` or [`Lines`], both with `n`, `total`, `update`, `set_postfix_str` and a `with` block.
     """
     if done and not hidden:
         say(f"Going on: {counted(done, total)}.")

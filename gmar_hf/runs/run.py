@@ -34,6 +34,8 @@ class Run(ABC, Generic[Result]):
         self.rank, self.num_processes = work.accelerator.process_index, work.accelerator.num_processes
         self.done: Set[int] = set()  # numbers of the batches that earlier calls have done, in any process
         self.folder: Path | None = None
+        self.interruption = Interruption()
+        self._shown: Any = None  # what shows how far the run is, while it goes
 
     @abstractmethod
     def open_folder(self, output: Output) -> Set[int]:
@@ -62,6 +64,11 @@ class Run(ABC, Generic[Result]):
     def describe_cost(self, batch: Batch) -> str | None:
         """Say what the run will cost, now that its first batch is read; None where there is nothing to say."""
         return None
+
+    def show(self, step: str) -> None:
+        """Show how far the batch in hand is, such as "map 3 of 8"."""
+        if self._shown is not None:
+            self._shown.set_postfix_str(step)
 
     def settle(self) -> None:
         """Settle with the other processes what is open when this one has no batches left."""
@@ -98,12 +105,13 @@ class Run(ABC, Generic[Result]):
 
     def go(self) -> None:
         """Take this process's batches, until they or the need for them end."""
-        with patient() as interruption, self._bar() as bar:
+        with patient() as self.interruption, self._bar() as bar:
+            self._shown = bar
             try:
-                self._take_batches(interruption, bar)
+                self._take_batches(bar)
                 self.save()
                 self.settle()
-                if interruption.requested:
+                if self.interruption.requested:
                     raise RunInterrupted
             except RunInterrupted as stopped:
                 self.save()
@@ -111,7 +119,7 @@ class Run(ABC, Generic[Result]):
                 about = "about " if self.num_processes > 1 else ""
                 raise self.interrupted(f"{about}{counted(bar.n, bar.total)}") from stopped
 
-    def _take_batches(self, interruption: Interruption, bar: Any) -> None:
+    def _take_batches(self, bar: Any) -> None:
         num_unsaved = 0
         start: float | None = time.monotonic()
         for batch in self._batches():
@@ -125,7 +133,7 @@ class Run(ABC, Generic[Result]):
                 num_done = min(batch.size * self.num_processes, bar.total)
                 self._say(time_left(time.monotonic() - start, num_done, bar.total - bar.n))
             start = None
-            if interruption.requested:
+            if self.interruption.requested:
                 raise RunInterrupted
             num_unsaved += 1
             if num_unsaved == self.work.plan.save_every:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
 import gmar_hf
+from gmar_hf.cli.app import app
 from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS
@@ -71,6 +74,17 @@ def test_the_help_of_evaluate_lists_all_maps_metrics_and_baselines(outcomes):
     output = outcomes["evaluate --help"][2]
     assert all(name in output for name in (*MAP_METHODS, *METRICS, *KNOWN_BASELINES))
     assert "gmar-hf[compare]" in output  # which would be taken for markup, too
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_loses_a_word_to_markup(outcomes, command):
+    (info,) = [info for info in app.registered_commands if info.callback.__name__ == command]
+    options = typing.get_type_hints(info.callback, include_extras=True).values()
+    helps = [option.__metadata__[0].help for option in options if typing.get_origin(option) is typing.Annotated]
+    shown = "".join(re.findall(r"[^\s│]", outcomes[f"{command} --help"][2]))
+    assert len(helps) > 1 or command == "compare"
+    for text in [info.help, info.epilog, *helps]:
+        assert "".join(text.replace("\\[", "[").split()) in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -90,6 +90,9 @@ def test_files_of_every_image(run, here, model):
     for text in ("one.png", "two.jpg", "cat", "tabby, tabby cat", f"{expected[0]['score']:.3f}"):
         assert text in out
     assert "Overlays, maps and head scores are in out" in out
+    # Whoever may read any new file may read these.
+    Path("usual").touch()
+    assert {path.stat().st_mode for path in Path("out").iterdir()} == {Path("usual").stat().st_mode}
 
 
 def test_the_json_of_an_image(run, here, model):

@@ -348,6 +348,16 @@ def test_asked_to_stop(report, here, stop, number, ctrl_c):
     assert counts()["num_images"] == 7
 
 
+def test_asked_to_stop_before_anything_is_saved(report, here, monkeypatch, ctrl_c):
+    def stop(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("gmar_hf.cli.loading.load_image_processor", stop)
+    assert report("--json") == (
+        130, "", "gmar-hf: interrupted. The same command starts anew: nothing is saved yet.\n",
+    )  # fmt: skip
+
+
 def test_what_a_kill_leaves_is_cleared_away(report, here):
     for name in (".config-0123abcd", ".report-0123abc_", ".contribution_abs-01234567", ".mine"):
         Path("out", name).mkdir(parents=True)

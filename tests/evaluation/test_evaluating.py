@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from PIL import Image
 
 import gmar_hf
 from gmar_hf import ArgumentError, demo, metrics
-from gmar_hf.evaluation import MAP_METHODS, Evaluation, MapMethod, evaluate
+from gmar_hf.evaluation import MAP_METHODS, Evaluation, MapMethod, evaluate, evaluation_run
+from gmar_hf.evaluation.evaluation_checkpoint import Measured
 from gmar_hf.metrics.registry import METRICS
 from tests.helpers import zoo
 from tests.helpers.state import snapshot
@@ -232,6 +234,53 @@ def test_a_stopped_evaluation_goes_on(vit, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("is_asked", [True, False], ids=["Ctrl-C", "a kill"])
+def test_a_batch_goes_on_at_the_map_where_it_was_stopped(vit, tmp_path, monkeypatch, is_asked):
+    """Asked to stop, it saves the map in hand; killed, it has what was saved in time before."""
+    model, image_processor = vit
+    monkeypatch.setattr(evaluation_run, "_SAVE_EVERY", 1e9 if is_asked else 0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests' shell has it ignored
+    drawn, is_stopping = [], True
+
+    def method(name):
+        def draw(model, pixel_values, target):
+            drawn.append(name)
+            if is_stopping and drawn == ["first", "second"]:
+                if not is_asked:
+                    raise RuntimeError("killed")
+                signal.raise_signal(signal.SIGINT)
+            return gmar_hf.explain(model, pixel_values, target, method="contribution").attribution
+
+        return MapMethod(name, draw)
+
+    methods = [method(name) for name in ("first", "second", "third")]
+    settings = dict(methods=methods, metrics=["deletion", "sparseness"], num_steps=2, batch_size=3, target="label")
+    with pytest.raises(RuntimeError if not is_asked else KeyboardInterrupt):
+        evaluate(model, SCENES, image_processor, output_dir=tmp_path, **settings)
+    signal.signal(signal.SIGINT, before)
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert len(Measured.load(checkpoint).seconds) == (2 if is_asked else 1)
+
+    is_stopping = False
+    drawn.clear()
+    found = evaluate(model, SCENES, image_processor, output_dir=tmp_path, **settings)
+    rest = ["third"] if is_asked else ["second", "third"]
+    assert drawn[: len(rest) + 3] == [*rest, "first", "second", "third"]
+    whole = evaluate(model, SCENES, image_processor, **settings)
+    assert found.rows == whole.rows
+    assert np.array_equal(found.values, whole.values)
+    assert np.array_equal(found.curves["deletion"], whole.curves["deletion"])
+    assert all(method["milliseconds"] > 0 for method in found.methods)
+
+
+def test_how_far_a_batch_is_shows(vit, capsys, monkeypatch):
+    model, image_processor = vit
+    monkeypatch.setattr(gmar_hf.runs.progress, "_EVERY", 0)
+    evaluate(model, SCENES[:2], image_processor, methods=CHEAP, metrics=["sparseness"])
+    told = capsys.readouterr().err
+    assert [told.count(f"0 of 2 images are done; map {number} of 3 of the next") for number in (1, 2, 3)] == [1, 1, 1]
+
+
 def test_another_evaluation_is_not_gone_on_with(vit, tmp_path):
     model, image_processor = vit
 
@@ -281,7 +330,7 @@ def test_files_say_what_was_found(vit, tmp_path):
         for metric in found.metrics:
             for figure in ("mean", "low", "high"):
                 assert results["methods"][name][metric.key][figure] == summary[name][metric.key][figure]
-    with (tmp_path / "images.csv").open(newline="") as file:
+    with (tmp_path / "images.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == CHEAP * 2
     assert float(rows[1]["sparseness"]) == pytest.approx(found.of("rollout", "sparseness")[0])

@@ -217,6 +217,13 @@ def test_checkpoints_whose_figures_are_not_as_they_say_are_refused(tmp_path):
     Measured(number=0, rows=[], values=np.zeros((0, 2, 1)), settings=good.settings).save(path)
     assert Measured.load(path).rows == []  # of a batch of which nothing could be read
 
+    first = dataclasses.replace(
+        good, values=good.values[:, :1], curves={"insertion": np.ones((1, 5))}, seconds=[0.1], forwards=[1.0]
+    )
+    for part, done in ((good, {3}), (first, set())):  # of a batch that was stopped behind its first map
+        part.save(path)
+        assert Measured.load(path).done == done
+
     counts = {"num_images": "all", "num_unlabelled": 0, "num_unreadable": 0}
     for changed in (
         {"number": -1}, {"number": "3"}, {"curve_rows": {}}, {"curve_rows": {"insertion": 1.5}}, {"seconds": [0.1]},

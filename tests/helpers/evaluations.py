@@ -72,5 +72,5 @@ def pictures_of(evaluation: Evaluation, count: int, figure: float = 0.5) -> list
 
 
 def read_csv(path):
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))

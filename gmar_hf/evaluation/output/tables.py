@@ -83,10 +83,10 @@ def _image_rows(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    # Names of files need not be UTF-8; what is not is spelled out.
+    # Names of files need not be UTF-8; what is not is spelled out. Excel knows UTF-8 by the mark before it only.
     with (
         replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        temporary.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file,
     ):
         writer: csv.DictWriter | None = None
         for row in rows:

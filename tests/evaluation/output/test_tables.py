@@ -92,6 +92,8 @@ def test_names_of_files_need_not_be_utf_8(tmp_path):
     write(evaluation, tmp_path)
     row = read_csv(tmp_path / "images.csv")[0]
     assert (row["image"], row["label"]) == ("caf\\udce9 0", "Ünïcode")
+    for name in ("images.csv", "results.csv"):  # by which Excel knows UTF-8
+        assert (tmp_path / name).read_bytes().startswith(b"\xef\xbb\xbf")
     assert json.loads((tmp_path / "results.json").read_text())["num_images"] == 2
 
 
