@@ -99,7 +99,7 @@ def _sample(item: Any, name: str, labels: LabelReader | None, mask_classes: Labe
     _check_item(item, name)
     # A wrong label is an error of the data; a bad image or mask makes a sample that says so.
     value = next((item[key] for key in _KEYS if item.get(key) is not None), None)
-    indices = None if labels is None else labels.read(value)
+    indices = None if labels is None else labels.read(value, name)
     image: Image.Image | torch.Tensor
     try:
         if item.get("image") is None and "pixel_values" in item:

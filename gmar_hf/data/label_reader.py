@@ -50,16 +50,25 @@ class LabelReader:
         if label_map is not None:
             self._map = {str(name): self._known(label) for name, label in label_map.items()}
 
-    def read(self, value: Any) -> tuple[int, ...] | None:
+    def read(self, value: Any, item: str = "") -> tuple[int, ...] | None:
         """The model's indices, each once.
 
         Args:
             value: A label (int or str), several of them (also as an array or a tensor), or None; -1 is none, too.
+            item (`str`, defaults to ""): What it is the label of, such as "item 3": errors begin with it.
 
         Raises:
             ArgumentError: If one of them is none of the model's.
             ArgumentTypeError: If it is something else.
         """
+        try:
+            return self._read(value)
+        except (ArgumentError, ArgumentTypeError) as error:
+            if not item:
+                raise
+            raise type(error)(f"{item}: {error}") from error
+
+    def _read(self, value: Any) -> tuple[int, ...] | None:
         if hasattr(value, "tolist"):
             value = value.tolist()
         if isinstance(value, list | tuple | set | frozenset):

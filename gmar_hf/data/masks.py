@@ -146,7 +146,7 @@ def _class(key: Any, name: str, classes: LabelReader) -> int | None:
         return None
     if not (isinstance(key, str) or is_whole(key)):
         raise ArgumentTypeError(f"`masks` must have class indices or labels as keys; got {key!r:.80} for {name}.")
-    indices = classes.read(key)
+    indices = classes.read(key, name)
     if indices is None:
         raise ArgumentError(f"`masks` must have class indices or labels as keys; got {key} for {name}.")
     return indices[0]

@@ -154,7 +154,7 @@ class _RowReader:
         picture = _as_file(row[self.columns.image])
         file = file_name(picture["path"] if isinstance(picture, Mapping) else picture)
         name = f"{place} ({file})" if file else place
-        labels = None if self.columns.label is None else self.labels.read(row[self.columns.label])
+        labels = None if self.columns.label is None else self.labels.read(row[self.columns.label], name)
         try:
             image = self._read(picture, name, read_file, read_bytes, read_named)
             if image is None:

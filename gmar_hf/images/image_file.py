@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gmar_hf.errors import ImageError
 from gmar_hf.images.reading import read_named
-from gmar_hf.utils.text import printable
+from gmar_hf.utils.text import is_web_page, printable
 
 
 def read_file(path: str | os.PathLike[str], name: str) -> Image.Image:
@@ -68,6 +68,11 @@ def open_bytes(content: bytes, name: str, argument: str = "image") -> Image.Imag
             warnings.filterwarnings("ignore", module=r"PIL\.")  # as `read_image` does
             return Image.open(BytesIO(content))
     except UnidentifiedImageError as error:
+        if is_web_page(content):
+            raise ImageError(
+                f"`{argument}` must hold an image; got {name!r}, which holds a web page (HTML). Download the "
+                "image itself."
+            ) from error
         raise ImageError(
             f"`{argument}` must be of a format that Pillow reads; got {name!r}. "
             "Convert it to PNG or JPEG, or copy it again if it is one of them."

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gmar_hf.errors import ArgumentTypeError, GMARError, ImageError
+from gmar_hf.utils.text import is_web_page
 
 ImageSource = str | os.PathLike | Image.Image
 
@@ -55,6 +56,11 @@ def _read(source: ImageSource, name: str, timeout: float | None) -> Image.Image:
         except GMARError:
             raise
         except UnidentifiedImageError as error:
+            if _is_file_of_web_page(source):
+                raise ImageError(
+                    f"`image` must hold an image; got {name}, which holds a web page (HTML). Download the image "
+                    "itself."
+                ) from error
             raise ImageError(
                 f"`image` must be of a format that Pillow reads; got {name}. "
                 "Convert it to PNG or JPEG, or install the Pillow plugin for its format."
@@ -123,6 +129,13 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
         ) from error
 
 
+def _is_file_of_web_page(source: ImageSource) -> bool:
+    if isinstance(source, Image.Image) or not os.path.isfile(source):
+        return False
+    with open(source, "rb") as file:
+        return is_web_page(file.read(1000))
+
+
 def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
     from transformers.image_utils import httpx  # httpx, or httpx2 as of huggingface_hub 2
 
@@ -149,6 +162,7 @@ def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
         ) from error
     except UnidentifiedImageError as error:
         content = response.headers.get("content-type", "content of no stated type")
+        content = "a web page (HTML), no image" if is_web_page(response.content) else content
         raise ImageError(
             f"`image` must be a URL that serves an image; got {name}, which serves {content}. "
             f"Pass the address of the image itself, {fallback}"

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from huggingface_hub import constants, errors
 from transformers.image_utils import httpx  # httpx, or httpx2 as of huggingface_hub 2
 
-from gmar_hf.utils.text import shown
+from gmar_hf.utils.text import is_web_page, shown
 
 UNREACHABLE = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL,
@@ -93,6 +93,8 @@ _ROWS: list[Row] = [
 _LAST_ROWS: list[Row] = [
     (_is_uncached, "'{repo}' must be in the local cache (`local_files_only=True`)",
      "nothing of this revision there", "Load it once without `local_files_only`."),
+    (lambda error, facts: isinstance(error, json.JSONDecodeError) and is_web_page(error.doc), "{hub} must be a Hub",
+     "a web page (HTML) for an answer", _NO_PROXY),
     (_is(json.JSONDecodeError), "{hub} must be a Hub", "an answer that is not JSON", _NO_PROXY),
     (lambda error, facts: isinstance(error, OSError) and bool(error.errno), "the Hub's cache must be writable",
      "{reason} ({file!r})", "Make room, or set HF_HOME to another folder."),

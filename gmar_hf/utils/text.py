@@ -21,6 +21,8 @@ _MARKUP = re.compile(r"[\\`*{}\[\]<>#+|~$&\"!^@]|(?<![^\W_])_|_(?![^\W_])|^[-=\s
 # What renderers take for links and mentions after all else, also where it was written as entities.
 _LINKS = re.compile(r"(&#64;|&#35;|:(?=[/a-z])|www(?=\.))(?=\S)", re.IGNORECASE)
 
+_WEB_PAGE = re.compile(r"(?:\ufeff|\s|<\?xml[^>]*>|<!--.*?-->)*<(?:!doctype html|html|head|body)\b", re.I | re.S)
+
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     """Return the end of an error about an unknown name: those spelled alike, or nothing.
@@ -61,6 +63,17 @@ def printable(text: object) -> str:
         'a\\\\x1b[2Jb'
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+
+def is_web_page(content: bytes | str) -> bool:
+    """Tell whether what should be something else begins like HTML: what a login or an error page is.
+
+    Example:
+        >>> is_web_page(b"\\n<!doctype html><title>Log in"), is_web_page("<svg>")
+        (True, False)
+    """
+    start = content[:1000].decode(errors="replace") if isinstance(content, bytes) else content
+    return bool(_WEB_PAGE.match(start[:1000]))
 
 
 def markdown(text: object) -> str:

@@ -96,7 +96,9 @@ def test_labels_that_are_none_of_the_models():
         "crane": "the label of classes [3, 4]. Pass an index.",
         "2": 'A number as a name is no index until it says so, as in {"0": 0}.',
     }.items():
-        assert text in message([{"image": picture(), "label": value}])
+        items = [{"image": picture(), "label": 1}, {"image": picture(), "label": value}]
+        assert message(items).startswith("item 1: `label` must ")
+        assert text in message(items)
     assert read([{"image": picture(), "label": "cow"}], label_map={"cow": 0})[0].labels == (0,)
     assert read([{"image": picture(), "label": 7}], label_map={"7": 0})[0].labels == (0,)
     for value in (1.0, True, {"a": 1}, [1.5], b"dog", torch.tensor(1.0)):

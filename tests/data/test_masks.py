@@ -167,7 +167,7 @@ class TestItems:
         )
         assert "`masks` must be one of the model's labels or an index; got 'cow'." in of({"cow": OBJECT})
         assert "`masks` must name one class; got 'crane'" in of({"crane": OBJECT})
-        assert "`masks` must be an index in [0, 4] or a label; got 5." in of({5: OBJECT})
+        assert "item 0: `masks` must be an index in [0, 4] or a label; got 5." in of({5: OBJECT})
         assert "must have class indices or labels as keys; got -1 for item 0." in of({-1: OBJECT})
         assert "as keys; got True for item 0." in of({True: OBJECT}, ArgumentTypeError)
         assert "as keys; got (1, 2) for item 0." in of({(1, 2): OBJECT}, ArgumentTypeError)

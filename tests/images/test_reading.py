@@ -13,6 +13,7 @@ from PIL import Image, ImageSequence
 from transformers.image_utils import load_image
 
 from gmar_hf.errors import ArgumentTypeError, ImageError
+from gmar_hf.images.image_file import read_file
 from gmar_hf.images.reading import read_image
 from tests.helpers import loopback
 
@@ -250,7 +251,17 @@ def test_folders_and_empty_files(tmp_path, file):
     refused(path, f"`image` must hold an image; got '{path}', an empty file. ", "Copy or download it again.")
 
 
-@pytest.mark.parametrize("data", [b"\0" * 100, b"<html>cat</html>", PNG[:6], b"GIF"])
+def test_a_web_page_under_an_images_name(file):
+    path = file(b"\n<!DOCTYPE html><title>Log in</title>")
+    start = "`image` must hold an image; got '{}', which holds a web page (HTML). "
+    refused(path, start.format(path), "Download the image itself.")
+    with pytest.raises(
+        ImageError, match=r"got 'cat\.png', which holds a web page \(HTML\)\. Download the image itself"
+    ):
+        read_file(path, "cat.png")
+
+
+@pytest.mark.parametrize("data", [b"\0" * 100, b"<svg></svg>", PNG[:6], b"GIF"])
 def test_file_of_another_kind(file, data):
     refused(
         path := file(data),
@@ -404,7 +415,7 @@ SERVES = "`image` must be a URL that serves an image; got '{}', which "
     ("path", "start", "advice"),
     [
         ("/dog.png", SERVES + "answers 404 Not Found. ", "Check the address"),
-        ("/page", SERVES + "serves text/html. ", "Pass the address of the image itself"),
+        ("/page", SERVES + "serves a web page (HTML), no image. ", "Pass the address of the image itself"),
         ("/nothing", SERVES + "serves content of no stated type. ", "Pass the address of the image itself"),
         ("/half.jpg", "`image` must be an intact image; got '{}' (image file is truncated", None),
         ("/silent", "`image` must be a URL that answers within `timeout` (0.05 s); got '{}'. ", "Raise `timeout`"),

@@ -216,7 +216,10 @@ def test_nobody_is_asked_twice_for_what_is_not_in_reach(tmp_path, monkeypatch):
 def test_something_else_at_the_address(hub):
     hub.fail("", status=200, body=b"<html>Log in to this hotel's network</html>")
     advice = "Check HF_ENDPOINT, and that no proxy or login page is in between."
-    assert message(create) == f"To push the report, {hub.url} must be a Hub; got an answer that is not JSON. {advice}"
+    assert (
+        message(create)
+        == f"To push the report, {hub.url} must be a Hub; got a web page (HTML) for an answer. {advice}"
+    )
     assert message(load) == (
         f"To load the report, {hub.url} must be a Hub; got a file without commit or ETag, and it is not in the local "
         f"cache. {advice}"
