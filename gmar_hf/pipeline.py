@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoModelForImageClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
@@ -22,6 +23,7 @@ from gmar_hf.images.reading import read_image
 from gmar_hf.models.introspection import config_of, is_multi_label
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.plotting import overlay
+from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
 
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -107,7 +109,11 @@ class GMARExplainer(Pipeline):
             raise ArgumentError(
                 f"`inputs` must hold at least one image; got {inputs!r}. Pass a path, a URL or a PIL image."
             )
-        return super().__call__(list(inputs) if isinstance(inputs, tuple) else inputs, **kwargs)
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__"):
+            inputs = GuardedItems(inputs, "inputs")
+        return super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write model and image processor as a plain repository, which loads without gmar_hf too.
@@ -124,6 +130,7 @@ class GMARExplainer(Pipeline):
         before = getattr(self, "_forward_params", {})  # the constructor's, in a call
         return sort_parameters(parameters, before, self.model.config.id2label)
 
+    @no_stop_iteration("image_processor", "preprocessing an image")
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
         image = read_image(image, timeout=timeout)
         pixel_values = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
@@ -133,6 +140,7 @@ class GMARExplainer(Pipeline):
     def get_inference_context(self) -> Any:
         return torch.enable_grad
 
+    @no_stop_iteration("model", "explaining a batch")
     def _forward(
         self,
         model_inputs: dict[str, Any],

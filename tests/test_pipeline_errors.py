@@ -47,7 +47,7 @@ def broken_files(folder):
         "missing.png": "`image` must be a file that exists, an http(s) URL or an image in base64; got {path!r}. Check",
         "empty.png": "`image` must hold an image; got {path!r}, an empty file. Copy or download it again.",
         "truncated.jpg": "`image` must be an intact image; got {path!r} (image file is truncated",
-        "page.png": "`image` must be of a format that Pillow reads; got {path!r}. Convert it to PNG or JPEG",
+        "page.png": "`image` must be of a format that Pillow reads; got {path!r}. Copy it again",
     }
 
 
@@ -288,3 +288,48 @@ def test_after_an_error_the_pipeline_still_works(explainer):
         with pytest.raises(ArgumentError):
             explainer(photo(), **bad)
     assert explainer(photo(), method="contribution")[0]["attribution"].equal(before)
+
+
+class Ending(torch.utils.data.Dataset):
+    """A data set whose second item raises what a loop takes for its end."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return photo(index) if index != 1 else next(iter([]))
+
+
+def ended(explainer, inputs, **settings):
+    with pytest.raises(ArgumentError) as caught:
+        list(explainer(inputs, **settings))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_nobody_ends_the_images_before_they_end(explainer, monkeypatch, batch_size):
+    """A data set's item, the processor, the model: each time half of the results would look like all of them."""
+    words = "must not raise StopIteration, which a loop takes for its own end; "
+    assert ended(explainer, Ending(), batch_size=batch_size).startswith(f"`inputs` {words}item 1 did.")
+
+    def stop(*args, **kwargs):
+        raise StopIteration
+
+    images = [photo(number) for number in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(explainer.image_processor), "__call__", stop)
+        for inputs in (images, iter_of(images)):
+            said = ended(explainer, inputs, batch_size=batch_size)
+            assert said.startswith(f"`image_processor` {words}preprocessing an image did.")
+    handle = explainer.model.register_forward_pre_hook(stop)
+    try:
+        for inputs in (images, iter_of(images)):
+            said = ended(explainer, inputs, batch_size=batch_size)
+            assert said.startswith(f"`model` {words}explaining a batch did.")
+    finally:
+        handle.remove()
+    assert len(list(explainer(iter_of(images), batch_size=batch_size))) == 3
+
+
+def iter_of(images):
+    yield from images

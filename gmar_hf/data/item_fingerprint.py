@@ -111,9 +111,9 @@ def _plain(label: Any) -> str:
     if hasattr(label, "tolist"):
         label = label.tolist()
     if isinstance(label, set | frozenset):
-        return f"{{{', '.join(sorted(map(_plain, label)))}}}"
+        return f"{{{', '.join(sorted([_plain(entry) for entry in label]))}}}"
     if isinstance(label, list | tuple):
-        return f"[{', '.join(map(_plain, label))}]"
+        return f"[{', '.join([_plain(entry) for entry in label])}]"
     return repr(label) if label is None or isinstance(label, str | Number) else type(label).__name__
 
 

@@ -1,8 +1,9 @@
 """Data sets of torch, and lists of dicts: each item is a dict that holds an image, and perhaps labels and masks."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from operator import length_hint
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from gmar_hf.data.sample import MapData, Sample, StreamData, describe, digest
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
 from gmar_hf.images.image_file import file_name, is_bad_image, read_file, reason
 from gmar_hf.images.reading import read_image, read_named
+from gmar_hf.utils.iteration import no_stop_iteration
 
 _KEYS = ("label", "labels")
 
@@ -52,18 +54,27 @@ class ItemData(MapData):
     def read(self, index: int) -> Sample:
         name = f"item {index}"
         try:
-            item = self._items[index]
+            item = self._item(index)
         except Exception as error:
             if not _is_unreadable(error):
                 raise
             return Sample(name, None, None, reason(error))
         return _sample(item, name, self._labels, self._mask_classes)
 
+    def _item(self, index: int) -> Any:
+        """Return an item of the user's; an error says which one it was."""
+        with no_stop_iteration("data", f"item {index}"):
+            try:
+                return self._items[index]
+            except Exception as error:
+                error.add_note(f"This happened in item {index} of {len(self)} of the {type(self._items).__name__}.")
+                raise
+
     def _first(self) -> Mapping[str, Any]:
         """Return the first item that can be read; empty if none can."""
         for index in range(len(self)):
             try:
-                item = self._items[index]
+                item = self._item(index)
             except Exception as error:
                 if not _is_unreadable(error):
                     raise
@@ -84,9 +95,18 @@ class ItemStream(StreamData):
         self.has_masks = None if mask_classes is not None else False
 
     def _share(self, rank: int, num_processes: int, skip: int) -> Iterator[Sample]:
-        first = rank + skip * num_processes
-        for number, item in enumerate(islice(iter(self._items), first, None, num_processes)):
-            yield _sample(item, f"item {first + number * num_processes}", self._labels, self._mask_classes)
+        first, length = rank + skip * num_processes, 0
+        for number, item in enumerate(self._items):
+            length = number + 1
+            if number >= first and number % num_processes == rank:
+                yield _sample(item, f"item {number}", self._labels, self._mask_classes)
+        # An iterator such as `map` passes a StopIteration of its function on, which looks like its end.
+        if length < (promised := length_hint(self._items)):
+            warnings.warn(
+                f"`data` ended after {length} items, where `len` of the {type(self._items).__name__} is {promised}: "
+                "results are of those. If more should come, look for a StopIteration in what gives them.",
+                stacklevel=2,
+            )
 
     def shuffled(self, seed: int) -> StreamData:
         raise ArgumentError(
@@ -95,6 +115,7 @@ class ItemStream(StreamData):
         )
 
 
+@no_stop_iteration("data", "an item")
 def _sample(item: Any, name: str, labels: LabelReader | None, mask_classes: LabelReader | None) -> Sample:
     _check_item(item, name)
     # A wrong label is an error of the data; a bad image or mask makes a sample that says so.

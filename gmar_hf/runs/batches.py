@@ -10,8 +10,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gmar_hf.data import MapData, Sample, StreamData
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, GMARError
+from gmar_hf.images.image_file import reason
 from gmar_hf.images.placement import place_mask
+from gmar_hf.utils.iteration import no_stop_iteration
 
 
 @dataclass(kw_only=True)
@@ -43,9 +45,13 @@ class Batch:
 
 def map_loader(
     data: MapData, order: Sequence[int], numbers: list[int], batch_size: int, image_processor: Any, num_workers: int
-) -> DataLoader:
-    """Read the batches of these numbers: number n holds places n * batch_size to (n + 1) * batch_size of `order`."""
-    return DataLoader(
+) -> Iterator[Batch]:
+    """Read the batches of these numbers: number n holds places n * batch_size to (n + 1) * batch_size of `order`.
+
+    Raises:
+        GMARError: What reading raised, in the same words whether a worker reads or not.
+    """
+    loader = DataLoader(
         _MapBatches(data, order, batch_size, image_processor),
         batch_size=None,
         sampler=numbers,
@@ -53,6 +59,10 @@ def map_loader(
         worker_init_fn=_leave_interrupts_to_the_main_process,
         generator=torch.Generator(),  # or a number is drawn from the user's
     )
+    for _, batch in zip(numbers, loader, strict=True):  # a loader that ends early has not read the data
+        if isinstance(batch, GMARError):
+            raise batch
+        yield batch
 
 
 def stream_loader(
@@ -73,10 +83,15 @@ class _MapBatches(Dataset):
     def __init__(self, data: MapData, order: Sequence[int], batch_size: int, image_processor: Any) -> None:
         self._data, self._order, self._batch_size, self._processor = data, order, batch_size, image_processor
 
-    def __getitem__(self, number: int) -> Batch:
-        places = self._order[number * self._batch_size : (number + 1) * self._batch_size]
-        samples = [self._data.read(int(index)) for index in places]
-        return _batch(number, samples, [int(index) for index in places], self._processor)
+    def __getitem__(self, number: int) -> Batch | GMARError:
+        """Return a batch, or its error: raised in a worker it would come out with its traceback as text."""
+        places = [int(index) for index in self._order[number * self._batch_size : (number + 1) * self._batch_size]]
+        try:
+            with no_stop_iteration("data", f"a batch of items {places[0]} and others"):
+                samples = [self._data.read(place) for place in places]
+                return _batch(number, samples, places, self._processor)
+        except GMARError as error:
+            return error
 
 
 class _StreamBatches(IterableDataset):
@@ -125,7 +140,7 @@ def _batch(number: int, samples: list[Sample], places: list[int], image_processo
     pixels = processed([sample for sample, _ in good], image_processor)
     for (sample, place), pixel_values in zip(good, pixels, strict=True):
         if isinstance(pixel_values, Exception):
-            batch.unreadable.append({"image": sample.name, "reason": " ".join(str(pixel_values).split())})
+            batch.unreadable.append({"image": sample.name, "reason": reason(pixel_values)})
         else:
             batch.names.append(sample.name)
             batch.places.append(place)
@@ -169,7 +184,7 @@ def processed(samples: Sequence[Sample], image_processor: Any) -> list[torch.Ten
         raise ArgumentError("`dataset` must hold images or `pixel_values`, not both. Drop one kind.")
     try:
         return list(image_processor(images=images, return_tensors="pt")["pixel_values"])
-    except (ValueError, TypeError, OSError) as error:  # one odd image spoils its batch: find out which
+    except Exception as error:  # one odd image spoils its batch: find out which
         alone = [_attempt(image_processor, image) for image in images]
         if all(isinstance(found, Exception) for found in alone) and len(alone) > 1:
             raise ArgumentError(
@@ -190,7 +205,7 @@ def _placed_masks(sample: Sample, image_processor: Any, size: tuple[int, int]) -
 def _attempt(image_processor: Any, image: Any) -> torch.Tensor | Exception:
     try:
         return image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
-    except (ValueError, TypeError, OSError) as error:
+    except Exception as error:
         return error
 
 

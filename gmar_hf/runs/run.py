@@ -14,6 +14,7 @@ from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient
 from gmar_hf.runs.progress import counted, progress, say, time_left
 from gmar_hf.runs.run_folder import CHECKPOINTS, Output, clear_away
 from gmar_hf.runs.work import Work
+from gmar_hf.utils.iteration import no_stop_iteration
 
 Result = TypeVar("Result")
 _UNKNOWN = 1 << 62  # more images than there are
@@ -127,7 +128,8 @@ class Run(ABC, Generic[Result]):
                 return
             if start is not None:
                 self._say(self.describe_cost(batch))
-            self.take(batch)
+            with no_stop_iteration("model", "working on a batch"):
+                self.take(batch)
             bar.update(min(batch.size * self.num_processes, (bar.total or _UNKNOWN) - bar.n))
             if start is not None and bar.total is not None:
                 num_done = min(batch.size * self.num_processes, bar.total)

@@ -204,6 +204,32 @@ def test_errors_of_reading_an_item():
             open_data(Raising(error, good), LABELS)
 
 
+class End(StopIteration):
+    """One of the user's own."""
+
+
+@pytest.mark.parametrize("error", [StopIteration(), End("x")])
+def test_an_item_cannot_end_the_data(error):
+    good = {"image": picture(3), "label": 1}
+    expected = (
+        "`data` must not raise StopIteration, which a loop takes for its own end; item 1 did. Give `next` a default "
+        "there, or raise another error."
+    )
+    data = open_data(Raising(good, error, good), LABELS)
+    with pytest.raises(ArgumentError) as caught:
+        data.read(1)
+    assert str(caught.value) == expected
+    with pytest.raises(ArgumentError, match="item 0 did"):
+        open_data(Raising(error, good), LABELS)
+
+
+def test_an_error_of_an_item_says_which():
+    data = open_data(Raising({"image": picture(3)}, KeyError("x")), LABELS)
+    with pytest.raises(KeyError) as caught:
+        data.read(1)
+    assert caught.value.__notes__ == ["This happened in item 1 of 2 of the Raising."]
+
+
 def test_addresses_do_not_show_in_errors():
     class Broken(Raising):
         def __getitem__(self, index):
@@ -408,6 +434,36 @@ def test_processes_share_a_stream(length):
                 share = range(rank, length, world)[skip:]
                 samples = [(sample.name, sample.labels, shade(sample)) for sample in data.read(rank, world, skip)]
                 assert samples == [(f"item {number}", (number % 5,), number) for number in share]
+
+
+class Stopped(IterableDataset):
+    """`map` passes on what its function raises, which looks like its end."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __iter__(self):
+        return map(self.load, range(7))
+
+    def load(self, number):
+        return {"image": picture(number)} if number < 3 else next(iter([]))
+
+
+class Promising(Stopped):
+    def __len__(self):
+        return self.length
+
+
+def test_a_stream_shorter_than_it_says_is_told_of():
+    data = open_data(Promising(7), LABELS)
+    words = r"^`data` ended after 3 items, where `len` of the Promising is 7: results are of those\. "
+    for rank in range(2):
+        with pytest.warns(UserWarning, match=words):
+            assert len(list(data.read(rank, 2))) == 2 - rank
+    # Whoever needs no more, says nothing of a length, or keeps it, hears nothing: a warning is an error here.
+    assert next(data.read(0, 1)).name == "item 0"
+    assert len(list(open_data(Stopped(7), LABELS).read(0, 1))) == 3
+    assert len(list(open_data(Promising(3), LABELS).read(0, 1))) == 3
 
 
 def test_streams_of_items_are_not_shuffled():

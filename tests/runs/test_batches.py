@@ -97,3 +97,55 @@ def test_pixel_values_of_samples():
     assert processed([Sample("a", found, None)], None)[0] is found
     with pytest.raises(ArgumentError, match="`image_processor` must be given where the data holds images"):
         processed([Sample("a", image, None)], None)
+
+
+class Broken(torch.utils.data.Dataset):
+    """Raises an error in the place of item 3."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise self.error
+        return {"image": Image.new("RGB", (8, 8))}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("error", [StopIteration(), ArgumentError("In my own words."), IndexError("of my own")])
+def test_no_error_of_an_item_ends_the_data(error, num_workers):
+    """A loader takes StopIteration for the end; one of ours comes in its own words out of a worker, too."""
+    with pytest.raises(IndexError if isinstance(error, IndexError) else ArgumentError) as caught:
+        batches(Broken(error), use_masks=False, num_workers=num_workers)
+    if isinstance(error, IndexError):
+        shown = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+        assert "This happened in item 3 of 6 of the Broken." in shown
+    else:
+        words = "`data` must not raise StopIteration, which a loop takes for its own end; item 3 did. "
+        expected = "In my own words." if isinstance(error, ArgumentError) else words
+        assert str(caught.value).startswith(expected)
+
+
+def test_a_length_that_is_too_long():
+    class Long(Broken):
+        def __getitem__(self, index):
+            return ([{"image": Image.new("RGB", (8, 8))}] * 3)[index]
+
+    with pytest.raises(IndexError) as caught:
+        batches(Long(None), use_masks=False)
+    assert caught.value.__notes__ == ["This happened in item 3 of 6 of the Long."]
+
+
+def test_a_processor_cannot_end_the_data():
+    def odd(images, return_tensors):
+        if any(image.width == 9 for image in images):
+            raise StopIteration
+        return PROCESSOR(images=images, return_tensors=return_tensors)
+
+    items = [{"image": Image.new("RGB", (width, 8))} for width in (8, 9, 8, 8)]
+    first, second = batches(items, image_processor=odd, use_masks=False)
+    assert first.unreadable == [{"image": "item 1", "reason": "StopIteration"}]
+    assert (first.places, second.places) == ([0], [2, 3])
