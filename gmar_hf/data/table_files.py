@@ -14,6 +14,7 @@ from gmar_hf.data.columns import Columns, find_columns, guessed_features, kind_o
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.sample import MapData, Sample, StreamData, digest
 from gmar_hf.errors import ArgumentError, GMARError, ImageError
+from gmar_hf.images.decoding import decoding_error
 from gmar_hf.images.image_file import file_name, is_bad_image, is_of_pillow, read_bytes, read_file, reason
 from gmar_hf.images.mask_reading import check_size, mask_of_bytes, mask_of_file, mask_of_image
 from gmar_hf.images.reading import read_named
@@ -201,7 +202,7 @@ class _RowReader:
             raise
         except Exception as error:
             if is_bad_image(error) and not isinstance(error, ConnectionError | TimeoutError):
-                raise ImageError(f"`image` must be an intact image; got {name!r} ({error}).") from error
+                raise decoding_error(error, repr(name)) from error
             raise
 
 

@@ -7,11 +7,12 @@ import warnings
 from io import BytesIO
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gmar_hf.errors import ImageError
+from gmar_hf.images.decoding import decoding_error
 from gmar_hf.images.reading import read_named
-from gmar_hf.utils.text import is_web_page, printable
+from gmar_hf.utils.text import printable
 
 
 def read_file(path: str | os.PathLike[str], name: str) -> Image.Image:
@@ -67,18 +68,8 @@ def open_bytes(content: bytes, name: str, argument: str = "image") -> Image.Imag
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # as `read_image` does
             return Image.open(BytesIO(content))
-    except UnidentifiedImageError as error:
-        if is_web_page(content):
-            raise ImageError(
-                f"`{argument}` must hold an image; got {name!r}, which holds a web page (HTML). Download the "
-                "image itself."
-            ) from error
-        raise ImageError(
-            f"`{argument}` must be of a format that Pillow reads; got {name!r}. "
-            "Convert it to PNG or JPEG, or copy it again if it is one of them."
-        ) from error
     except Exception as error:  # decoders meet broken data with errors of any kind
-        raise ImageError(f"`{argument}` must be an intact image; got {name!r} ({error}). Copy it again.") from error
+        raise decoding_error(error, repr(name), argument, start=content) from error
 
 
 def reason(error: BaseException) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.decoding import bits_per_sample, decoding_error, is_white_at_zero
 from gmar_hf.images.image_file import file_content, file_name, open_bytes
 
 _AS_THEY_ARE = ("1", "L", "I", "F", "RGB", "LA", "RGBA", "La", "RGBa")
@@ -85,10 +86,11 @@ def mask_of_image(image: Image.Image, name: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # as `read_image` does
             lowest = _HALF if image.format in ("JPEG", "MPO") else 1
+            white = 2 ** bits_per_sample(image) - 1 if is_white_at_zero(image) and image.mode.startswith("I;16") else 0
             upright = _counted(ImageOps.exif_transpose(image))
-            values = np.asarray(upright)
+            values = white - np.asarray(upright) if white else np.asarray(upright)  # of 8 bits Pillow turns them
     except Exception as error:  # decoders meet broken data with errors of any kind
-        raise ImageError(f"`mask` must be an intact image; got {name!r} ({error}). Copy it again.") from error
+        raise decoding_error(error, repr(name), "mask") from error
     # Any channel will do, but for transparency, which must not be 0.
     inside = np.atleast_3d(values >= lowest if lowest > 1 else values != 0)  # (height, width, channels)
     if upright.mode[-1] in "Aa":

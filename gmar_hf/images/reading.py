@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gmar_hf.errors import ArgumentTypeError, GMARError, ImageError
+from gmar_hf.images.decoding import bits_per_sample, decoding_error, is_white_at_zero
 from gmar_hf.utils.text import is_web_page
 
 ImageSource = str | os.PathLike | Image.Image
@@ -23,16 +24,17 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
 
     Of files with several frames (GIF, TIFF) it is the first. Transparency is dropped, not blended, as
     `ImageClassificationPipeline` does; so scores are the same. Deep grey images are the exception, because Pillow
-    clips them to white: 16-bit grey (modes I;16, and I from PNG or PGM) is divided by 257. Where the depth is
-    not known (modes I and F otherwise) numbers from 0 to 255 are taken as they are and all others refused, also those
-    that stay within 0 to 1.
+    clips them to white: 16-bit grey (modes I;16, and I from PNG or PGM) is divided by 257, and 12-bit grey of TIFF by
+    4095 / 255; where a TIFF says that zero is white, it is. Where the depth is not known (modes I and F otherwise)
+    numbers from 0 to 255 are taken as they are and all others refused, also those that stay within 0 to 1.
 
     Args:
         source: a path, an http(s) URL, a data URI, base64 text or a PIL image (which is left as it is).
         timeout: seconds that a URL may take to connect and between two chunks. Default None: no limit.
 
     Returns:
-        A new image, mode "RGB", turned as its EXIF orientation says.
+        A new image, mode "RGB", turned as its EXIF orientation says. Its `info` is empty: what the file says of
+            transparency or colours is not true of it.
 
     Raises:
         ImageError: the file, the URL or the data cannot be read as an image.
@@ -55,27 +57,8 @@ def _read(source: ImageSource, name: str, timeout: float | None) -> Image.Image:
                 return _to_rgb(image, name)
         except GMARError:
             raise
-        except UnidentifiedImageError as error:
-            if _is_file_of_web_page(source):
-                raise ImageError(
-                    f"`image` must hold an image; got {name}, which holds a web page (HTML). Download the image "
-                    "itself."
-                ) from error
-            raise ImageError(
-                f"`image` must be of a format that Pillow reads; got {name}. "
-                "Convert it to PNG or JPEG, or install the Pillow plugin for its format."
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(
-                f"`image` must not be larger than Pillow's limit against decompression bombs; got {name} ({error}). "
-                "Shrink it, or raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust it."
-            ) from error
         except Exception as error:  # decoders meet broken data with errors of any kind: SyntaxError, struct.error, ...
-            if isinstance(error, OSError) and error.errno:
-                advice = "Check that it is there and that you may read it."
-            else:
-                advice = "Copy or download it again."
-            raise ImageError(f"`image` must be an intact image; got {name} ({error}). {advice}") from error
+            raise decoding_error(error, name, start=_start(source)) from error
 
 
 def image_suffixes() -> set[str]:
@@ -129,11 +112,15 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
         ) from error
 
 
-def _is_file_of_web_page(source: ImageSource) -> bool:
+def _start(source: ImageSource) -> bytes:
+    """Return what a file begins with; nothing of other sources, or where it cannot be read."""
     if isinstance(source, Image.Image) or not os.path.isfile(source):
-        return False
-    with open(source, "rb") as file:
-        return is_web_page(file.read(1000))
+        return b""
+    try:
+        with open(source, "rb") as file:
+            return file.read(1000)
+    except OSError:
+        return b""
 
 
 def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
@@ -170,11 +157,18 @@ def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    # PNG and PGM of 16 bits may arrive in mode I. A transposed copy does not know its format any more: ask first.
+    """Return an upright RGB image that shares nothing with `image`, which stays as it is."""
+    # A transposed copy does not know its file any more: ask first. PNG and PGM of 16 bits may arrive in mode I.
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    largest = 2 ** bits_per_sample(image) - 1
+    is_negative = is_white_at_zero(image)
     image = ImageOps.exif_transpose(image)
+    # What the file says of its colours (transparency, profile, gamma) or of itself is not true of the new image, and
+    # whoever writes that would look at it.
+    image.info.clear()
     if is_16_bit:
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))  # rounded
+        values = (np.asarray(image).astype(np.uint32) * 255 + largest // 2) // largest  # rounded
+        image = Image.fromarray(values.clip(max=255).astype(np.uint8))
     elif image.mode in ("I", "F"):
         values = np.asarray(image)
         low, high = values.min(), values.max()
@@ -183,4 +177,5 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
                 f"`image` of mode {image.mode} must hold numbers from 0 to 255, not all within 0 to 1 (its depth is "
                 f"not known); got {name} with {low:g} to {high:g}. Scale it to 0 to 255 and convert it to mode L."
             )
-    return image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return ImageOps.invert(rgb) if is_negative else rgb

@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from gmar_hf.images.reading import read_image
 from gmar_hf.utils.text import printable
 
 
@@ -60,7 +61,7 @@ def side_by_side(pictures: Mapping[str, Image.Image]) -> Image.Image:
     for place, (name, picture) in enumerate(pictures.items()):
         left = place * (width + gap)
         draw.text((left, 1), _cut(name, width, font), fill="black", font=font)
-        row.paste(picture.convert("RGB"), (left, top))
+        row.paste(read_image(picture), (left, top))
     return row
 
 

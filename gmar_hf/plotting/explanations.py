@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.images.reading import read_image
 from gmar_hf.plotting.heads import plot_head_importance
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.plotting.values import plain
@@ -33,6 +34,7 @@ def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str 
         raise ArgumentError("`results` must hold at least one explained target; got none.")
     figure = figure or Figure(figsize=(10, 2.8 * len(results) + 0.3), layout="constrained")
     grid = figure.subplots(len(results), 3, squeeze=False)
+    image = read_image(image)
     for (left, middle, right), result in zip(grid, results, strict=True):
         left.imshow(image)
         left.set_title("image", fontsize="medium")

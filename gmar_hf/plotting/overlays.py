@@ -5,6 +5,7 @@ from PIL import Image
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.placement import Box, Size, finite_map, placed_map
+from gmar_hf.images.reading import read_image
 from gmar_hf.plotting.captions import put_below
 from gmar_hf.plotting.values import Array
 from gmar_hf.utils.checks import check_choice, check_share
@@ -39,7 +40,7 @@ def overlay(
     that the map's colours are not mistaken for its own, and paler where a crop hides it from the model.
 
     Args:
-        image (PIL image): The image as the user sees it.
+        image (PIL image): The image, which is read as the pipeline reads it: upright, its transparency dropped.
         heatmap (tensor or array (rows, cols), or PIL image of mode "L"): The map, a result's `attribution`; or a
             picture of the image's size, a result's `heatmap`, which knows neither signs nor patches.
         box (`tuple[float, float, float, float]`, *optional*): Left, top, right and bottom of what the map covers, in
@@ -59,10 +60,10 @@ def overlay(
         ArgumentError: If sizes differ, `alpha` is out of range, the map is not finite, or a picture where the map
             itself is needed; or there is no such style or colour map.
     """
-    layer = map_layer(heatmap, image.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
-    colour = image.convert("RGB")
+    colour = read_image(image)
+    layer = map_layer(heatmap, colour.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
     base = Image.blend(colour, colour.convert("L").convert("RGB"), _MUTED)
-    if (sight := _sight(box, image.size)) is not None:
+    if (sight := _sight(box, colour.size)) is not None:
         pale = Image.blend(base, Image.new("RGB", base.size, "white"), _PALE)
         base = Image.composite(base, pale, Image.fromarray(np.rint(sight * 255).astype(np.uint8)))
     base.paste(layer, mask=layer)

@@ -298,7 +298,7 @@ class TestImages:
 
     def test_broken_ones(self):
         with pytest.raises(
-            ImageError, match=r"^`mask` must be an intact image; got 'a\.png' \(.*\)\. Copy it again\.$"
+            ImageError, match=r"^`mask` must be an intact image; got 'a\.png' \(.*\)\. Copy or download it again\.$"
         ):
             mask_of_bytes(truncated(), "a.png")
 

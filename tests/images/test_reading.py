@@ -4,16 +4,18 @@ import base64
 import io
 import re
 import socket
+import struct
 import threading
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 from transformers.image_utils import load_image
 
 from gmar_hf.errors import ArgumentTypeError, ImageError
 from gmar_hf.images.image_file import read_file
+from gmar_hf.images.mask_reading import mask_of_file, mask_of_image
 from gmar_hf.images.reading import read_image
 from tests.helpers import loopback
 
@@ -221,6 +223,77 @@ def test_deep_tiff_of_unknown_depth_is_refused_by_name(tmp_path):
         read_image(path)
 
 
+def tiff(bits, photometric, values):
+    """A TIFF (height, width) of one grey channel, written by hand: Pillow writes neither 12 bits nor white at zero."""
+    height, width = values.shape
+    if bits == 12:  # two numbers in three bytes
+        first, second = values[:, ::2].astype(np.uint16), values[:, 1::2].astype(np.uint16)
+        data = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8).tobytes()
+    else:
+        data = values.astype({8: "u1", 16: "<u2"}[bits]).tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, height)]
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (279, len(data))]]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", 0)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "mode"), [(8, 1, "L"), (8, 0, "L"), (12, 1, "I;16"), (16, 1, "I;16"), (16, 0, "I;16")]
+)
+def test_depth_and_polarity_of_a_tiff_count(file, bits, photometric, mode):
+    """Black is black and white is white, whatever numbers the file has for them, in a picture and in a mask."""
+    largest = 2**bits - 1
+    values = np.tile(np.rint(np.linspace(0, largest, 24)), (3, 1)).astype(np.uint32)
+    path = file(tiff(bits, photometric, values))
+    with Image.open(path) as image:
+        assert image.mode == mode
+        expected = np.rint((values if photometric else largest - values) / largest * 255)
+        np.testing.assert_array_equal(pixels(read_image(image))[..., 0], expected)
+        np.testing.assert_array_equal(mask_of_image(image, "a"), (values if photometric else largest - values) != 0)
+    np.testing.assert_array_equal(pixels(read_image(path))[..., 2], expected)
+
+
+@pytest.mark.parametrize("top", [65535, 4095, 1023])
+def test_a_deep_pgm_says_its_largest_number(file, top):
+    values = np.tile(np.linspace(0, top, 24).astype(">u2"), (3, 1))
+    path = file(b"P5 24 3 %d\n" % top + values.tobytes())
+    np.testing.assert_allclose(pixels(read_image(path))[..., 0], values / top * 255, atol=0.51)
+
+
+# What a file says of its colours is not true of the new image.
+INFO = [
+    ("1", "PNG", {"transparency": 1}), ("L", "PNG", {"transparency": 7}), ("P", "PNG", {"transparency": 0}),
+    ("P", "PNG", {"transparency": bytes(range(256))}), ("RGB", "PNG", {"transparency": (0, 0, 0)}),
+    ("P", "GIF", {"transparency": 0}), ("I;16", "PNG", {}), ("CMYK", "JPEG", {"icc_profile": b"of printing"}),
+    ("L", "PNG", {"icc_profile": b"of greys", "dpi": (300, 300)}), ("LA", "PNG", {}), ("RGBA", "WEBP", {}),
+    ("RGB", "JPEG", {"comment": b"mine", "dpi": (72, 72)}), ("L", "TIFF", {"dpi": (72, 72)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "format", "info"), INFO)
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_nothing_of_the_file_rides_along(mode, format, info, orientation):
+    image = Image.fromarray(DEEP.astype(np.uint16)) if mode == "I;16" else picture(mode)
+    if orientation is not None and format != "GIF":
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        info = {**info, "exif": exif.tobytes()}
+    with Image.open(io.BytesIO(encode(image, format, **info))) as stored:
+        stored.load()
+        before = dict(stored.info)
+        read = read_image(stored)
+        assert stored.info == before
+    assert type(read) is Image.Image
+    assert read.info == {}
+    assert not read.getexif()
+    # Written in any format and read back it is the same opaque picture.
+    for writer in ("PNG", "TIFF", "BMP"):
+        with Image.open(io.BytesIO(encode(read, writer))) as written:
+            assert written.mode == "RGB"
+            assert not {"transparency", "icc_profile", "exif", "gamma"} & set(written.info)
+            assert written.tobytes() == read.tobytes()
+
+
 # Bad files
 
 
@@ -266,7 +339,7 @@ def test_file_of_another_kind(file, data):
     refused(
         path := file(data),
         f"`image` must be of a format that Pillow reads; got '{path}'. ",
-        "Convert it to PNG or JPEG, or install the Pillow plugin for its format.",
+        "Copy it again, convert it to PNG or JPEG, or install the Pillow plugin for its format.",
     )
 
 
@@ -294,6 +367,44 @@ def test_decoder_errors_of_any_kind(file):
     broken[8:12] = b"\0\0\0\2"  # a header that is too short: Pillow raises ValueError or SyntaxError
     with pytest.raises(ImageError, match=r"^`image` must be .*picture\.png"):
         read_image(file(bytes(broken)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("Unable to locate Ghostscript on paths"),
+        OSError("decoder jpeg2k not available"),
+        OSError("cannot find loader for this HDF5 file"),
+        OSError("Unsupported BMP compression (4)"),
+        NotImplementedError("Unimplemented pixel format"),
+        SyntaxError("unknown pixel mode"),
+    ],
+)
+def test_an_intact_file_that_pillow_cannot_decode(file, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    for kind in (Image.Image, ImageFile.ImageFile):
+        monkeypatch.setattr(kind, "load", fail)
+    path = file(PNG)
+    end = f"({error}). Convert it to PNG or JPEG, or copy it again if it is one of them."
+    must = "must be of a kind that this installation of Pillow decodes; got"
+    refused(path, f"`image` {must} '{path}' (", end)
+    with pytest.raises(ImageError) as caught:
+        read_file(path, "a.png")
+    assert str(caught.value) == f"`image` {must} 'a.png' {end}"
+    with pytest.raises(ImageError) as caught:
+        mask_of_file(path, "a.png")
+    assert str(caught.value) == f"`mask` {must} 'a.png' {end}"
+
+
+def test_an_image_beyond_the_memory_is_not_called_broken(file, monkeypatch):
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    path = file(PNG)
+    refused(path, f"`image` must fit into memory; got '{path}', which does not. Shrink it, ", "may be broken.")
 
 
 def test_closed_image():

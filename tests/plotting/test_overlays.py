@@ -10,7 +10,7 @@ from PIL import Image
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.placement import heatmap
-from gmar_hf.plotting import map_layer, overlay
+from gmar_hf.plotting import map_layer, overlay, side_by_side
 from tests.helpers.explainers import photo
 
 # From 1 to -1 and back: on 80 x 8 pixels, patches of 8 x 8.
@@ -186,6 +186,21 @@ def test_overlay_on_images_of_every_mode(mode):
     before = image.tobytes()
     assert overlay(image, Image.new("L", image.size, 128)).mode == "RGB"
     assert image.tobytes() == before
+
+
+def test_pictures_take_nothing_of_the_image_but_its_colours():
+    image = photo().convert("P")
+    image.info.update(transparency=0, icc_profile=b"of another", dpi=(1, 1))
+    laid = overlay(image, np.ones((2, 2)))
+    assert laid.info == side_by_side({"a": laid, "b": image}).info == {}
+    np.testing.assert_array_equal(pixels(laid), pixels(overlay(image.convert("RGB"), np.ones((2, 2)))))
+
+
+def test_an_overlay_is_turned_as_the_pipeline_turns_the_image():
+    image, values = photo(), np.array([[1.0, 0.5], [0.0, 0.2]])
+    turned = image.transpose(Image.Transpose.ROTATE_270)
+    turned.getexif()[0x0112] = 8
+    np.testing.assert_array_equal(pixels(overlay(turned, values)), pixels(overlay(image, values)))
 
 
 @pytest.mark.parametrize(
