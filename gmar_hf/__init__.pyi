@@ -1,4 +1,4 @@
-from . import demo, errors, evaluation, metrics, plotting
+from . import demo, errors, evaluation, metrics, pages, plotting
 from ._version import __version__
 from .errors import (
     ArgumentError,
@@ -54,6 +54,7 @@ __all__ = [
     "evaluation",
     "explain",
     "metrics",
+    "pages",
     "plotting",
     "retain_attention",
     "silence_heads",

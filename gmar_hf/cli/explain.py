@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +21,15 @@ from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from gmar_hf.explanation.result import Explanation
+    from gmar_hf.pages.explanations import AddImage
     from gmar_hf.pipeline import GMARExplainer
 
+_PAGE = "index.html"
 _NUM_STRONGEST = 3  # heads that are listed for each label
+_LONGEST_NAME = 100  # letters of an image's name on the page
 _FEW = 4  # images up to which no progress bar is worth showing
 
 
@@ -69,6 +75,9 @@ class ExplainOptions:
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations")
+    html: Annotated[
+        bool, typer.Option("--html", help="Also write index.html: one page of all images, to search, click and send.")
+    ] = False
     as_json: JsonOption = False
 
     def parameters(self) -> dict[str, Any]:
@@ -102,7 +111,7 @@ def explain(options: ExplainOptions) -> None:
     make_folder(out)
     parameters = options.parameters()
     drawn = {"overlay_style": options.overlay.value, "overlay_grid": options.grid, "overlay_caption": options.caption}
-    returned = {"return_overlay": True, **drawn, "return_explanation": True}
+    returned = {"return_overlay": True, **drawn, "return_explanation": True, "return_head_maps": options.html or None}
     explainer = load_explainer(options.model, options.revision, options.device, {**parameters, **returned})
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
@@ -111,19 +120,26 @@ def explain(options: ExplainOptions) -> None:
     taken = _Taken(pictures, {name.casefold() for name in names})
     summary = []
     explained = _explain(explainer, sources, options.batch_size)
-    with tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None) as bar:
-        for source, name, results in zip(sources, names, explained, strict=True):
-            if isinstance(results, Exception):
-                message = printable(" ".join(str(results).split()))
+    bar = tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None)
+    with bar, _page(options) as add_to_page:
+        for source, name, outcome in zip(sources, names, explained, strict=True):
+            if isinstance(outcome, Exception):
+                message = printable(" ".join(str(outcome).split()))
                 tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
                 summary.append({"image": source, "error": message})
             else:
+                image, results = outcome
                 summary.append(_write(out, name, taken, source, results, settings))
+                add_to_page(
+                    stem(source)[:_LONGEST_NAME], image, results
+                )  # no folders, which are nobody else's concern
             bar.update()
     if options.as_json:
         echo_json(summary)
     else:
         _print_table(summary, out)
+        if options.html:
+            typer.echo(f"All of it on one page, which can be sent: {printable(out / _PAGE)}")
     if any("error" in image for image in summary):
         raise typer.Exit(1)
 
@@ -133,8 +149,21 @@ def _label(text: str) -> str | int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else text
 
 
-def _explain(explainer: "GMARExplainer", sources: list[str], batch_size: int) -> Iterator[list[dict] | Exception]:
-    """Yield results in the order of the sources, and an exception in the place of each image that has none."""
+def _page(options: ExplainOptions) -> AbstractContextManager["AddImage"]:
+    """Open the page, where one is asked for."""
+    from gmar_hf.pages.explanations import open_page
+
+    if not options.html:
+        return nullcontext(lambda name, image, results: None)
+    title = f"Explanations by {Path(options.model).name or 'a local model'}"
+    methods = {name: f"{METHODS[name].summary}." for name in options.parameters()["method"]}
+    return open_page(options.out / _PAGE, title=title, methods=methods)
+
+
+def _explain(
+    explainer: "GMARExplainer", sources: list[str], batch_size: int
+) -> Iterator[tuple["Image.Image", list[dict]] | Exception]:
+    """Yield images and results in the order of the sources, and an exception in the place of each that has none."""
     from PIL import Image
 
     from gmar_hf.images.reading import read_image
@@ -147,7 +176,8 @@ def _explain(explainer: "GMARExplainer", sources: list[str], batch_size: int) ->
             results = [_attempt(explainer, image) for image in good]
         explained = iter(results)
         for image in read:
-            yield image if isinstance(image, Exception) else next(explained)
+            outcome = image if isinstance(image, Exception) else next(explained)
+            yield outcome if isinstance(outcome, Exception) else (image, outcome)
 
 
 def _attempt(function: Any, *args: Any, **kwargs: Any) -> Any:

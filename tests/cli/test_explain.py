@@ -21,6 +21,7 @@ from gmar_hf.images.reading import read_image
 from tests.helpers import zoo
 from tests.helpers.commands import LABELS, printed, refusal, save_model
 from tests.helpers.explainers import photo, serving
+from tests.helpers.pages import Page, assert_self_contained
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,40 @@ def test_signed_overlays_with_grid_and_caption(run, here, model):
     with Image.open("out/two-cat.png") as picture:
         assert picture.height > 70
         assert picture.tobytes() == expected["overlay"].tobytes()
+
+
+def test_the_page_of_all_images(run, here, model):
+    out = run(
+        "explain",
+        "one.png",
+        here / "broken.png",
+        here / "two.jpg",
+        "-m",
+        model,
+        "-t",
+        "cat",
+        "-t",
+        "日本",
+        "--html",
+        "-o",
+        "out",
+    )[1]
+    assert "All of it on one page, which can be sent: out/index.html" in out
+    text = Path("out/index.html").read_text(encoding="utf-8")
+    assert str(here) not in text  # a page that is sent tells no folders
+    page = Page(text)
+    assert_self_contained(page)
+    assert page.texts("h1") == ["Explanations by model0"]
+    assert page.texts("h2") == ["one", "two", "The maps"]
+    assert page.texts("dt") == ["gmar", "recommended"]
+    (expected,) = pipeline("gmar-explanation", model=model)(
+        "two.jpg", target="日本", method="gmar", return_head_maps=True
+    )
+    data = json.loads(page.texts("script", type="application/json")[1])
+    (shown,) = [one for one in data["maps"] if (one["method"], data["labels"][one["label"]]) == ("gmar", "日本")]
+    assert shown["scale"] == pytest.approx(expected["attribution"].max().item(), rel=1e-3)
+    scales = expected["head_maps"].flatten(-2).abs().amax(-1).flatten()
+    assert data["heads"][shown["heads"]]["scales"] == pytest.approx(scales.tolist(), rel=1e-3)
 
 
 def test_gmar_and_the_recommended_map_side_by_side(run, here, model):

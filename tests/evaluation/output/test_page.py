@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -13,43 +12,7 @@ from gmar_hf.evaluation import MAP_METHODS, Evaluation, Metric, Row
 from gmar_hf.evaluation.output.page import write_page
 from gmar_hf.metrics import registry
 from tests.helpers.evaluations import CURVES, METHODS, METRICS, NASTY, made, pictures_of
-
-VOID = {"meta", "img", "br", "link"}
-
-
-class Page(HTMLParser):
-    """What a browser would find: elements with their attributes and text; it complains of what is not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[tuple[str, list[str]]] = []
-        self.elements: list[tuple[str, dict, list[str]]] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        texts: list[str] = []
-        self.elements.append((tag, dict(attributes), texts))
-        if tag not in VOID:
-            self.open.append((tag, texts))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for _, texts in self.open:
-            texts.append(data)
-
-    def find(self, tag, **attributes):
-        return [
-            (found, " ".join("".join(texts).split()))
-            for name, found, texts in self.elements
-            if name == tag and all(found.get(key) == value for key, value in attributes.items())
-        ]
-
-    def texts(self, tag, **attributes):
-        return [text for _, text in self.find(tag, **attributes)]
+from tests.helpers.pages import Page
 
 
 def page_of(evaluation: Evaluation, pictures, tmp_path) -> Page:

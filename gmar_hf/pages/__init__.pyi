@@ -1,0 +1,3 @@
+from .explanations import write_page
+
+__all__ = ["write_page"]

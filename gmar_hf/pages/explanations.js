@@ -1,0 +1,213 @@
+
+"use strict";
+(() => {
+  const find = (selector, root = document) => root.querySelector(selector);
+  const findAll = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim().split(/\s+/).map(Number);
+  const COLOURS = { for: colour("for"), against: colour("against"), plain: colour("plain") };
+  const tools = { search: find("#search"), method: find("#method"), opacity: find("#opacity"), patches: find("#patches") };
+
+  // Numbers as the page holds them: int8, of which 127 stands for the scale.
+  const numbers = (text) => Int8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(2);
+
+  function element(tag, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+  }
+
+  // The colour of a share in [-1, 1] of the scale: its hue by the sign, from weak to strong; the opacity is its size.
+  function hue(share, isSigned = true) {
+    const ramp = COLOURS[isSigned ? (share < 0 ? "against" : "for") : "plain"];
+    const size = Math.abs(share);
+    return [0, 1, 2].map((part) => Math.round(ramp[part] + (ramp[part + 3] - ramp[part]) * size));
+  }
+
+  // A picture of the grid, one pixel a patch.
+  function painted(values, rows, cols, isSigned) {
+    const canvas = element("canvas", { width: cols, height: rows });
+    const pixels = new ImageData(cols, rows);
+    values.forEach((value, place) => {
+      pixels.data.set([...hue(value / 127, isSigned), Math.round(255 * Math.abs(value) / 127)], 4 * place);
+    });
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+    return canvas;
+  }
+
+  class Explained {
+    constructor(article) {
+      this.article = article;
+      this.data = JSON.parse(find("script", article).textContent);
+      this.photo = find("img", article);
+      this.canvas = find("canvas", article);
+      this.label = 0;
+      this.head = null;
+      this.buttons = findAll(".labels button", article);
+      this.buttons.forEach((button, place) => button.addEventListener("click", () => this.choose(place)));
+      this.matrix = find(".heads", article);
+      this.matrix.addEventListener("keydown", (event) => this.press(event));
+      this.draw();
+    }
+
+    // The chosen method's result for the label; the first there is, where an image was not explained by it.
+    get result() {
+      const ofLabel = this.data.maps.filter((map) => map.label === this.label);
+      return ofLabel.find((map) => map.method === tools.method.value) ?? ofLabel[0];
+    }
+
+    get heads() {
+      return this.data.heads[this.result.heads] ?? null;
+    }
+
+    choose(label) {
+      this.label = label;
+      this.buttons.forEach((button, place) => button.setAttribute("aria-pressed", place === label));
+      this.draw();
+    }
+
+    look(head) {
+      this.head = head;
+      this.draw();
+    }
+
+    draw() {
+      if (!this.heads) this.head = null;
+      this.drawMatrix();
+      this.drawMap();
+    }
+
+    drawMap() {
+      const { result, heads, head, data, canvas } = this;
+      const whole = { ...result, values: numbers(result.values) };
+      if (head !== null) {
+        const size = heads.rows * heads.cols;
+        const values = numbers(heads.values).subarray(head * size, (head + 1) * size);
+        Object.assign(whole, { rows: heads.rows, cols: heads.cols, scale: heads.scales[head], values });
+      }
+      const isSigned = head !== null || whole.values.some((value) => value < 0);
+      const opacity = tools.opacity.value / 100;
+      // Of the photograph's own size, or so many times as large that a screen shows it sharp.
+      const [width, height] = ["width", "height"].map((side) => Number(this.photo.getAttribute(side)));
+      const times = Math.ceil(960 / width);
+      [canvas.width, canvas.height] = [times * width, times * height];
+      const context = canvas.getContext("2d");
+      const [left, top, right, bottom] = data.box.map((share, place) => share * (place % 2 ? canvas.height : canvas.width));
+      // What a crop hid from the model is paler.
+      context.fillStyle = `rgb(255 255 255 / ${0.3 * opacity})`;
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      context.clearRect(left, top, right - left, bottom - top);
+      context.globalAlpha = opacity;
+      context.imageSmoothingEnabled = !tools.patches.checked;
+      context.imageSmoothingQuality = "high";
+      const picture = painted(whole.values, whole.rows, whole.cols, isSigned);
+      context.drawImage(picture, left, top, right - left, bottom - top);
+      this.photo.style.filter = `saturate(${1 - 0.8 * opacity})`;
+      this.say(whole, isSigned);
+    }
+
+    // The legend below the picture, and in words what is seen.
+    say(map, isSigned) {
+      const { heads, head, data, article } = this;
+      const mark = (kind) => {
+        const square = element("i");
+        square.style.background = `rgb(${COLOURS[kind].slice(3).join(" ")})`;
+        return square;
+      };
+      const label = data.labels[this.label];
+      const entry = (kind, text) => element("span", {}, mark(kind), text, element("bdi", { textContent: kind === "plain" ? "" : label }));
+      const scale = element("span", { textContent: `full colour: ${isSigned ? "±" : ""}${map.scale.toPrecision(2)} a patch` });
+      const entries = isSigned ? [entry("for", "for "), entry("against", "against ")] : [entry("plain", "how much; this map has no sign")];
+      find(".legend", article).replaceChildren(...entries, scale);
+      const said = [];
+      if (head !== null) {
+        const [layer, place] = [Math.floor(head / heads.heads), head % heads.heads];
+        said.push(`Layer ${layer}, head ${place}: ${signed(heads.contributions[head])} logits.`);
+        if (heads.coarseness > 1) said.push(`Means over ${heads.coarseness} by ${heads.coarseness} patches.`);
+      } else if (map.note) said.push(map.note);
+      find(".said", article).textContent = said.join(" ");
+    }
+
+    drawMatrix() {
+      const { heads, matrix } = this;
+      find(".largest", this.article).hidden = !heads;
+      if (!heads) {
+        delete matrix.dataset.of;
+        return matrix.replaceChildren();
+      }
+      const count = heads.layers * heads.heads;
+      if (matrix.dataset.of !== `${heads.layers} ${heads.heads}`) {
+        matrix.dataset.of = `${heads.layers} ${heads.heads}`;
+        matrix.style.gridTemplateColumns = `2.2rem repeat(${heads.heads}, minmax(0, 2.8rem))`;
+        const cells = [element("span", { textContent: "layer" }), ...Array.from({ length: heads.heads }, (_, head) => element("span", { textContent: head }))];
+        for (let place = 0; place < count; place++) {
+          if (place % heads.heads === 0) cells.push(element("span", { textContent: place / heads.heads }));
+          const button = element("button", { type: "button" });
+          button.addEventListener("click", () => this.look(this.head === place ? null : place));
+          cells.push(button);
+        }
+        matrix.replaceChildren(...cells);
+      }
+      const largest = Math.max(...heads.contributions.map(Math.abs)) || 1;
+      find(".largest b", this.article).textContent = `±${largest.toPrecision(2)}`;
+      findAll("button", matrix).forEach((button, place) => {
+        const value = heads.contributions[place];
+        button.style.background = `rgb(${hue(value / largest).join(" ")} / ${Math.abs(value) / largest})`;
+        button.title = `layer ${Math.floor(place / heads.heads)}, head ${place % heads.heads}: ${signed(value)} logits`;
+        button.setAttribute("aria-label", button.title);
+        button.setAttribute("aria-pressed", place === this.head);
+        button.tabIndex = place === (this.head ?? 0) ? 0 : -1;
+      });
+    }
+
+    // From head to head by the arrows, to the row's ends by Home and End, back to the whole map by Escape.
+    press(event) {
+      const buttons = findAll("button", this.matrix);
+      const place = buttons.indexOf(document.activeElement);
+      const width = this.heads.heads;
+      const first = place - place % width;
+      const steps = { ArrowLeft: place - 1, ArrowRight: place + 1, ArrowUp: place - width, ArrowDown: place + width, Home: first, End: first + width - 1 };
+      if (event.key === "Escape") this.look(null);
+      else if (place >= 0 && event.key in steps && buttons[steps[event.key]]) {
+        this.look(steps[event.key]);
+        buttons[steps[event.key]].focus();
+      } else return;
+      event.preventDefault();
+    }
+  }
+
+  // Images are read and drawn when they come near the window, or are printed.
+  const articles = findAll("article");
+  const explained = new Map();
+  const show = (article) => explained.has(article) || explained.set(article, new Explained(article));
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) show(entry.target);
+  }, { rootMargin: "600px" });
+
+  function search() {
+    const wanted = tools.search.value.trim().toLocaleLowerCase();
+    const holds = (node) => node.textContent.toLocaleLowerCase().includes(wanted);
+    let found = 0;
+    for (const article of articles) {
+      const place = wanted ? findAll(".labels bdi", article).findIndex(holds) : -1;
+      article.hidden = Boolean(wanted) && place < 0 && !holds(find("h2", article));
+      if (!article.hidden) found += 1;
+      if (place >= 0) {
+        show(article);
+        explained.get(article).choose(place);
+      }
+    }
+    find("#found").textContent = `${found} of ${articles.length} images`;
+  }
+
+  const methods = [...new Set(articles.flatMap((article) => JSON.parse(article.dataset.methods)))];
+  tools.method.replaceChildren(...methods.map((method) => element("option", { value: method, textContent: method })));
+  if (methods.includes("recommended")) tools.method.value = "recommended";
+  const redraw = () => explained.forEach((one) => one.draw());
+  for (const tool of [tools.method, tools.opacity, tools.patches]) tool.addEventListener("input", redraw);
+  tools.search.addEventListener("input", search);
+  find(".tools").addEventListener("submit", (event) => event.preventDefault());
+  window.addEventListener("beforeprint", () => articles.forEach(show));
+  search();
+  articles.forEach((article) => watcher.observe(article));
+})();

@@ -1,0 +1,159 @@
+"""One page for a set of explained images, which can be sent: maps of all labels, methods and heads, to click on."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gmar_hf._version import __version__
+from gmar_hf.errors import ArgumentError
+from gmar_hf.images.reading import ImageSource, read_image
+from gmar_hf.pages.dress import data_uri, environment, render_page
+from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, packed_map, photo_bytes, shares_of
+from gmar_hf.utils.files import replacing
+from gmar_hf.utils.text import printable
+
+_PACKAGE = "gmar_hf.pages"
+_HERE = "<!-- images -->"  # where images come; no value can hold it, since values are escaped
+_TINY = 160  # pixels: smaller pictures are enlarged as they are
+
+AddImage = Callable[[str, ImageSource, Sequence[Mapping[str, Any]]], None]
+
+
+def write_page(
+    explained: Iterable[tuple[str, ImageSource, Sequence[Mapping[str, Any]]]],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Explanations",
+    methods: Mapping[str, str] | None = None,
+) -> None:
+    """Write a page that shows the explanations of a set of images, and needs nothing but itself.
+
+    It can be searched by label, methods and labels can be switched, and with `return_head_maps=True` of the pipeline
+    each head of the matrix shows what it looks at. An image takes at most 300 kB: photographs come as JPEGs of at most
+    640 pixels, head maps become coarser where there are many. Images are taken one at a time, so that a generator
+    needs the memory of one.
+
+    Args:
+        explained (`Iterable` of tuples): Of each image the name to show, the image (PIL, path or URL) and what
+            the pipeline returned for it.
+        path (`str` or `os.PathLike`): The HTML file; an old one is replaced at once when the new one is complete.
+        title (`str`, defaults to "Explanations"): What stands over the page.
+        methods (`Mapping[str, str]`, *optional*): What is said of each method below the images.
+
+    Raises:
+        ArgumentError: If the file cannot be written, an image has no results, or a map is not finite.
+        ImageError: If an image cannot be read.
+
+    Example:
+        >>> import tempfile, gmar_hf, gmar_hf.demo
+        >>> model, image_processor = gmar_hf.demo.load("vit")
+        >>> explain = gmar_hf.GMARExplainer(model=model, image_processor=image_processor, device="cpu")
+        >>> images = [scene["image"] for scene in gmar_hf.demo.scenes(2)]
+        >>> results = (explain(image, method=["recommended", "gmar"], return_head_maps=True) for image in images)
+        >>> gmar_hf.pages.write_page(zip("ab", images, results), tempfile.mkdtemp() + "/page.html")
+    """
+    with open_page(path, title=title, methods=methods) as add_image:
+        for name, image, results in explained:
+            add_image(name, image, results)
+
+
+@contextmanager
+def open_page(
+    path: str | os.PathLike[str], *, title: str = "Explanations", methods: Mapping[str, str] | None = None
+) -> Iterator[AddImage]:
+    """Give what adds an image to a page; the page is at `path` when the block has succeeded. See [`write_page`]."""
+    frame = render_page(
+        _PACKAGE,
+        "explanations.html.jinja",
+        style="explanations.css",
+        script="explanations.js",
+        title=printable(title),
+        methods={printable(name): printable(about) for name, about in (methods or {}).items()},
+        version=__version__,
+        here=_marker(),
+    )
+    before, after = frame.split(_HERE)
+    template = environment(_PACKAGE).get_template("explained_image.html.jinja")
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(before)
+        yield lambda name, image, results: _add(file, template, name, image, results)
+        file.write(after)
+
+
+def _add(file: Any, template: Any, name: str, image: ImageSource, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write one image's part of the page."""
+    if not results:
+        raise ArgumentError(f"`explained` must have results for each image; got none for {printable(name)!r:.80}.")
+    for result in results:
+        check_result(result)
+    picture = read_image(image)  # upright, as the pipeline sees it
+    content, (width, height) = photo_bytes(picture)
+    labels = list(dict.fromkeys(_label(result) for result in results))
+    scores = {_label(result): float(result["score"]) for result in results}
+    shown = {
+        "name": printable(name),
+        "methods": list(dict.fromkeys(printable(result["method"]) for result in results)),
+        "photo": {
+            "source": data_uri(content, "image/jpeg"),
+            "width": width,
+            "height": height,
+            "is_tiny": max(width, height) < _TINY,
+        },
+        "labels": [
+            {"text": label, "score": f"{scores[label]:.3f}" if math.isfinite(scores[label]) else "?"}
+            for label in labels
+        ],
+    }
+    maps = [_result(result, labels.index(_label(result))) for result in results]
+    data = {"box": shares_of(results[0]["box"], picture.size), "labels": labels, "maps": maps, "heads": []}
+    # Head maps get what is left, each label's the same: methods that share their pass share head maps too.
+    spent = len(template.render(**shown, data=data).encode())
+    distinct, places = _distinct_heads(results)
+    for result, place in zip(maps, places, strict=True):
+        result["heads"] = place
+    each = (MOST_BYTES - spent - 100 - 20 * len(maps)) // max(len(distinct), 1)
+    data["heads"] = [packed_heads(result["head_maps"], result["head_contribution"], each) for result in distinct]
+    file.write(template.render(**shown, data=data))
+
+
+def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
+    note = {"note": printable(result["note"])} if "note" in result else {}
+    return {"label": label, "method": printable(result["method"]), **packed_map(result["attribution"]), **note}
+
+
+def _distinct_heads(
+    results: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[int | None]]:
+    """Return the results whose head maps differ from those before them, and for each result the place of its own."""
+    distinct: list[Mapping[str, Any]] = []
+    places: list[int | None] = []
+    for result in results:
+        if result.get("head_maps") is None or result.get("head_contribution") is None:
+            places.append(None)
+            continue
+        same = [place for place, known in enumerate(distinct) if _have_same_heads(known, result)]
+        if not same:
+            distinct.append(result)
+        places.append(same[0] if same else len(distinct) - 1)
+    return distinct, places
+
+
+def _have_same_heads(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return all(
+        first[name].shape == second[name].shape and bool((first[name] == second[name]).all())
+        for name in ("head_maps", "head_contribution")
+    )
+
+
+def _label(result: Mapping[str, Any]) -> str:
+    """Say what was explained: two labels where the result tells them apart."""
+    names = [printable(result[key]) for key in ("label", "versus") if key in result]
+    return ", not ".join(names)
+
+
+def _marker() -> Any:
+    from markupsafe import Markup
+
+    return Markup(_HERE)
