@@ -9,13 +9,15 @@ from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
 from gmar_hf.evaluation.maps.method import MapMethod, first_line
 from gmar_hf.utils.text import did_you_mean
 
+_AS_EXPLAIN_CALLS_THEM = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
+
 
 def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
     """Look maps up in the registry, or import them.
 
     Args:
-        names (`Sequence`): Names of the registry, "module:function" of a function of your own (which is imported; in
-            tables it has the function's name, with hyphens), or rows themselves.
+        names (`Sequence`): Names of the registry or methods of [`explain`], "module:function" of a function of your
+            own (which is imported; in tables it has the function's name, with hyphens), or rows themselves.
 
     Returns:
         `list` of [`MapMethod`]: In the order of the names.
@@ -41,6 +43,7 @@ def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
 
 
 def _find_map_method(name: str) -> MapMethod:
+    name = _AS_EXPLAIN_CALLS_THEM.get(name, name)
     if name in MAP_METHODS:
         return MAP_METHODS[name]
     module, colon, function = str(name).partition(":")

@@ -226,3 +226,13 @@ class TestHeadWeights:
         model = zoo.vit()
         with pytest.raises(ArgumentError, match="`head_weights` must come with a method that weighs heads"):
             gmar_hf.explain(model, zoo.pixel_values(model), 0, "contribution", head_weights=torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_explain_is_found_by_its_name(name):
+    """Under that name or, where two of its settings stand side by side, under the one with the method's own."""
+    (method,) = find_map_methods([name])
+    model = zoo.vit()
+    images, target = zoo.pixel_values(model, batch=1), torch.tensor([1])
+    expected = gmar_hf.explain(model, images, target, method=name).attribution
+    torch.testing.assert_close(method.draw(model, images, target), expected)
