@@ -1,14 +1,16 @@
 """`gmar-hf check`: the first thing to run on an own model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
-from gmar_hf.errors import GMARError, UnsupportedModelError
+from gmar_hf.errors import ArgumentError, GMARError, UnsupportedModelError
 from gmar_hf.utils.text import printable
+
+_PHOTO = (480, 640)  # height and width of what the image processor is given
 
 if TYPE_CHECKING:
     import torch
@@ -26,43 +28,62 @@ class CheckOptions:
 
 @command(CheckOptions, example="gmar-hf check --model google/vit-base-patch16-224")
 def check(options: CheckOptions) -> None:
-    """Can this model be explained? Compare the engine with explicit attention on two images of noise."""
+    """Can this model be explained? Compare the engine with explicit attention, and the gradient with the logits.
+
+    Two images of noise are explained, of the size that the image processor gives to photographs.
+    """
     import torch
 
     from gmar_hf.cli.loading import checked_device, load_model
 
     device = checked_device(options.device) or torch.device("cpu")
     model = load_model(options.model, options.revision, torch.float32).to(device).eval()
+    processor = _find_processor(options.model, options.revision)
     # A model that cannot be explained is a verdict, no failure of the command.
     summary: dict[str, Any] = {"model": options.model, "class": type(model).__name__}
     try:
-        summary.update(_measure(model, device))
-    except UnsupportedModelError as error:
+        summary.update(_measure(model, _noise(model, processor.found).to(device)))
+    except (UnsupportedModelError, ArgumentError) as error:  # the second, of pixels that the model does not take
         summary.update(verdict="unsupported", reason=str(error))
-    summary["image_processor"] = _describe_processor(options.model, options.revision)
+    summary["image_processor"] = processor.description
     if options.as_json:
         echo_json(summary)
     else:
         _print(summary)
+        if summary["verdict"] == "ok" and processor.is_placeable:
+            typer.echo(f"Explain an image with: gmar-hf explain IMAGE --model {printable(options.model)}")
     if summary["verdict"] != "ok":
         raise typer.Exit(1)
 
 
-def _measure(model: Any, device: "torch.device") -> dict[str, Any]:
+def _noise(model: Any, processor: Any) -> "torch.Tensor":
+    """Make pixel values of two images of noise, the same each time: as the processor makes them, if there is one."""
+    import numpy as np
     import torch
+    from PIL import Image
 
-    from gmar_hf.explanation.parity import check_parity
+    from gmar_hf.models.introspection import setting
     from gmar_hf.models.patches import pair
 
-    config = getattr(model.config, "vision_config", None) or model.config
-    size = getattr(config, "image_size", None)
+    if processor is not None:
+        draws = np.random.default_rng(0)
+        images = [Image.fromarray(draws.integers(0, 256, (*_PHOTO, 3), dtype=np.uint8)) for _ in range(2)]
+        pixel_values = processor(images=images, return_tensors="pt").get("pixel_values")
+        if isinstance(pixel_values, torch.Tensor):
+            return pixel_values
+    # Without one, in the size of the config.
+    size = setting(model, "image_size")
     if size is None:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no `image_size` in its config. Use a model of the ViT kind."
         )
-    # Two images of noise, the same each time.
     generator = torch.Generator().manual_seed(0)
-    pixel_values = torch.randn(2, getattr(config, "num_channels", 3), *pair(size), generator=generator).to(device)
+    return torch.randn(2, setting(model, "num_channels") or 3, *pair(size), generator=generator)
+
+
+def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
+    from gmar_hf.explanation.parity import check_parity
+
     parity = check_parity(model, pixel_values)
     explanation = parity.explanation
     assert explanation.readout is not None
@@ -70,7 +91,7 @@ def _measure(model: Any, device: "torch.device") -> dict[str, Any]:
     grid = explanation.settings["grid"]
     prefix, patches = explanation.readout[0].tensor_split([grid["prefix"]])
     return {
-        "pixels": list(pair(size)),
+        "pixels": list(pixel_values.shape[-2:]),
         "layers": explanation.head_contribution.shape[1],
         "heads": explanation.head_contribution.shape[2],
         "prefix_tokens": grid["prefix"],
@@ -80,23 +101,34 @@ def _measure(model: Any, device: "torch.device") -> dict[str, Any]:
             "patches": round(patches.sum().item(), 4),
         },
         "errors": parity.errors,
-        "verdict": "ok" if parity.agrees else "differs",
+        "gradient_errors": parity.gradient_errors,
+        "gradient_tolerance": parity.gradient_tolerance,
+        "verdict": "ok" if parity.agrees else "differs" if not parity.engine_agrees else "wrong gradient",
     }
 
 
-def _describe_processor(name: str, revision: str | None) -> str:
+class _Processor(NamedTuple):
+    """The model's image processor, None if it cannot be loaded; and whether it is known where its pixels come from."""
+
+    found: Any
+    is_placeable: bool
+    description: str
+
+
+def _find_processor(name: str, revision: str | None) -> _Processor:
     from gmar_hf.cli.loading import load_image_processor
     from gmar_hf.images.placement import check_placeable
 
     try:
         processor = load_image_processor(name, revision)
     except GMARError:
-        return "none that can be loaded: `gmar-hf explain` needs one, `gmar_hf.explain` takes pixel_values without"
+        missing = "none that can be loaded: `gmar-hf explain` needs one, `gmar_hf.explain` takes pixel_values without"
+        return _Processor(None, False, missing)
     try:
         check_placeable(processor)
     except GMARError as error:
-        return str(error)
-    return f"{type(processor).__name__}: maps can be placed on images"
+        return _Processor(processor, False, str(error))
+    return _Processor(processor, True, f"{type(processor).__name__}: maps can be placed on images")
 
 
 def _print(summary: dict[str, Any]) -> None:
@@ -115,19 +147,25 @@ def _print(summary: dict[str, Any]) -> None:
     if "grid" in summary:
         rows, cols = summary["grid"]
         row("layers x heads", f"{summary['layers']} x {summary['heads']}")
+        row("pixels", " x ".join(map(str, summary["pixels"])))
         row("tokens", f"{summary['prefix_tokens']} prefix + {rows} x {cols} patches")
         shares = ", ".join(f"{share:.2f}" for share in summary["readout"]["prefix"]) or "none"
         row("the head reads", f"prefix tokens {shares}; all patches together {summary['readout']['patches']:.2f}")
         for name, error in summary["errors"].items():
             row(f"error of {name}", f"{error:.1e} of the largest magnitude")
+        for layer, error in summary["gradient_errors"].items():
+            row(f"gradient of layer {layer}", f"{error:.1e} from finite differences of the logits")
     row("image processor", summary["image_processor"])
     # Each verdict with what follows from it.
     verdict = {
-        "ok": f"ok: the engine agrees with explicit attention (within {TOLERANCE:.0e})",
+        "ok": f"ok: the engine agrees with explicit attention (within {TOLERANCE:.0e}), the gradient with the logits",
         "differs": f"differs: an error is above {TOLERANCE:.0e}; please report this model",
+        "wrong gradient": (
+            f"wrong gradient: it is more than {summary.get('gradient_tolerance', 0):.0e} from finite differences of "
+            "the logits, so maps and contributions would be wrong; look for `torch.no_grad`, `detach` or quantised "
+            "layers in the model"
+        ),
         "unsupported": summary.get("reason", ""),
     }[summary["verdict"]]
     row("verdict", verdict)
     Console().print(table)
-    if summary["verdict"] == "ok":
-        typer.echo(f"Explain an image with: gmar-hf explain IMAGE --model {printable(summary['model'])}")

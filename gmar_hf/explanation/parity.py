@@ -1,4 +1,4 @@
-"""A check on a user's own model: does the engine agree with explicit attention?"""
+"""A check on a user's own model: does the engine agree with explicit attention, and its gradient with the model?"""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.finite_differences import gradient_errors, tolerance_of
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.freezing import frozen, gradients_on
@@ -23,19 +24,37 @@ class Parity:
     Args:
         explanation ([`Explanation`]): What the engine says of the batch, with head maps.
         errors (`dict[str, float]`): For each tensor `max|a - b| / max|b|` against explicit attention and autograd.
+        gradient_errors (`dict[int, float]`): For the first, the middle and the last layer, how far the gradient of the
+            logits is from their finite differences, as a share of them.
+        gradient_tolerance (`float`): What a gradient error may be in the model's precision: 0.005 in float32.
     """
 
     explanation: Explanation
     errors: dict[str, float]
+    gradient_errors: dict[int, float]
+    gradient_tolerance: float
+
+    @property
+    def engine_agrees(self) -> bool:
+        """Whether every tensor is that of explicit attention, which follows the same graph as the engine."""
+        return all(error <= TOLERANCE for error in self.errors.values())
+
+    @property
+    def gradient_agrees(self) -> bool:
+        """Whether the gradient is that of the logits themselves: nothing in the model cuts it."""
+        return all(error <= self.gradient_tolerance for error in self.gradient_errors.values())
 
     @property
     def agrees(self) -> bool:
-        """Whether every tensor is within the tolerance."""
-        return all(error <= TOLERANCE for error in self.errors.values())
+        """Whether both do."""
+        return self.engine_agrees and self.gradient_agrees
 
 
 def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Module | None = None) -> Parity:
     """Explain a small batch twice: by the engine, and by explicit attention matrices and their gradients.
+
+    Both would follow a gradient that is cut inside the model, so it is held against finite differences of the logits:
+    the values of three layers are moved along random directions, a little to either side.
 
     Args:
         model (`nn.Module`): An image classifier, best in float32.
@@ -45,7 +64,7 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
             `copy.deepcopy(model).double()`; the model itself by default.
 
     Returns:
-        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map.
+        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map, and of the gradient.
     """
     explanation = explain(model, pixel_values, norm="l1", return_head_maps=True)
     by_l2 = explain(model, pixel_values, norm="l2", return_maps=False)
@@ -73,7 +92,13 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
         "attribution": (explanation.attribution, _rollout(attention, weights, explanation)),
     }
     errors = {name: _error(ours, theirs) for name, (ours, theirs) in expected.items()}
-    return Parity(explanation, errors)
+    pixels = checked_pixels(model, pixel_values)
+    return Parity(
+        explanation=explanation,
+        errors=errors,
+        gradient_errors=gradient_errors(model, pixels, explanation.target),
+        gradient_tolerance=tolerance_of(pixels.dtype),
+    )
 
 
 def _rollout(attention: torch.Tensor, weights: torch.Tensor, explanation: Explanation) -> torch.Tensor:

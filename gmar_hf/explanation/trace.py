@@ -13,6 +13,7 @@ from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
 from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, class_name, known_kwargs, setting, unsupported
 from gmar_hf.models.patches import by_size, pair
 from gmar_hf.utils.tensors import at_least_float32
@@ -91,13 +92,14 @@ class Trace(ComputingRecorder):
 
         Raises:
             NonFiniteError: If a logit is NaN or infinite.
-            UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens, or if there
-                are no logits.
+            UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens, if a module
+                cuts the gradient, or if there are no logits.
         """
         self._batch = pixel_values.shape[0]
         # Every attention call comes to `attend`, every backbone's last hidden state to `_keep_hidden`.
         with ExitStack() as stack:
             stack.enter_context(recording(self.model, self))
+            stack.enter_context(gradients_passing(self.model))
             for module in self.model.modules():
                 if isinstance(module, PreTrainedModel):
                     stack.callback(module.register_forward_hook(self._keep_hidden).remove)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import ViTImageProcessorPil
+from transformers.models.vit.modeling_vit import ViTMLP
 
 from gmar_hf.explanation import parity
 from tests.helpers import zoo
 from tests.helpers.commands import printed, refusal, save_model
+from tests.helpers.explainers import image_processor
 
 
 def check(run, folder):
@@ -42,6 +45,8 @@ def test_models_that_can_be_explained(run, tmp_path, name, prefix, grid, reads):
         "logits", "head_score (L1)", "head_score (L2)", "head_contribution", "head_maps", "attribution",
     }  # fmt: skip
     assert max(summary["errors"].values()) < 1e-5
+    assert set(summary["gradient_errors"]) == {"0", "1", "2"}
+    assert max(summary["gradient_errors"].values()) < summary["gradient_tolerance"] == 0.005
     shares = summary["readout"]
     assert len(shares["prefix"]) == prefix
     assert sum(shares["prefix"]) + shares["patches"] == pytest.approx(1, abs=1e-3)
@@ -89,12 +94,51 @@ def test_an_engine_that_differs_is_told_of(run, tmp_path, monkeypatch):
     assert "please report this model" in run("check", "-m", folder)[1]
 
 
+def test_a_gradient_that_is_not_the_models_is_told_of(run, tmp_path, monkeypatch):
+    forward = ViTMLP.forward
+    monkeypatch.setattr(ViTMLP, "forward", lambda self, x: forward(self, x).detach() + 0 * x)
+    folder = save_model(tmp_path)
+    code, summary = check(run, folder)
+    assert (code, summary["verdict"]) == (1, "wrong gradient")
+    assert max(summary["errors"].values()) < 1e-5  # both sides are wrong alike
+    code, out, _ = run("check", "-m", folder)
+    assert code == 1
+    assert "wrong gradient: it is more than 5e-03 from finite differences of the logits" in " ".join(out.split())
+    assert "Explain an image with" not in out
+
+
 def test_without_an_image_processor(run, tmp_path):
     folder = save_model(tmp_path)
     Path(folder, "preprocessor_config.json").unlink()
     code, summary = check(run, folder)
     assert (code, summary["verdict"]) == (0, "ok")
     assert summary["image_processor"].startswith("none that can be loaded: `gmar-hf explain` needs one")
+    assert summary["pixels"] == [32, 32]  # the config's
+    assert "Explain an image with" not in printed(run("check", "-m", folder))
+
+
+class TestTheSizeIsTheProcessors:
+    @pytest.mark.parametrize("name", ["dinov2_registers", "beit_shared"])
+    def test_models_that_take_any(self, run, tmp_path, name):
+        folder = save_model(tmp_path, zoo.MODELS[name]())
+        image_processor((24, 40)).save_pretrained(folder)
+        code, summary = check(run, folder)
+        assert (code, summary["verdict"]) == (0, "ok")
+        assert (summary["pixels"], summary["grid"]) == ([24, 40], [3, 5])
+
+    def test_models_that_take_another(self, run, tmp_path):
+        folder = save_model(tmp_path)
+        image_processor((24, 40)).save_pretrained(folder)
+        code, summary = check(run, folder)
+        assert (code, summary["verdict"]) == (1, "unsupported")
+        assert summary["reason"].startswith("`pixel_values` must be 32 x 32 pixels for ViTForImageClassification")
+
+    def test_a_processor_whose_pixels_cannot_be_placed(self, run, tmp_path, monkeypatch):
+        monkeypatch.setattr(ViTImageProcessorPil, "resize", lambda self, image, size, **kwargs: image[:, :32, :32])
+        monkeypatch.setattr(ViTImageProcessorPil, "__module__", "elsewhere")
+        out = printed(run("check", "-m", save_model(tmp_path)))
+        assert "has its own `resize`" in out or "is not built on them" in out
+        assert "Explain an image with" not in out
 
 
 def test_models_that_are_missing(run, tmp_path):

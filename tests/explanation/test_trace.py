@@ -357,7 +357,7 @@ class TestWhatCannotBeTraced:
 
     def test_logits_that_do_not_read_the_backbone(self):
         model = zoo.vit()
-        model.classifier.register_forward_hook(lambda module, args, output: output.detach() * 2)
+        model.register_forward_hook(lambda module, args, output: type(output)(logits=output.logits.detach() * 2))
         with pytest.raises(gmar_hf.UnsupportedModelError, match="its logits do not depend on the backbone's"):
             gmar_hf.explain(model, zoo.pixel_values(model), 1)
 

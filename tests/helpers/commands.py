@@ -6,7 +6,7 @@ from transformers.utils import logging as transformers_logging
 
 from gmar_hf.cli import main
 from tests.helpers.explainers import image_processor, name_classes
-from tests.helpers.zoo import NARROW, SQUARE, ViTConfig, ViTForImageClassification, build
+from tests.helpers.zoo import NARROW, SQUARE, ViTConfig, ViTForImageClassification, build, image_size
 
 # Labels that would leave the folder, steer the terminal, be read as markup or share a file name.
 LABELS = [
@@ -20,7 +20,7 @@ def save_model(folder, model=None):
         model = build(ViTForImageClassification, ViTConfig(**NARROW, **SQUARE, num_labels=len(LABELS)))
         name_classes(model, LABELS)
     model.save_pretrained(folder)
-    image_processor().save_pretrained(folder)
+    image_processor(image_size(model)).save_pretrained(folder)
     return str(folder)
 
 

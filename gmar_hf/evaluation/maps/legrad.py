@@ -10,6 +10,7 @@ from gmar_hf.errors import NonFiniteError
 from gmar_hf.explanation.blocks import pieces
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import check_model, encoder_layers, unsupported, unwrapped
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
@@ -53,6 +54,7 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
     # One forward gives the logits of every layer's tokens, one backward the gradients of every layer's attention.
     with gradients_on(), frozen(model), ExitStack() as stack:
         stack.enter_context(recording(model, recorder))
+        stack.enter_context(gradients_passing(model))
         tokens = _separated(model, recorder, stack)
         logits = model(pixel_values=pixels).logits
         layers = len(recorder.values)
