@@ -1,4 +1,5 @@
 from . import demo, errors, evaluation, metrics, pages, plotting
+from ._pipeline_results import ExplanationResult
 from ._version import __version__
 from .errors import (
     ArgumentError,
@@ -32,6 +33,7 @@ __all__ = [
     "AttentionRetentionMixin",
     "Evaluation",
     "Explanation",
+    "ExplanationResult",
     "GMARBeitForImageClassification",
     "GMARDeiTForImageClassification",
     "GMARDeiTForImageClassificationWithTeacher",

@@ -13,16 +13,16 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf._pipeline_parameters import make_requests, sort_parameters
+from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.engine import explain_scores
-from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
-from gmar_hf.images.placement import heatmap, image_box
+from gmar_hf.images.placement import image_box
 from gmar_hf.images.reading import read_image
 from gmar_hf.models.introspection import config_of, is_multi_label
 from gmar_hf.models.targets import Choice, class_scores
-from gmar_hf.plotting import overlay
+from gmar_hf.plotting.notebook import thumbnail
+from gmar_hf.plotting.overlays import overlay
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 
 TASK = "gmar-explanation"
 _FIELDS = [field.name for field in fields(Explanation) if field.name != "settings"]
-_SHOWN = (
-    "attribution",
-    "head_importance",
-    "head_contribution",
-    "head_contribution_centred",
-    "head_maps",
-)  # an explanation's fields in a result
 
 
 class GMARExplainer(Pipeline):
@@ -44,7 +37,8 @@ class GMARExplainer(Pipeline):
 
     Takes a path, a URL, a PIL image, or a list, generator or torch data set of them. A single image gives a list of
     dicts, one for each target, best first (named targets in their order); a list of images gives a list of those,
-    generators and data sets an iterator. Each dict has
+    generators and data sets an iterator. They show themselves in notebooks. Each dict ([`ExplanationResult`], whose
+    `to_dict()` is JSON) has
 
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
@@ -113,7 +107,8 @@ class GMARExplainer(Pipeline):
             inputs = list(inputs)
         elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__"):
             inputs = GuardedItems(inputs, "inputs")
-        return super().__call__(inputs, **kwargs)
+        results = super().__call__(inputs, **kwargs)
+        return ResultList(results) if type(results) is list else results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write model and image processor as a plain repository, which loads without gmar_hf too.
@@ -190,7 +185,7 @@ class GMARExplainer(Pipeline):
         overlay_grid: bool = False,
         overlay_caption: bool = False,
         return_explanation: bool = False,
-    ) -> list[dict[str, Any]]:
+    ) -> ResultList:
         image: Image.Image = model_outputs["image"]
         explanations = [
             Explanation(
@@ -204,10 +199,12 @@ class GMARExplainer(Pipeline):
         assert first.target is not None
         scores = self._scores(first.logits[0], function_to_apply)
         box = self._box(image, first.settings)
-        results = []
+        labels, small = self.model.config.id2label, thumbnail(image)
+        results = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
             for explanation in explanations:
-                result = self._result(explanation, number, target, scores[target].item(), image, box)
+                entries = describe_target(explanation, number, target, scores[target].item(), labels, box, image.size)
+                result = ExplanationResult(entries, small)
                 if return_overlay:
                     result["overlay"] = overlay(
                         image,
@@ -215,51 +212,13 @@ class GMARExplainer(Pipeline):
                         box=box,
                         style=overlay_style,
                         grid=overlay_grid,
-                        caption=_caption(result) if overlay_caption else "",
+                        caption=caption_of(result) if overlay_caption else "",
                     )
                 if return_explanation:
                     copies = {name: tensor.clone() for name, tensor in explanation.tensors().items()}
                     result["explanation"] = Explanation(**copies, settings={**explanation.settings, "box": list(box)})
                 results.append(result)
         return results
-
-    def _result(
-        self,
-        explanation: Explanation,
-        number: int,
-        target: int,
-        score: float,
-        image: Image.Image,
-        box: tuple[float, float, float, float],
-    ) -> dict[str, Any]:
-        """Return what is said of one target by one method: copies, so that no result keeps the batch alive."""
-        tensors, settings, labels = explanation.tensors(), explanation.settings, self.model.config.id2label
-        fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
-        result = {
-            "label": labels[target],
-            "score": score,
-            "target": target,
-            "method": settings["method"],
-            "attribution": fields["attribution"],
-            "box": box,
-            "heatmap": heatmap(fields["attribution"], box, image.size),
-            "head_importance": fields.get("head_importance"),
-            "head_contribution": fields.get("head_contribution"),
-            "head_contribution_centred": fields.get("head_contribution_centred"),
-        }
-        # Entries that come only when they were asked for.
-        if settings["head_weights"] is not None:
-            is_fallback = target in settings["head_weights"]["all_images_for"]
-            result["head_weights_from"] = "all images" if is_fallback else "class"
-        if settings["versus"] is not None:
-            result["versus"] = labels[settings["versus"]]
-        if "head_maps" in fields:
-            result["head_maps"] = fields["head_maps"]
-        if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
-            result["note"] = note
-        if "completeness_gap" in tensors:
-            result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
-        return result
 
     def _box(self, image: Image.Image, settings: Mapping[str, Any]) -> tuple[float, float, float, float]:
         grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
@@ -279,13 +238,6 @@ class GMARExplainer(Pipeline):
         if function is ClassificationFunction.SIGMOID:
             return logits.sigmoid()
         return logits.softmax(dim=-1) if function is ClassificationFunction.SOFTMAX else logits
-
-
-def _caption(result: Mapping[str, Any]) -> str:
-    """Say what a map is of, how it was made and what its scale counts."""
-    label = f"{result['label']}, not {result['versus']}" if "versus" in result else result["label"]
-    unit = "share of attention" if METHODS[result["method"]].from_readout else "logits"
-    return f"{label}: {result['score']:.2f}   {result['method']}, {unit}"
 
 
 def _stack(images: list[torch.Tensor] | list[list[torch.Tensor]]) -> torch.Tensor:

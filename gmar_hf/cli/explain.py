@@ -23,6 +23,7 @@ from gmar_hf.utils.text import printable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from gmar_hf._pipeline_results import ExplanationResult
     from gmar_hf.explanation.result import Explanation
     from gmar_hf.pages.explanations import AddImage
     from gmar_hf.pipeline import GMARExplainer
@@ -162,7 +163,7 @@ def _page(options: ExplainOptions) -> AbstractContextManager["AddImage"]:
 
 def _explain(
     explainer: "GMARExplainer", sources: list[str], batch_size: int
-) -> Iterator[tuple["Image.Image", list[dict]] | Exception]:
+) -> Iterator[tuple["Image.Image", list["ExplanationResult"]] | Exception]:
     """Yield images and results in the order of the sources, and an exception in the place of each that has none."""
     from PIL import Image
 
@@ -190,7 +191,7 @@ def _attempt(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _write(
-    out: Path, name: str, taken: _Taken, source: str, results: list[dict], settings: dict[str, Any]
+    out: Path, name: str, taken: _Taken, source: str, results: list["ExplanationResult"], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
     from gmar_hf.plotting import side_by_side
@@ -216,7 +217,7 @@ def _write(
     files = {"tensors": tensors, "overlays": [f"{picture}.png" for picture in pictures]}
     kept = ("method", "label", "score", "target", "versus", "box", "completeness_gap", "note")
     shown = [
-        {**{key: result[key] for key in kept if key in result}, "top_heads": _strongest_heads(result)}
+        {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
         for result in results
     ]
     entry = {"image": source, "results": shown, "files": files}
@@ -234,20 +235,6 @@ def _without_targets_axis(explanation: "Explanation", num_targets: int) -> "Expl
         name: tensor.squeeze(1) for name, tensor in explanation.tensors().items() if name != "logits"
     }
     return replace(explanation, **squeezed)
-
-
-def _strongest_heads(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the heads that contribute most, either way, or where contributions are unknown, weigh most."""
-    key = "head_contribution" if result["head_contribution"] is not None else "head_importance"
-    values = result[key]
-    if values is None:
-        return []
-    # Places in (layers, heads), the largest magnitude first.
-    order = values.abs().flatten().argsort(descending=True)[:_NUM_STRONGEST].tolist()
-    return [
-        {"layer": index // values.shape[1], "head": index % values.shape[1], key: values.flatten()[index].item()}
-        for index in order
-    ]
 
 
 def _print_table(summary: list[dict[str, Any]], out: Path) -> None:

@@ -12,6 +12,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.artifacts import ArtifactFormat
 from gmar_hf.utils.plain_json import COUNT, check_json
 
+_NUM_SHOWN = 6  # targets of images that notebooks show
 FORMAT = ArtifactFormat("gmar_hf.explanation", 2, "an explanation", "Make it again, and save it with `save`.")
 
 # The axes of every field behind that of the batch and, where an image has several targets, that of these.
@@ -114,10 +115,37 @@ class Explanation:
         method, model = self.settings.get("method"), self.settings.get("model_class")
         return f"Explanation({f'{method} of {model}: ' if method else ''}{shapes})"
 
+    def _repr_html_(self) -> str:
+        """Show maps, heads and the strongest of these in notebooks: of the first images and targets."""
+        from gmar_hf.plotting.notebook import card, head_text, matrix
+
+        labels: Any = self.settings.get("labels")
+        key = "head_contribution" if self.head_contribution is not None else "head_importance"
+        maps, heads = _by_target(self.attribution), _by_target(getattr(self, key))
+        cards = []
+        for image, target in list(maps or heads)[:_NUM_SHOWN]:
+            index = None if self.target is None else self.target.reshape(len(self.target), -1)[image, target].item()
+            is_named = isinstance(labels, list) and target < len(labels)
+            name = labels[target] if is_named else "a score" if index is None else f"class {index}"
+            of_heads = heads.get((image, target))
+            pictures = [matrix(values) for values in (maps.get((image, target)), of_heads) if values is not None]
+            lines = [] if of_heads is None else [head_text(of_heads, is_signed=key == "head_contribution")]
+            cards.append(card(pictures, f"image {image}: {name}", *lines))
+        return f"{card([], repr(self))}<div>{''.join(cards)}</div>"
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors that there are, by field name."""
         named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
+
+
+def _by_target(tensor: torch.Tensor | None) -> dict[tuple[int, int], torch.Tensor]:
+    """Return what there is of each image and target, of (batch, ., .) or (batch, targets, ., .)."""
+    if tensor is None:
+        return {}
+    rows = tensor.detach().float().cpu()
+    rows = rows if rows.ndim == 4 else rows[:, None]
+    return {(image, target): values for image, row in enumerate(rows) for target, values in enumerate(row)}
 
 
 def check_fields(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> None:

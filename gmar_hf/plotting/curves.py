@@ -11,11 +11,12 @@ from gmar_hf.plotting.values import Array, finite_array, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 
 def plot_curves(
     curves: Any, *, shares: Array | None = None, title: str = "", label: str = "", ax: "Axes | None" = None
-) -> "Axes":
+) -> "Figure | SubFigure":
     """Draw how scores fall or rise, with the area under each curve in the legend, the largest first.
 
     The colour and dashes of a curve are given by its place in `curves`, so that figures of the same names agree.
@@ -26,22 +27,23 @@ def plot_curves(
         shares (tensor or array (points,), *optional*): Where scores were taken; needed unless curves bring their own.
         title (`str`, defaults to ""): Over the axes.
         label (`str`, defaults to ""): Below the axes: what the shares are of.
-        ax (`matplotlib.axes.Axes`, *optional*): Where to draw; a new figure by default.
+        ax (`matplotlib.axes.Axes`, *optional*): Where to draw; by default a new figure, which shows itself in Jupyter.
 
     Returns:
-        `matplotlib.axes.Axes`: What was drawn on.
+        The figure, or the one that `ax` belongs to.
 
     Raises:
         ArgumentError: If there is nothing to draw, something is not finite, or shares are missing or do not fit.
     """
     import matplotlib
-    from matplotlib.figure import Figure
+
+    from gmar_hf.plotting.shown_figure import new_figure
 
     named = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
         raise ArgumentError("`curves` must hold at least one curve; got none.")
     rows = [(number, name, *_mean_curve(curve, shares)) for number, (name, curve) in enumerate(named.items())]
-    ax = ax or Figure(figsize=(7, 4.5), layout="constrained").subplots()
+    ax = ax or new_figure(7, 4.5).subplots()
     colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
     for number, name, area, places, mean, error in sorted(rows, key=lambda row: (-row[2], row[0])):
         colour, style = colours[number % 10], ("-", "--", ":", "-.")[number // 10 % 4]
@@ -54,7 +56,7 @@ def plot_curves(
     ax.legend(
         fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="area under the curve"
     )
-    return ax
+    return ax.figure
 
 
 def _mean_curve(curve: Any, shares: Array | None) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:

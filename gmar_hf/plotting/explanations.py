@@ -1,58 +1,123 @@
 """One figure of an image and its explanations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.reading import read_image
+from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.plotting.heads import plot_head_importance
-from gmar_hf.plotting.overlays import overlay
-from gmar_hf.plotting.values import plain
+from gmar_hf.plotting.overlays import OVERLAY_STYLES, overlay
+from gmar_hf.plotting.values import finite_array, plain
+from gmar_hf.utils.checks import check_choice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+_WIDTH = 2.6  # inches of a picture, unless it would be very high or low
+_LEGEND = {
+    "signed": "red speaks for the label, blue stripes against it; each map has a scale of its own",
+    "positive": "red speaks for the label; each map has a scale of its own",
+}
 
 
-def plot_explanation(image: Image.Image, results: Sequence[dict], *, title: str = "", figure: Any = None) -> Any:
-    """Draw an image beside the overlays and head figures of its explained targets, one row a target.
+def plot_explanation(
+    image: ImageSource,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    style: str = "signed",
+    grid: bool = False,
+    title: str = "",
+    figure: "Figure | SubFigure | None" = None,
+) -> "Figure | SubFigure":
+    """Draw an image, its maps, and its heads' scores: a row a label, a column a method, and the heads at the end.
 
     Args:
-        image (PIL image): The image as the user sees it.
-        results (`Sequence[dict]`): What the pipeline gave for it.
+        image (PIL image, path or URL): The image that was explained.
+        results (`Sequence[Mapping[str, Any]]`): What the pipeline gave for it, of any labels and methods.
+        style (`str`, defaults to "signed"): "signed", or "positive", which leaves out what speaks against a label.
+        grid (`bool`, defaults to `False`): Draw maps patch by patch; see [`overlay`].
         title (`str`, defaults to ""): Over the figure.
-        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; by default a new one, which
+            shows itself in Jupyter.
 
     Returns:
-        The figure.
+        The figure; `savefig("figure.pdf")` writes it for a paper.
 
     Raises:
-        ArgumentError: If there is nothing to draw.
+        ArgumentError: If there is nothing to draw, no such style, or a map that is not finite.
     """
-    from matplotlib.figure import Figure
+    from gmar_hf.plotting.shown_figure import new_figure
 
     if not results:
         raise ArgumentError("`results` must hold at least one explained target; got none.")
-    figure = figure or Figure(figsize=(10, 2.8 * len(results) + 0.3), layout="constrained")
-    grid = figure.subplots(len(results), 3, squeeze=False)
-    image = read_image(image)
-    for (left, middle, right), result in zip(grid, results, strict=True):
-        left.imshow(image)
-        left.set_title("image", fontsize="medium")
-        middle.imshow(overlay(image, result["heatmap"]))
-        middle.set_title(f"{_name(result)}: {result['score']:.2f}", fontsize="medium")
-        for ax in (left, middle):
-            ax.set(xticks=[], yticks=[])
-        if result["head_contribution"] is not None:
-            plot_head_importance(result["head_contribution"], title="head contributions", label="logits", ax=right)
-        elif result["head_importance"] is not None:
-            plot_head_importance(result["head_importance"], title="head weights", label="share of the layer", ax=right)
-        else:
-            right.set_axis_off()
-    figure.suptitle(plain(title), fontsize="medium")
+    check_choice("style", style, OVERLAY_STYLES)
+    picture = read_image(image)
+    # Rows and columns, in the order in which labels and methods come.
+    rows: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for result in results:
+        rows.setdefault((result["label"], result.get("versus")), {})[result["method"]] = result
+    methods = list(dict.fromkeys(result["method"] for result in results))
+    scores = [_head_scores(of_methods.values()) for of_methods in rows.values()]
+    # Inches that the image and the square cells of the heads need, side by side.
+    height = min(max(_WIDTH * picture.height / picture.width, 2.0), 4.5)
+    widths = [min(height * picture.width / picture.height, 3.5)] * (1 + len(methods))
+    shapes = [np.shape(values) for *_, values in scores if values is not None]
+    widths += [height * max(heads / layers for layers, heads in shapes) + 1] if shapes else []
+    figure = figure or new_figure(sum(widths) + 1, (height + 0.7) * len(rows) + 0.5)
+
+    # The image stands once, at the left of all rows.
+    places = figure.add_gridspec(len(rows), len(widths), width_ratios=widths)
+    ax = figure.add_subplot(places[:, 0])
+    ax.set_title("image", fontsize="medium")
+    _show(ax, picture)
+    for number, (of_methods, (of_method, unit, values)) in enumerate(zip(rows.values(), scores, strict=True)):
+        for column, method in enumerate(methods, start=1):
+            ax = figure.add_subplot(places[number, column])
+            ax.set_title(plain(method) if number == 0 else "", fontsize="medium")
+            if method not in of_methods:
+                ax.set_axis_off()
+                continue
+            result = of_methods[method]
+            attribution, box = result["attribution"], result["box"]
+            _show(ax, overlay(picture, attribution, box=box, style=style, grid=grid))
+            ax.set_xlabel(_range(attribution, style), fontsize="x-small")
+            if column == 1 or methods[column - 2] not in of_methods:
+                ax.set_ylabel(f"{_name(result)}\n{result['score']:.2f}", fontsize="medium")
+        if values is not None:
+            ax = figure.add_subplot(places[number, -1])
+            plot_head_importance(values, title=f"heads ({of_method})" if number == 0 else "", label=unit, ax=ax)
+    figure.supxlabel(_LEGEND[style], fontsize="small")
+    if title:
+        figure.suptitle(plain(title), fontsize="medium")
     return figure
 
 
-def _name(result: dict) -> str:
-    """Say what was explained, short enough to stand over a picture."""
+def _range(attribution: Any, style: str) -> str:
+    """Say which numbers a map's colours stand for."""
+    values = finite_array(attribution, "attribution", "rows", "cols")
+    is_signed = style == "signed" and values.min() < 0
+    return f"±{np.abs(values).max():.2g}" if is_signed else f"0 to {max(values.max(), 0):.2g}"
+
+
+def _head_scores(results: Any) -> tuple[str, str, Any]:
+    """Return a method, a unit and its heads' scores: contributions where there are any, else weights, else None."""
+    for key, unit in (("head_contribution", "logits"), ("head_importance", "share of the layer")):
+        for result in results:
+            if result.get(key) is not None:
+                return result["method"], unit, result[key]
+    return "", "", None
+
+
+def _show(ax: Any, picture: Image.Image) -> None:
+    ax.imshow(picture)
+    ax.set(xticks=[], yticks=[])
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    """Say what was explained, short enough to stand beside a picture."""
     labels = [shorten(result[key], 40, placeholder=" ...") for key in ("label", "versus") if key in result]
     return plain(", not ".join(labels))

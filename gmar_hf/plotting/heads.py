@@ -1,35 +1,39 @@
 """Figures of heads: one number a head, or one map."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.plotting.values import Array, color_scale, finite_array, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 
-def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax: "Axes | None" = None) -> "Axes":
+def plot_head_importance(
+    scores: Array, *, title: str = "", label: str = "", ax: "Axes | None" = None
+) -> "Figure | SubFigure":
     """Draw one number for every head, layers downwards; signed numbers in two colours around zero.
 
     Args:
         scores (tensor or array (layers, heads)): Head weights, norms or contributions.
         title (`str`, defaults to ""): Over the axes.
         label (`str`, defaults to ""): Beside the colour bar: what the numbers are, and their unit.
-        ax (`matplotlib.axes.Axes`, *optional*): Where to draw; a new figure by default.
+        ax (`matplotlib.axes.Axes`, *optional*): Where to draw; by default a new figure, which shows itself in Jupyter.
 
     Returns:
-        `matplotlib.axes.Axes`: What was drawn on; its `.figure` can be saved.
+        The figure, or the one that `ax` belongs to.
 
     Raises:
         ArgumentError: If `scores` is not of shape (layers, heads) or not finite.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    from gmar_hf.plotting.shown_figure import new_figure
+
     values = finite_array(scores, "scores", "layers", "heads")
-    ax = ax or Figure(figsize=head_figure_size(*values.shape), layout="constrained").subplots()
+    ax = ax or new_figure(*head_figure_size(*values.shape)).subplots()
     norm, colours = color_scale(values)
     picture = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
     ax.set(xlabel="head", ylabel="layer")
@@ -37,7 +41,7 @@ def plot_head_importance(scores: Array, *, title: str = "", label: str = "", ax:
         axis.set_major_locator(MaxNLocator(nbins=12, integer=True))
     ax.set_title(plain(title), fontsize="medium")
     ax.figure.colorbar(picture, ax=ax, label=plain(label), fraction=0.05)
-    return ax
+    return ax.figure
 
 
 def head_figure_size(layers: int, heads: int) -> tuple[float, float]:
@@ -51,8 +55,8 @@ def plot_head_maps(
     title: str = "",
     label: str = "",
     layers: Sequence[int] | None = None,
-    figure: Any = None,
-) -> Any:
+    figure: "Figure | SubFigure | None" = None,
+) -> "Figure | SubFigure":
     """Draw the map of every head, one row a layer, all on one scale around zero.
 
     Args:
@@ -60,7 +64,8 @@ def plot_head_maps(
         title (`str`, defaults to ""): Over the figure.
         label (`str`, defaults to ""): Beside the colour bar: what the numbers are, and their unit.
         layers (`Sequence[int]`, *optional*): Which layers; all by default.
-        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; by default a new one, which
+            shows itself in Jupyter.
 
     Returns:
         The figure.
@@ -69,13 +74,13 @@ def plot_head_maps(
         ArgumentError: If `head_maps` is not of shape (layers, heads, rows, cols) or not finite, or there is no such
             layer.
     """
-    from matplotlib.figure import Figure
+    from gmar_hf.plotting.shown_figure import new_figure
 
     values = finite_array(head_maps, "head_maps", "layers", "heads", "rows", "cols")
     shown = range(values.shape[0]) if layers is None else layers
     if not shown or not all(0 <= layer < values.shape[0] for layer in shown):
         raise ArgumentError(f"`layers` must name layers in [0, {values.shape[0] - 1}]; got {layers}.")
-    figure = figure or Figure(figsize=(values.shape[1] + 1, len(shown) + 0.4), layout="constrained")
+    figure = figure or new_figure(values.shape[1] + 1, len(shown) + 0.4)
     norm, colours = color_scale(values)
     grid = figure.subplots(len(shown), values.shape[1], squeeze=False)
     for axes, layer in zip(grid, shown, strict=True):

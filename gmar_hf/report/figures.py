@@ -19,12 +19,13 @@ def draw_figures(statistics: HeadStatistics, figure: Any = None) -> Any:
 
     Args:
         statistics ([`HeadStatistics`]): The means of one explanation or more.
-        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+        figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; by default a new one, which
+            shows itself in Jupyter.
     """
-    from matplotlib.figure import Figure
+    from gmar_hf.plotting.shown_figure import new_figure
 
     width, height = head_figure_size(*statistics.mean["l1"].shape)
-    figure = figure or Figure(figsize=(len(FIGURES) * width, height), layout="constrained")
+    figure = figure or new_figure(len(FIGURES) * width, height)
     for ax, (key, (title, label)) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
         plot_head_importance(statistics.mean[key], title=title, label=label, ax=ax)
     return figure
@@ -38,7 +39,7 @@ def png(statistics: HeadStatistics, score: str) -> bytes:
         score (`str`): One of `FIGURES`.
     """
     title, label = FIGURES[score]
-    figure: Any = plot_head_importance(statistics.mean[score], title=title, label=label).figure
+    figure: Any = plot_head_importance(statistics.mean[score], title=title, label=label)
     picture = io.BytesIO()
     # By default matplotlib writes its version into the file.
     figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})

@@ -30,7 +30,9 @@ from gmar_hf.report.statistics import (
     with_centred,
 )
 from gmar_hf.utils.checks import check_share, check_whole
-from gmar_hf.utils.text import printable
+from gmar_hf.utils.text import printable, quantity
+
+_NUM_LABELS = 5  # labels that notebooks show
 
 
 class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
@@ -68,6 +70,18 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             f"HeadImportanceReport({printable(model['id'])}: {model['num_layers']} layers of {model['num_heads']} "
             f"heads, {self.num_images:,} images, {self.num_explanations:,} explanations)"
         )
+
+    def _repr_html_(self) -> str:
+        """Show the heads as two small pictures in notebooks, with the labels and the strongest."""
+        from gmar_hf.plotting.notebook import card, head_text, matrix
+
+        counts = f"{quantity(self.num_images, 'image')}, {quantity(self.num_explanations, 'explanation')}"
+        labels = ", ".join(self.labels[:_NUM_LABELS]) + (", ..." if len(self.labels) > _NUM_LABELS else "")
+        lines = [counts, f"{quantity(len(self.labels), 'label')}: {labels}"]
+        # Sizes of contributions, by which heads are ranked, and beside them the signed ones.
+        sizes, signed = self.mean[RANKED_BY], self.mean["contribution"]
+        lines.append(f"mean size and mean of contributions in logits; {head_text(sizes, is_signed=True)}")
+        return card([matrix(sizes), matrix(signed)], self.settings["model"]["id"], *lines)
 
     @property
     def num_images(self) -> int:
@@ -241,7 +255,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         """Draw the mean sizes of contributions, signed contributions and L1 weights of all heads.
 
         Args:
-            figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; a new one by default.
+            figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; by default a new one, which
+                shows itself in Jupyter.
 
         Returns:
             The figure.

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
@@ -31,6 +31,11 @@ def texts(figure):
 SHARES = [0.0, 0.25, 1.0]
 
 
+def draw_curves(*args, **settings):
+    (ax,) = plot_curves(*args, **settings).axes
+    return ax
+
+
 def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
@@ -41,8 +46,9 @@ def test_curves_are_drawn_with_their_areas(tmp_path):
         "high": torch.tensor([1.0, 0.8, 0.6]).bfloat16(),
         "list": [0.25, 0.25, 0.25],
     }
-    ax = plot_curves(curves, shares=SHARES, title=NASTY, label=NASTY)
-    assert isinstance(ax, Axes)
+    figure = plot_curves(curves, shares=SHARES, title=NASTY, label=NASTY)
+    assert isinstance(figure, Figure)
+    (ax,) = figure.axes
     # By hand: 0.25 * 0.2 + 0.75 * 0.6; 0.25 * 0.9 + 0.75 * 0.7.
     assert legend(ax) == ["0.75  high", "0.50  low", "0.25  list"]
     by_name = {line.get_label().split()[-1]: line for line in ax.lines}
@@ -53,27 +59,27 @@ def test_curves_are_drawn_with_their_areas(tmp_path):
 
 
 def test_the_area_is_over_the_range_of_the_shares():
-    assert legend(plot_curves({"a": [1.0, 3.0]}, shares=[0.5, 0.75])) == ["2.00  a"]
-    assert legend(plot_curves([-0.001, 0.0], shares=[0, 1])) == ["0.00"]
+    assert legend(draw_curves({"a": [1.0, 3.0]}, shares=[0.5, 0.75])) == ["2.00  a"]
+    assert legend(draw_curves([-0.001, 0.0], shares=[0, 1])) == ["0.00"]
 
 
 def test_a_batch_is_a_mean_in_a_band_of_its_standard_error():
     scores = np.array([[0.0, 0.2], [0.0, 0.4], [0.0, 0.9]])
-    (line,), (band,) = (lambda ax: (ax.lines, ax.collections))(plot_curves({"a": scores}, shares=[0, 1]))
+    (line,), (band,) = (lambda ax: (ax.lines, ax.collections))(draw_curves({"a": scores}, shares=[0, 1]))
     np.testing.assert_allclose(line.get_ydata(), [0, 0.5])
     error = math.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2 / 3)
     heights = band.get_paths()[0].vertices
     at_end = heights[heights[:, 0] == 1, 1]
     np.testing.assert_allclose([at_end.min(), at_end.max()], [0.5 - error, 0.5 + error])
-    assert not plot_curves({"a": scores[:1]}, shares=[0, 1]).collections  # one curve has no error
+    assert not draw_curves({"a": scores[:1]}, shares=[0, 1]).collections  # one curve has no error
 
 
 def test_curves_bring_their_own_shares():
     curve = Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]))
-    ax = plot_curves(curve, shares=[0, 1])  # which are not asked for
+    ax = draw_curves(curve, shares=[0, 1])  # which are not asked for
     assert legend(ax) == ["0.50"]
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0.5], [0.5, 0.5], [1, 0.5]])
-    mixed = plot_curves({"curve": curve, "plain": [0.0, 1.0]}, shares=[0, 1])
+    mixed = draw_curves({"curve": curve, "plain": [0.0, 1.0]}, shares=[0, 1])
     assert sorted(len(line.get_xdata()) for line in mixed.lines) == [2, 3]
 
 
@@ -82,7 +88,7 @@ def test_seventeen_curves_can_be_told_apart(tmp_path):
     names = [f"method-{number}" for number in range(17)]
     looks = []
     for sign in (1, -1):
-        ax = plot_curves({name: [0.5, 0.5 + sign * k / 40] for k, name in enumerate(names)}, shares=[0, 1])
+        ax = draw_curves({name: [0.5, 0.5 + sign * k / 40] for k, name in enumerate(names)}, shares=[0, 1])
         order = [entry.split()[1] for entry in legend(ax)]
         assert order == (names[::-1] if sign == 1 else names)
         looks.append({line.get_label().split()[1]: (line.get_color(), line.get_linestyle()) for line in ax.lines})
@@ -97,7 +103,7 @@ def test_seventeen_curves_can_be_told_apart(tmp_path):
 
 def test_no_name_is_lost_or_mathematics(tmp_path):
     """matplotlib leaves out names that begin with an underscore, and sets what stands between dollars."""
-    ax = plot_curves({"_hidden": [0, 1], "$x$ \x1b": [0, 0]}, shares=[0, 1])
+    ax = draw_curves({"_hidden": [0, 1], "$x$ \x1b": [0, 0]}, shares=[0, 1])
     assert legend(ax) == ["0.50  _hidden", r"0.00  \$x\$ \x1b"]
     draw(ax.figure, tmp_path)
 

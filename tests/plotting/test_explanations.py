@@ -1,17 +1,23 @@
-import warnings
+"""The figure of an image and its explanations: what stands where."""
 
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.plotting import plot_explanation, plot_head_importance, plot_head_maps
+from gmar_hf.plotting import overlay, plot_explanation
 from tests.helpers.explainers import make_explainer, photo
 
 NASTY = "a$b^c$ \\alpha \x1b[2J\n_{x}"
-SIGNED = np.linspace(-1, 2, 12).reshape(3, 4)
+MAP = torch.tensor([[0.25, -0.5], [0.0, 0.125]])
+
+
+def made_up(label="cat", method="contribution", **entries):
+    nothing = dict(head_contribution=None, head_importance=None)
+    return dict(label=label, score=0.5, method=method, attribution=MAP, box=(0, 0, 60, 40), **nothing) | entries
 
 
 def draw(figure, tmp_path):
@@ -25,40 +31,71 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
-# explanations
+def pictures(figure):
+    """What is drawn, of every axes that has a picture, from top left to bottom right."""
+    return [np.asarray(ax.images[0].get_array()) for ax in figure.axes if ax.images]
 
 
-@pytest.mark.parametrize("method", ["gmar", "rollout"])
-def test_explanations_as_the_pipeline_gives_them(method, tmp_path):
+def test_labels_are_rows_and_methods_columns(tmp_path):
     image = photo(size=(90, 60))
-    results = make_explainer()(image, top_k=2, method=method)
-    results[0]["label"] = NASTY
+    results = make_explainer()(image, top_k=2, method=["gmar", "rollout", "contribution"])
+    for result in results[:3]:
+        result["label"] = NASTY
     figure = plot_explanation(image, results, title=NASTY)
     assert isinstance(figure, Figure)
-    assert len([ax for ax in figure.axes if ax.images]) == 6
+    # The image once; in each of two rows three maps and the heads.
+    drawn = pictures(figure)
+    assert len(drawn) == 1 + 2 * (3 + 1)
+    np.testing.assert_array_equal(drawn[0], np.asarray(image))
+    for place, result in zip((1, 2, 3, 5, 6, 7), results, strict=True):
+        expected = overlay(image, result["attribution"], box=result["box"], style="signed")
+        np.testing.assert_array_equal(drawn[place], np.asarray(expected))
+    np.testing.assert_array_equal(drawn[4], results[0]["head_contribution"].double())
+    shown = texts(figure)
+    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "heads (gmar)")] == [1, 1, 1, 1]
+    assert f"{results[3]['label']}\n{results[3]['score']:.2f}" in shown
     assert draw(figure, tmp_path).std() > 10
-    heads = "head weights" if method == "rollout" else "head contributions"
-    assert texts(figure).count(heads) == 2
 
 
-def test_explanations_without_head_scores(tmp_path):
-    result = dict(
-        label="cat", score=0.5, heatmap=Image.new("L", (60, 40)), head_contribution=None, head_importance=None
-    )
-    draw(plot_explanation(photo(), [result]), tmp_path)
+def test_a_method_that_one_label_lacks(tmp_path):
+    results = [made_up("cat", "a"), made_up("dog", "b"), made_up("dog", "a", versus="cat")]
+    figure = plot_explanation(photo(), results)
+    assert len(pictures(figure)) == 4
+    labels = [ax.get_ylabel() for ax in figure.axes if ax.images]
+    assert labels == ["", "cat\n0.50", "dog\n0.50", "dog, not cat\n0.50"]
+    assert [ax.get_title() for ax in figure.axes][:3] == ["image", "a", "b"]
+    draw(figure, tmp_path)
 
 
-def test_no_explanations():
+def test_heads_show_contributions_before_weights():
+    weights, contributions = torch.ones(2, 3) / 3, torch.ones(2, 3)
+    results = [made_up(method="a", head_importance=weights), made_up(method="b", head_contribution=contributions)]
+    figure = plot_explanation(photo(), results)
+    np.testing.assert_array_equal(pictures(figure)[-1], contributions)
+    assert {"heads (b)", "logits"} <= set(texts(figure))
+    np.testing.assert_array_equal(pictures(plot_explanation(photo(), results[:1]))[-1], weights.double())
+
+
+def test_scales_stand_below_the_maps(tmp_path):
+    unsigned = made_up(method="b", attribution=MAP.abs())
+    for style, expected in (("signed", ["±0.5", "0 to 0.5"]), ("positive", ["0 to 0.25", "0 to 0.5"])):
+        figure = plot_explanation(photo(), [made_up(method="a"), unsigned], style=style, grid=True)
+        assert [ax.get_xlabel() for ax in figure.axes if ax.images][1:] == expected
+        drawn = overlay(photo(), MAP, box=(0, 0, 60, 40), style=style, grid=True)
+        np.testing.assert_array_equal(pictures(figure)[1], np.asarray(drawn))
+    draw(figure, tmp_path)
+
+
+def test_files_and_figures_of_the_user(tmp_path):
+    photo().save(tmp_path / "photo.png")
+    for figure in (Figure(), Figure().subfigures(1, 2)[1]):
+        assert plot_explanation(tmp_path / "photo.png", [made_up()], figure=figure) is figure
+        np.testing.assert_array_equal(pictures(figure)[0], np.asarray(photo()))
+
+
+def test_refusals():
     with pytest.raises(ArgumentError) as caught:
         plot_explanation(photo(), [])
     assert str(caught.value) == "`results` must hold at least one explained target; got none."
-
-
-def test_pyplot_is_left_alone():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        import matplotlib.pyplot as plt
-    before = plt.get_fignums()
-    plot_head_importance(SIGNED)
-    plot_head_maps(np.ones((1, 1, 2, 2)))
-    assert plt.get_fignums() == before
+    with pytest.raises(ArgumentError, match=r"^`style` must be one of "):
+        plot_explanation(photo(), [made_up()], style="both")

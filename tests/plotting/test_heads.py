@@ -1,10 +1,10 @@
 import math
+import warnings
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -31,8 +31,9 @@ def texts(figure):
 
 def test_head_importance(tmp_path):
     for scores in (SIGNED, torch.tensor(SIGNED, requires_grad=True), torch.tensor(SIGNED).bfloat16(), SIGNED.tolist()):
-        ax = plot_head_importance(scores, title=NASTY, label=NASTY)
-        assert isinstance(ax, Axes)
+        figure = plot_head_importance(scores, title=NASTY, label=NASTY)
+        assert isinstance(figure, Figure)
+        ax = figure.axes[0]
         (drawn,) = ax.images
         assert drawn.get_array().shape == (3, 4)
         assert (drawn.norm.vmin, drawn.norm.vcenter, drawn.norm.vmax) == (-2, 0, 2)
@@ -41,7 +42,7 @@ def test_head_importance(tmp_path):
 
 
 def test_numbers_that_are_not_negative_start_at_zero(tmp_path):
-    ax = plot_head_importance(np.abs(SIGNED))
+    ax = plot_head_importance(np.abs(SIGNED)).axes[0]
     assert (ax.images[0].norm.vmin, ax.images[0].norm.vmax) == (0, 2)
     draw(plot_head_importance(np.zeros((2, 2))).figure, tmp_path)
     draw(plot_head_importance(-np.ones((1, 1))).figure, tmp_path)
@@ -49,8 +50,9 @@ def test_numbers_that_are_not_negative_start_at_zero(tmp_path):
 
 def test_axes_and_figures_of_the_user_are_used():
     ax = Figure().subplots()
-    assert plot_head_importance(SIGNED, ax=ax) is ax
-    assert plot_curves([0, 1], shares=[0, 1], ax=ax) is ax
+    assert plot_head_importance(SIGNED, ax=ax) is ax.figure
+    assert plot_curves([0, 1], shares=[0, 1], ax=ax) is ax.figure
+    assert len(ax.images) == len(ax.lines) == 1
     for figure in (Figure(), Figure().subfigures(1, 2)[1]):
         assert plot_head_maps(np.ones((2, 3, 4, 5)), figure=figure) is figure
 
@@ -70,7 +72,7 @@ def test_head_maps(tmp_path):
 
 
 def test_text_is_never_mathematics(tmp_path):
-    ax = plot_head_importance(SIGNED, title="50$ and 60$ \\x")
+    ax = plot_head_importance(SIGNED, title="50$ and 60$ \\x").axes[0]
     assert not ax.title._preprocess_math(ax.title.get_text())[1]
     assert ax.title._preprocess_math(ax.title.get_text())[0] == "50$ and 60$ \\x"
 
@@ -95,3 +97,13 @@ def test_other_refusals():
         with pytest.raises(ArgumentError) as caught:
             plot_head_maps(np.ones((3, 2, 4, 4)), layers=layers)
         assert str(caught.value) == f"`layers` must name layers in [0, 2]; got {layers}."
+
+
+def test_pyplot_is_left_alone():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        import matplotlib.pyplot as plt
+    before = plt.get_fignums()
+    plot_head_importance(SIGNED)
+    plot_head_maps(np.ones((1, 1, 2, 2)))
+    assert plt.get_fignums() == before

@@ -1,0 +1,149 @@
+"""What the pipeline gives: dicts and lists as ever, which show themselves in notebooks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+
+from gmar_hf.explanation.concentration import concentration_note
+from gmar_hf.explanation.methods import METHODS
+from gmar_hf.explanation.result import Explanation
+from gmar_hf.images.placement import Box, heatmap
+from gmar_hf.plotting.notebook import card, head_text, map_on, matrix, strongest
+
+_NUM_SHOWN = 12  # entries of a list that are shown
+_SHOWN = (  # an explanation's fields in a result
+    "attribution",
+    "head_importance",
+    "head_contribution",
+    "head_contribution_centred",
+    "head_maps",
+)
+_NO_JSON = ("heatmap", "overlay", "explanation")  # pictures, and what has a file of its own
+
+
+class ExplanationResult(dict[str, Any]):
+    """One label's explanation by one method: a dict, whose entries [`GMARExplainer`] lists.
+
+    Args:
+        entries (`dict[str, Any]`): Those entries.
+        thumbnail (PIL image): A small copy of the image, for notebooks, see [`plotting.notebook.thumbnail`].
+    """
+
+    def __init__(self, entries: dict[str, Any], thumbnail: Image.Image) -> None:
+        super().__init__(entries)
+        self._thumbnail = thumbnail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self._thumbnail)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all entries but pictures and `explanation` as plain JSON: tensors as lists of lists, NaN as None."""
+        return {name: _as_json(value) for name, value in self.items() if name not in _NO_JSON}
+
+    def top_heads(self, k: int = 3) -> list[dict[str, Any]]:
+        """Return the heads that contribute most, either way, or where contributions are unknown, weigh most.
+
+        Args:
+            k (`int`, defaults to 3): How many heads.
+
+        Returns:
+            `list[dict[str, Any]]`: `layer`, `head` and `head_contribution` or `head_importance`, the largest
+            magnitude first; empty where neither is known.
+        """
+        key = "head_contribution" if self.get("head_contribution") is not None else "head_importance"
+        values = self.get(key)
+        heads = [] if values is None else strongest(values, k)
+        return [{"layer": layer, "head": head, key: value} for layer, head, value in heads]
+
+    def _repr_html_(self) -> str:
+        pictures = [map_on(self._thumbnail, self["attribution"], self["box"], self["heatmap"].size)]
+        lines = [self["method"], *([self["note"]] if "note" in self else [])]
+        for key, is_signed in (("head_contribution", True), ("head_importance", False)):
+            if self.get(key) is not None:
+                pictures.append(matrix(self[key]))
+                lines.append(head_text(self[key], is_signed=is_signed))
+                break
+        return card(pictures, _title(self), *lines)
+
+
+class ResultList(list[Any]):
+    """A list of [`ExplanationResult`], or of such lists."""
+
+    def _repr_html_(self) -> str:
+        """Show a label's or method's results beside each other, and images below each other."""
+        shown = "".join(
+            item._repr_html_() if isinstance(item, ExplanationResult) else f"<div>{item._repr_html_()}</div>"
+            for item in self[:_NUM_SHOWN]
+        )
+        return shown + (f"<div>... and {len(self) - _NUM_SHOWN} more</div>" if len(self) > _NUM_SHOWN else "")
+
+
+def describe_target(
+    explanation: Explanation,
+    number: int,
+    target: int,
+    score: float,
+    labels: Mapping[int, str],
+    box: Box,
+    image_size: tuple[int, int],
+) -> dict[str, Any]:
+    """Return what is said of one target by one method: copies, so that no result keeps the batch alive.
+
+    Args:
+        explanation ([`Explanation`]): Of one image, with an axis of targets.
+        number (`int`): The target's place on that axis.
+        target (`int`): Its class.
+        score (`float`): What the model says of it.
+        labels (`Mapping[int, str]`): The model's.
+        box (`tuple[float, float, float, float]`): What the map covers, in pixels of the image.
+        image_size (`tuple[int, int]`): The image's width and height.
+    """
+    tensors, settings = explanation.tensors(), explanation.settings
+    fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
+    result = {
+        "label": labels[target],
+        "score": score,
+        "target": target,
+        "method": settings["method"],
+        "attribution": fields["attribution"],
+        "box": box,
+        "heatmap": heatmap(fields["attribution"], box, image_size),
+        "head_importance": fields.get("head_importance"),
+        "head_contribution": fields.get("head_contribution"),
+        "head_contribution_centred": fields.get("head_contribution_centred"),
+    }
+    # Entries that come only when they were asked for.
+    if settings["head_weights"] is not None:
+        is_fallback = target in settings["head_weights"]["all_images_for"]
+        result["head_weights_from"] = "all images" if is_fallback else "class"
+    if settings["versus"] is not None:
+        result["versus"] = labels[settings["versus"]]
+    if "head_maps" in fields:
+        result["head_maps"] = fields["head_maps"]
+    if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
+        result["note"] = note
+    if "completeness_gap" in tensors:
+        result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
+    return result
+
+
+def caption_of(result: Mapping[str, Any]) -> str:
+    """Say what a result's map is of, how it was made and what its scale counts."""
+    unit = "share of attention" if METHODS[result["method"]].from_readout else "logits"
+    return f"{_title(result)}   {result['method']}, {unit}"
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    label = f"{result['label']}, not {result['versus']}" if "versus" in result else result["label"]
+    return f"{label}: {result['score']:.2f}"
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_as_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

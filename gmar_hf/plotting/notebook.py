@@ -1,0 +1,87 @@
+"""What results look like in notebooks: small pictures with text below, as HTML in which all text is escaped."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+
+import torch
+from PIL import Image
+
+from gmar_hf.images.placement import Box
+from gmar_hf.plotting.overlays import overlay
+from gmar_hf.utils.text import printable
+
+SIDE = 224  # pixels of a small picture's longer side
+_CELL = 12  # pixels of a head or a patch where there is no image
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """Return an image, RGB, whose longer side has `SIDE` pixels."""
+    factor = SIDE / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.convert("RGB").resize(size, reducing_gap=2.0)
+
+
+def map_on(small: Image.Image, attribution: torch.Tensor, box: Box, image_size: tuple[int, int]) -> Image.Image:
+    """Lay a map, signs and all, over a small copy of its image.
+
+    Args:
+        small (PIL image): The copy.
+        attribution (`torch.Tensor` of shape (rows, cols)): The map.
+        box (`tuple[float, float, float, float]`): What it covers, in pixels of the image itself.
+        image_size (`tuple[int, int]`): The image's width and height.
+    """
+    x_scale, y_scale = small.width / image_size[0], small.height / image_size[1]
+    left, top, right, bottom = box
+    scaled = (left * x_scale, top * y_scale, right * x_scale, bottom * y_scale)
+    return overlay(small, attribution, box=scaled, style="signed")
+
+
+def matrix(values: torch.Tensor) -> Image.Image:
+    """Draw numbers (rows, cols) as cells: red above 0, blue and striped below."""
+    rows, cols = values.shape
+    return overlay(Image.new("RGB", (cols * _CELL, rows * _CELL), "white"), values, style="signed", grid=True)
+
+
+def strongest(values: torch.Tensor, k: int) -> list[tuple[int, int, float]]:
+    """Return layer, head and number of the largest magnitudes of (layers, heads), the largest first.
+
+    Example:
+        >>> strongest(torch.tensor([[1.0, -3.0], [0.0, 2.0]]), 2)
+        [(0, 1, -3.0), (1, 1, 2.0)]
+    """
+    order = values.abs().flatten().argsort(descending=True, stable=True)[:k].tolist()
+    return [(*divmod(place, values.shape[1]), values.flatten()[place].item()) for place in order]
+
+
+def head_text(values: torch.Tensor, *, is_signed: bool, k: int = 3) -> str:
+    """Name the strongest heads of (layers, heads), such as "heads: 11.3 +0.41"."""
+    listed = [
+        f"{layer}.{head} {value:{'+.2f' if is_signed else '.0%'}}" for layer, head, value in strongest(values, k)
+    ]
+    return f"heads: {', '.join(listed)}"
+
+
+def card(pictures: Iterable[Image.Image], title: str, *lines: str) -> str:
+    """Put pictures beside each other, with a title and lines of text below."""
+    style = "margin:0 4px 0 0;max-width:none"
+    images = "".join(
+        f'<img alt="{_escaped(title)}" style="{style}" src="data:image/png;base64,{_base64(picture)}">'
+        for picture in pictures
+    )
+    text = "".join(f"<div>{_escaped(line)}</div>" for line in lines)
+    return (
+        f'<figure style="display:inline-block;vertical-align:top;margin:4px;font-size:12px">{images}'
+        f"<figcaption><b>{_escaped(title)}</b>{text}</figcaption></figure>"
+    )
+
+
+def _base64(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
