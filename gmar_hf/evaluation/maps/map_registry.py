@@ -40,6 +40,12 @@ BUILT_IN = (
         is_default=True,
     ),
     MapMethod(
+        name="path-half-centred-4",
+        draw=explained(method="recommended", num_points=4, return_logits=False),
+        cost=8,
+        about="the same at four points; signed",
+    ),
+    MapMethod(
         name="path-centred",
         draw=explained(method="path", value_reference=1.0, return_logits=False),
         cost=4,
