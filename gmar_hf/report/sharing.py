@@ -1,5 +1,6 @@
 """A report's way to disk and to the Hub, and back."""
 
+import inspect
 import logging
 import os
 import tempfile
@@ -25,7 +26,7 @@ from gmar_hf.report.report_files import (
 from gmar_hf.report.settings import check_heads, check_moments, plain_settings
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card
-from gmar_hf.utils.text import shown
+from gmar_hf.utils.text import did_you_mean, shown
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class SharedReport(ModelHubMixin):
         overwrite_card: bool = False,
         repo_id: str | None = None,
         push_to_hub: bool = False,
+        config: Any = None,
+        model_card_kwargs: Any = None,
         **push_to_hub_kwargs: Any,
     ) -> CommitInfo | None:
         """Write report.safetensors, config.json, a card (README.md) and its figures. Same report, same bytes.
@@ -83,15 +86,24 @@ class SharedReport(ModelHubMixin):
             overwrite_card (`bool`, defaults to False): Replace a README.md that somebody has written or edited.
             repo_id (`str`, *optional*): Where to push; the folder's name by default.
             push_to_hub (`bool`, defaults to False): Whether to push the report too.
-            push_to_hub_kwargs: Further arguments of [`push_to_hub`].
+            config, model_card_kwargs (*optional*): The mixin's; a report's are its own, so they can only be None.
+            push_to_hub_kwargs: Further arguments of [`push_to_hub`], which are looked at also if nothing is pushed.
 
         Returns:
             The commit if it was pushed, None otherwise.
 
         Raises:
             ArgumentError: If the folder cannot be written. On a full disk an older report in it stays whole.
+            ArgumentTypeError: If there is no such argument.
             HubError: If pushing fails.
         """
+        _refuse_settings_of_the_mixin(config, model_card_kwargs)
+        known = inspect.signature(self.push_to_hub).parameters
+        if unknown := [name for name in push_to_hub_kwargs if name not in known or name == "repo_id"]:
+            raise ArgumentTypeError(
+                f"`save_pretrained` must get arguments that it or `push_to_hub` has; got {', '.join(unknown)}."
+                f"{did_you_mean(unknown[0], [*known, 'push_to_hub'])}"
+            )
         folder = Path(save_directory)
         self._write(folder, overwrite_card=overwrite_card)
         if not push_to_hub:
@@ -99,7 +111,7 @@ class SharedReport(ModelHubMixin):
         return self.push_to_hub(repo_id or folder.resolve().name, overwrite_card=overwrite_card, **push_to_hub_kwargs)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # no further arguments
+    def from_pretrained(  # type: ignore[override]  # no arguments for a constructor
         cls: type[_Report],
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
@@ -108,6 +120,8 @@ class SharedReport(ModelHubMixin):
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        strict: bool = True,
+        map_location: str | torch.device = "cpu",
     ) -> _Report:
         """Load a report from a folder or from the Hub. Only JSON and safetensors are read, and every number checked.
 
@@ -119,8 +133,11 @@ class SharedReport(ModelHubMixin):
             cache_dir (`str` or `os.PathLike`, *optional*): In place of the Hub's cache.
             local_files_only (`bool`, defaults to False): Take it from the cache, ask nobody.
             force_download (`bool`, defaults to False): Download it again.
+            strict (`bool`, defaults to True): What models of the mixin take; a report is read strictly in any case.
+            map_location (`str` or `torch.device`, defaults to "cpu"): What they take, too; a report is on the CPU.
 
         Raises:
+            ArgumentError: If `map_location` is another device.
             ArgumentTypeError: If it is neither path nor name.
             ArtifactError: If it is no report, corrupt, incomplete or of another version.
             HubError: If the Hub or the repository cannot be reached.
@@ -129,6 +146,10 @@ class SharedReport(ModelHubMixin):
             raise ArgumentTypeError(
                 "`pretrained_model_name_or_path` must be a folder or a repo id; got "
                 f"{type(pretrained_model_name_or_path).__name__}. Pass where a report was saved or pushed to."
+            )
+        if str(map_location) != "cpu":
+            raise ArgumentError(
+                f"`map_location` must be the CPU, where reports stay; got {str(map_location)!r:.40}. Leave it out."
             )
         name = os.fspath(pretrained_model_name_or_path)
         if os.path.isfile(name) or (_is_path(pretrained_model_name_or_path) and not os.path.isdir(name)):
@@ -159,7 +180,7 @@ class SharedReport(ModelHubMixin):
         moments, weight_sample, means, traits = read_tensors(tensors, name, settings, digest)
         return cls(moments, weight_sample, settings, means, traits)
 
-    def push_to_hub(  # type: ignore[override]  # `revision`, as everywhere else, and no patterns
+    def push_to_hub(
         self,
         repo_id: str,
         *,
@@ -169,6 +190,12 @@ class SharedReport(ModelHubMixin):
         create_pr: bool | None = None,
         commit_message: str = "Upload head-importance report",
         overwrite_card: bool = False,
+        branch: str | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+        config: Any = None,
+        model_card_kwargs: Any = None,
     ) -> CommitInfo:
         """Share the report: the files of [`save_pretrained`], in one commit; none where the Hub has just these.
 
@@ -181,13 +208,24 @@ class SharedReport(ModelHubMixin):
             commit_message (`str`, defaults to "Upload head-importance report"): What the commit is called.
             overwrite_card (`bool`, defaults to False): Replace a README.md on the Hub that somebody has written or
                 edited; else it is kept, with a warning in the log.
+            branch (`str`, *optional*): The mixin's name for `revision`.
+            allow_patterns, ignore_patterns, delete_patterns (`list[str]` or `str`, *optional*): Which of the files are
+                pushed, and which on the Hub are deleted in the same commit, as `huggingface_hub.upload_folder` has it.
+            config, model_card_kwargs (*optional*): The mixin's; a report's are its own, so they can only be None.
 
         Returns:
             `CommitInfo`: The commit; as a string its address.
 
         Raises:
+            ArgumentError: If `branch` and `revision` differ, or what can only be None is not.
             HubError: If the Hub cannot be reached, or refuses.
         """
+        _refuse_settings_of_the_mixin(config, model_card_kwargs)
+        if branch is not None and revision not in (None, branch):
+            raise ArgumentError(
+                f"`branch` must be the `revision` where both are given; got {branch!r} and {revision!r}. Drop one."
+            )
+        revision = revision or branch
         with hub_errors(repo_id, "push the report"), tempfile.TemporaryDirectory() as folder:
             self._write(Path(folder), overwrite_card=True)
             api = HfApi(token=token)
@@ -197,13 +235,16 @@ class SharedReport(ModelHubMixin):
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             card = None if overwrite_card else remote_card(repo_id, revision, token)
             is_kept = card is not None and not is_unedited(card)
+            ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else list(ignore_patterns or ())
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
                 commit_message=commit_message,
                 revision=revision,
                 create_pr=create_pr,
-                ignore_patterns=[CARD_FILE] if is_kept else None,
+                allow_patterns=allow_patterns,
+                ignore_patterns=[*ignored, *([CARD_FILE] if is_kept else [])] or None,
+                delete_patterns=delete_patterns,
             )
         if is_kept:
             logger.warning(
@@ -231,6 +272,12 @@ class SharedReport(ModelHubMixin):
             self.traits,
             overwrite_card=overwrite_card,
         )
+
+
+def _refuse_settings_of_the_mixin(config: object, model_card_kwargs: object) -> None:
+    for name, value in (("config", config), ("model_card_kwargs", model_card_kwargs)):
+        if value is not None:
+            raise ArgumentError(f"`{name}` must be None (a report writes its own config and card); got {value!r:.40}.")
 
 
 def _is_path(name: str | os.PathLike[str]) -> bool:

@@ -1,12 +1,15 @@
 """Reports on their way to the Hub and back, through the real client, on good days and bad."""
 
+import re
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
-from gmar_hf.errors import ArtifactError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ArtifactError
 from gmar_hf.report import sharing
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.report_files import read_settings
@@ -84,6 +87,55 @@ def test_branches(hub, report, revised):
         assert_same(load(**settings), expected)
     assert [entry[1] for entry in hub.commits] == ["main", "v/2"]
     assert "`revision` must be a branch, a tag or a commit of 'me/heads'; got 'v3'." in message(load, revision="v3")
+
+
+def test_what_the_mixins_other_classes_take(hub, report, revised, tmp_path):
+    """The same call does for a report and for any other class of `ModelHubMixin`."""
+    alike = {"config": None, "model_card_kwargs": None, "token": None, "private": None}
+    report.save_pretrained(
+        tmp_path / "one", push_to_hub=True, repo_id=NAME, branch="v1", commit_message="One", **alike
+    )
+    report.push_to_hub(NAME, branch="v1", delete_patterns="*.png", allow_patterns="*.md", **alike)
+    assert sorted(hub.repos[NAME].trees[hub.repos[NAME].refs["v1"]]) == [
+        ".gitattributes", "README.md", "config.json", "report.safetensors",
+    ]  # fmt: skip
+    report.push_to_hub(NAME, allow_patterns=["*.json", "*.safetensors", "*.md"], ignore_patterns="README.md")
+    assert hub.commits[-1][1:] == (
+        "main", "Upload head-importance report", ["config.json", "report.safetensors"],
+    )  # fmt: skip
+    assert_same(load(strict=False, map_location="cpu", revision="v1"), report)
+    assert_same(load(strict=True, map_location=torch.device("cpu")), report)
+    # A card that somebody has written is kept beside what is ignored.
+    write_card(hub, MINE)
+    revised.push_to_hub(NAME, ignore_patterns=["*.png"])
+    assert hub.read(NAME, "README.md") == MINE
+    assert_same(load(), revised)
+
+
+def test_what_nobody_knows_is_refused(report, tmp_path):
+    for settings, words in (
+        ({"nonsense": 1}, "`save_pretrained` must get arguments that it or `push_to_hub` has; got nonsense."),
+        ({"brnch": "v1"}, "got brnch. Did you mean 'branch'?"),
+        ({"safe_serialization": True}, "got safe_serialization."),
+    ):
+        for is_pushed in (False, True):
+            with pytest.raises(ArgumentTypeError, match=re.escape(words)):
+                report.save_pretrained(tmp_path / "one", push_to_hub=is_pushed, **settings)
+    for call in (report.push_to_hub, load):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+            call(NAME, nonsense=1)
+    for name in ("config", "model_card_kwargs"):
+        for call in (
+            lambda **value: report.save_pretrained(tmp_path / "one", **value),
+            partial(report.push_to_hub, NAME),
+        ):
+            with pytest.raises(ArgumentError, match=f"`{name}` must be None"):
+                call(**{name: {"a": 1}})
+    with pytest.raises(ArgumentError, match="`branch` must be the `revision` where both are given; got 'a' and 'b'"):
+        report.push_to_hub(NAME, branch="a", revision="b")
+    with pytest.raises(ArgumentError, match="`map_location` must be the CPU, where reports stay; got 'cuda:0'"):
+        load(map_location="cuda:0")
+    assert not (tmp_path / "one").exists()
 
 
 def test_private_reports_and_tokens(hub, report, monkeypatch):
