@@ -142,10 +142,16 @@ def finite_map(attribution: torch.Tensor | np.ndarray) -> np.ndarray:
 
     Raises:
         ArgumentError: it is no finite map.
+        ArgumentTypeError: it holds no numbers.
     """
     if isinstance(attribution, torch.Tensor):
         attribution = attribution.detach().cpu().double().numpy()  # NumPy knows no bfloat16
-    values = np.asarray(attribution, dtype=np.float64)
+    try:
+        values = np.asarray(attribution, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(
+            f"`attribution` must be a map of shape (rows, cols); got {type(attribution).__name__} ({error})."
+        ) from error
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise ArgumentError(
             f"`attribution` must be a finite map of shape (rows, cols); got shape {values.shape} with "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.plotting.heads import plot_head_importance
 from gmar_hf.plotting.overlays import OVERLAY_STYLES, overlay
@@ -49,11 +49,11 @@ def plot_explanation(
 
     Raises:
         ArgumentError: If there is nothing to draw, no such style, or a map that is not finite.
+        ArgumentTypeError: If the results are something else, such as a map alone.
     """
     from gmar_hf.plotting.shown_figure import new_figure
 
-    if not results:
-        raise ArgumentError("`results` must hold at least one explained target; got none.")
+    _check_results(results)
     check_choice("style", style, OVERLAY_STYLES)
     picture = read_image(image)
     # Rows and columns, in the order in which labels and methods come.
@@ -94,6 +94,21 @@ def plot_explanation(
     if title:
         figure.suptitle(plain(title), fontsize="medium")
     return figure
+
+
+def _check_results(results: Any) -> None:
+    """Refuse what is no list of the pipeline's results for one image, before it is asked whether it is empty."""
+    is_list = isinstance(results, Sequence) and not isinstance(results, str)
+    if is_list and not results:
+        raise ArgumentError("`results` must hold at least one explained target; got none.")
+    if is_list and all(isinstance(result, Mapping) and "attribution" in result for result in results):
+        return
+    is_batch = is_list and all(isinstance(result, list) for result in results)
+    raise ArgumentTypeError(
+        "`results` must be the list of dicts that the pipeline gives for one image; got "
+        f"{'those of several images' if is_batch else type(results).__name__}. "
+        f"{'Draw one after the other.' if is_batch else 'Draw a map with `gmar_hf.plotting.overlay`.'}"
+    )
 
 
 def _range(attribution: Any, style: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,12 @@ Array = torch.Tensor | np.ndarray
 def finite_array(values: Array, name: str, *axes: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
-    array = np.asarray(values, dtype=float)
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(
+            f"`{name}` must be a tensor or array ({', '.join(axes)}); got {type(values).__name__} ({error})."
+        ) from error
     if array.ndim != len(axes) or not array.size:
         raise ArgumentError(
             f"`{name}` must have shape ({', '.join(axes)}); got {array.shape}. Pass what belongs to one image."

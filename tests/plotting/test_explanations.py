@@ -7,8 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gmar_hf.errors import ArgumentError
-from gmar_hf.plotting import overlay, plot_explanation
+import gmar_hf
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.plotting import overlay, plot_explanation, plot_head_importance
 from tests.helpers.explainers import make_explainer, photo
 
 NASTY = "a$b^c$ \\alpha \x1b[2J\n_{x}"
@@ -99,3 +100,33 @@ def test_refusals():
     assert str(caught.value) == "`results` must hold at least one explained target; got none."
     with pytest.raises(ArgumentError, match=r"^`style` must be one of "):
         plot_explanation(photo(), [made_up()], style="both")
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (torch.zeros(4, 4), "got Tensor. Draw a map with `gmar_hf.plotting.overlay`."),
+        (torch.zeros(0), "got Tensor. "),
+        (np.zeros((4, 4)), "got ndarray. "),
+        (gmar_hf.Explanation(torch.zeros(1, 2)), "got Explanation. "),
+        (made_up(), "got dict. "),
+        ("text", "got str. "),
+        (None, "got NoneType. "),
+        ([torch.zeros(4, 4)], "got list. "),
+        ([{"score": 0.5, "label": "cat"}], "got list. "),  # of `image-classification`
+        ([[made_up()], [made_up()]], "got those of several images. Draw one after the other."),
+    ],
+)
+def test_what_is_no_list_of_results(results, words):
+    with pytest.raises(ArgumentTypeError) as caught:
+        plot_explanation(photo(), results)
+    start = "`results` must be the list of dicts that the pipeline gives for one image; "
+    assert str(caught.value).startswith(start + words)
+
+
+@pytest.mark.parametrize("values", ["text", {"a": 1}, [[1.0], [1.0, 2.0]], [[object()]]])
+def test_what_holds_no_numbers(values):
+    with pytest.raises(ArgumentTypeError, match=r"^`scores` must be a tensor or array \(layers, heads\); got "):
+        plot_head_importance(values)
+    with pytest.raises(ArgumentTypeError, match=r"^`attribution` must be a map of shape \(rows, cols\); got "):
+        overlay(photo(), values)
