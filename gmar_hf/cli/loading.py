@@ -4,7 +4,10 @@ from typing import Any
 
 import torch
 import typer
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
+
+# From where pipelines have it: transformers 5.9 shows it under its own name only where torchvision is.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.pipeline import GMARExplainer

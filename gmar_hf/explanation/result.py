@@ -157,7 +157,7 @@ def check_fields(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any
 
     Raises:
         ArgumentError: If a tensor is of another shape than the others, of another type, or has numbers that no
-            explanation has: NaN, infinity but among the logits, or a target that is no class.
+            explanation has: NaN, infinity, or a target that is no class.
 
     Example:
         >>> check_fields({"logits": torch.zeros(2, 3), "attribution": torch.zeros(1, 8, 8)}, {})
@@ -207,10 +207,10 @@ def _check_shape(name: str, tensor: torch.Tensor, axes: Sequence[str], sizes: Ma
 
 
 def _check_numbers(name: str, tensor: torch.Tensor, num_classes: int | None) -> None:
-    """Refuse numbers of another type, NaN, infinity but for a class that the model rules out, and no classes."""
+    """Refuse numbers of another type, NaN, infinity, and targets that are no classes."""
     if name == "target":
         if tensor.dtype != torch.int64 or tensor.min() < 0 or tensor.max() >= (num_classes or torch.inf):
             raise ArgumentError("`target` must hold the indices of classes, int64; got others.")
-    elif not tensor.is_floating_point() or (tensor.isnan() if name == "logits" else ~tensor.isfinite()).any():
+    elif not tensor.is_floating_point() or not tensor.isfinite().all():
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise ArgumentError(f"`{name}` must hold finite floating point numbers; got {dtype} or others.")

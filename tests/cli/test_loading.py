@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import pipelines
 
+from gmar_hf.cli import loading
 from tests.helpers.commands import printed, refusal, save_model
 from tests.helpers.explainers import photo
 
@@ -70,6 +72,11 @@ def test_so_is_an_image_processor_of_its_own_class(run, here):
     verdict = json.loads(printed(run("check", "--model", "model", "--json")))
     assert verdict["image_processor"].startswith("none that can be loaded")
     assert not Path("ran").exists()
+
+
+def test_image_processors_come_from_where_pipelines_have_them():
+    """transformers 5.9 puts something in its place under its own name, where torchvision is missing."""
+    assert loading.AutoImageProcessor is pipelines.AutoImageProcessor
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
