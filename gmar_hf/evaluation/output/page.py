@@ -1,6 +1,5 @@
 """An evaluation as one page that needs nothing else: figures, curves, and maps side by side."""
 
-import base64
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -8,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gmar_hf.evaluation.metric_columns import CURVES
 from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row, is_made_with
-from gmar_hf.evaluation.verdict import RULE
+from gmar_hf.evaluation.verdict import RULE, Verdict
 from gmar_hf.metrics.registry import METRICS
+from gmar_hf.pages.dress import data_uri, render_page
 from gmar_hf.plotting import plot_curves
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
@@ -55,18 +54,19 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
     Raises:
         ArgumentError: If it cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("gmar_hf.evaluation.output", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    settings = evaluation.settings
+    settings, verdict = evaluation.settings, evaluation.verdict()
     hides = any(metric.baseline for metric in evaluation.metrics)
     ranked = [row.labels_first for row in evaluation.rows if row.labels_first is not None]
-    table = _figures(evaluation, summary)
-    text = environment.get_template(_TEMPLATE).render(
-        verdict=evaluation.verdict().sentences,
+    # What decides comes first: on a narrow window the other columns are beyond the edge.
+    metrics = sorted(evaluation.metrics, key=lambda metric: metric.function != verdict.criterion)
+    table = _figures(evaluation, metrics, summary)
+    text = render_page(
+        "gmar_hf.evaluation.output",
+        _TEMPLATE,
+        verdict=verdict.sentences,
+        believed=printable(verdict.map),
+        criterion=(verdict.criterion or "").replace("_", " "),
+        ranking=_ranking(verdict),
         rule=RULE,
         model=printable(settings["model"]["id"]),
         data=printable(" and ".join(dataset["id"] for dataset in settings["datasets"])),
@@ -84,17 +84,32 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
         blur_sigma=f"{settings['blur_sigma']:g}",
         batch_size=settings["batch_size"],
         marked=any(cell["marked"] for row in table for cell in row["cells"]),
-        columns=_columns(evaluation, summary),
+        columns=_columns(metrics, summary),
         table=table,
-        differences=_differences(evaluation, summary),
+        differences=_differences(metrics, summary),
         maps=_legend((method["name"], method["about"]) for method in evaluation.methods),
-        figures=_legend((_name(metric), _about(metric)) for metric in evaluation.metrics),
+        figures=_legend((_name(metric), _about(metric)) for metric in metrics),
         curves=_curves(evaluation),
         figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
         pictures=[_picture(picture) for picture in pictures],
     )
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _ranking(verdict: Verdict) -> list[dict[str, str]]:
+    """Make the rows of the small table: the other maps, the nearest first, and the best control."""
+    leads = [*verdict.leads, *([verdict.control] if verdict.control else [])]
+    statuses = {"open": "open", "level": "level", "ahead": "beyond doubt", "behind": "behind"}
+    return [
+        {
+            "name": printable(lead.over) + (", a control" if lead is verdict.control else ""),
+            "text": f"{lead.mean:+z.2f}",
+            "interval": f"{lead.low:+z.2f} to {lead.high:+z.2f}",
+            "status": statuses[lead.status],
+        }
+        for lead in leads
+    ]
 
 
 def _name(metric: Metric) -> str:
@@ -115,7 +130,7 @@ def _legend(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {printable(name): printable(about) for name, about in entries if about}
 
 
-def _columns(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
+def _columns(metrics: Sequence[Metric], summary: Summary) -> list[dict[str, Any]]:
     return [
         {
             "title": _title(metric),
@@ -123,16 +138,16 @@ def _columns(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
             # Where masks are missing there is no figure.
             "num_rows": max((figures[metric.key]["num_rows"] for figures in summary.values()), default=0),
         }
-        for metric in evaluation.metrics
+        for metric in metrics
     ]
 
 
-def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
+def _figures(evaluation: Evaluation, metrics: Sequence[Metric], summary: Summary) -> list[dict[str, Any]]:
     """Make the rows of the table of means."""
     rows = []
     for method in evaluation.methods:
         cells = []
-        for metric in evaluation.metrics:
+        for metric in metrics:
             figures = summary[method["name"]][metric.key]
             marked = is_made_with(method, metric.baseline)
             is_best = figures["mean"] is not None and figures["mean"] == _best(metric, summary)
@@ -143,7 +158,7 @@ def _figures(evaluation: Evaluation, summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def _differences(evaluation: Evaluation, summary: Summary) -> dict[str, list[dict[str, Any]]]:
+def _differences(metrics: Sequence[Metric], summary: Summary) -> dict[str, list[dict[str, Any]]]:
     """Make the rows of a table for each method that all others are compared with."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for reference in REFERENCES:
@@ -151,7 +166,7 @@ def _differences(evaluation: Evaluation, summary: Summary) -> dict[str, list[dic
             if reference not in summary or name == reference:
                 continue
             cells = []
-            for metric in evaluation.metrics:
+            for metric in metrics:
                 figures = by_metric[metric.key][f"minus_{reference}"]
                 # A method is better if its whole interval is on the better side of 0.
                 low, high = figures["low"], figures["high"]
@@ -196,7 +211,7 @@ def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
         )
         with io.BytesIO() as content:
             figure.savefig(content, format="png", dpi=110)
-            pictures.append({"title": _title(metric), "source": _data(content.getvalue())})
+            pictures.append({"title": _title(metric), "source": data_uri(content.getvalue(), "image/png")})
     return pictures
 
 
@@ -213,8 +228,4 @@ def _picture(picture: Picture) -> dict[str, Any]:
 def _png(image: Image.Image) -> str:
     with io.BytesIO() as content:
         image.save(content, format="PNG", optimize=True)
-        return _data(content.getvalue())
-
-
-def _data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+        return data_uri(content.getvalue(), "image/png")

@@ -11,8 +11,9 @@ from PIL import Image
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, Metric, Row
 from gmar_hf.evaluation.output.page import write_page
 from gmar_hf.metrics import registry
+from tests.helpers.browser import CHROMIUM, browsing
 from tests.helpers.evaluations import CURVES, METHODS, METRICS, NASTY, made, pictures_of
-from tests.helpers.pages import Page
+from tests.helpers.pages import Page, assert_self_contained
 
 
 def page_of(evaluation: Evaluation, pictures, tmp_path) -> Page:
@@ -58,7 +59,42 @@ def test_the_page_opens_with_the_verdict(tmp_path):
     assert page.texts("li")[: len(rest)] == list(rest)
     assert page.texts("section")[0].startswith(first)
     assert "The map to believe is the one with the highest insertion minus deletion" in page.texts("section")[0]
+    # The other maps stand below, with how far behind each is.
+    assert page.texts("caption")[0].endswith("is ahead in insertion minus deletion, image by image")
+    leads = [*verdict.leads, *filter(None, [verdict.control])]
+    assert [lead.over for lead in leads] == [
+        name.split(", a control")[0] for name in page.texts("th", scope="row")[: len(leads)]
+    ]
+    shown = page.texts("td")[: 2 * len(leads)]
+    assert shown[::2] == [f"{lead.mean:+.2f}{lead.low:+.2f} to {lead.high:+.2f}" for lead in leads]
+    assert set(shown[1::2]) == {"beyond doubt"} == {"beyond doubt" if lead.status == "ahead" else "" for lead in leads}
     assert not page.find("script")
+    assert_self_contained(page)
+
+
+def test_the_columns_that_decide_come_first(tmp_path):
+    evaluation = made(10, metrics=[*METRICS[:4], Metric("srg", "insertion_minus_deletion", "blur", True)])
+    page = page_of(evaluation, [], tmp_path)
+    assert evaluation.verdict().criterion == "insertion_minus_deletion"
+    titles = [text for text in page.texts("th", scope="col") if "insertion" in text]
+    assert titles[:2] == ["insertion minus deletion (blur) ↑", "insertion (blur) ↑"]
+    rows = page.texts("td")[-3 * len(METRICS) :]  # differences to rollout, of three maps
+    expected = evaluation.summary()["contribution"]["srg"]["minus_rollout"]["mean"]
+    assert rows[0].startswith(f"{expected:+z.3f}")
+    assert page.texts("dt")[0] == "insertion minus deletion"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_the_page_fits_narrow_windows(tmp_path):
+    evaluation = made(10, metrics=[Metric("srg", "insertion_minus_deletion", "blur", True), *METRICS[1:]], label=NASTY)
+    page_of(evaluation, pictures_of(evaluation, 2), tmp_path)
+    with browsing(tmp_path / "browser") as tab:
+        for width in (1280, 390):
+            tab.open(tmp_path / "index.html", width)
+            assert tab.run("document.documentElement.scrollWidth") <= width
+            assert tab.run("document.querySelector('.verdict').scrollWidth") <= width
+            assert tab.complaints() == []
 
 
 def test_differences_to_rollout_and_gmar_are_paired(tmp_path):
@@ -225,7 +261,7 @@ def test_the_page_needs_nothing_else(tmp_path):
     (style,) = page.texts("style")
     assert "url(" not in style
     assert "@import" not in style
-    assert "http" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "http" not in (tmp_path / "index.html").read_text(encoding="utf-8").replace("http-equiv", "")
 
 
 @pytest.mark.slow
