@@ -44,6 +44,7 @@ class ReportOptions(DataOptions):
 @command(ReportOptions, example="gmar-hf report --model MODEL --data FOLDER --out heads")
 def report(options: ReportOptions) -> None:
     """Show which heads matter over a data set, in a report for the Hub. Also under accelerate launch and torchrun."""
+    from gmar_hf.report.page import PAGE_FILE
     from gmar_hf.report.report_files import CARD_FILE, may_replace_card
     from gmar_hf.surveys.surveying import survey
 
@@ -60,9 +61,12 @@ def report(options: ReportOptions) -> None:
     report = run_over_data(survey, options, num_scenes=_DEMO_SCENES, settings=settings)
     if report is None:  # the first process tells
         return
+    page = options.out / PAGE_FILE
+    report.write_page(page)
     # The push may fail: the report is in its folder before it.
     summary = {
         "out": str(options.out),
+        "page": str(page),
         **report.settings["counts"],
         "top_heads": [
             {"layer": layer, "head": head, "contribution_abs": value} for layer, head, value in _strongest(report, 5)
@@ -73,7 +77,11 @@ def report(options: ReportOptions) -> None:
     if options.as_json:
         echo_json(summary)
     else:
-        _print(report, summary, "The report is" if is_kept else "Report and card are")
+        _print(
+            report,
+            summary,
+            f"The report and its page ({PAGE_FILE}) are" if is_kept else f"Report, card and page ({PAGE_FILE}) are",
+        )
     if is_kept:
         typer.echo(
             f"gmar-hf: {CARD_FILE} in {printable(options.out)} was written by hand and is kept; --overwrite-card "

@@ -1,7 +1,7 @@
-"""The tables of a report's card: heads, classes, right and wrong predictions. All cells are Markdown."""
+"""The tables of a report's card: heads, classes, right and wrong predictions. Cells are Markdown, or plain."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
@@ -26,6 +26,7 @@ _SHOWN_HEADS, _SHOWN_CLASSES, _SHOWN_DIFFERENCES, _SHOWN_UNREADABLE = 10, 5, 5, 
 _ONE_TABLE = 6  # classes: so few are all shown, once
 
 Rows = list[list[str]]
+Spell = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,16 @@ def strongest_rows(overall: HeadStatistics) -> Rows:
     return _head_rows(places, columns)
 
 
-def class_tables(labels: Sequence[str], moments: Moments, overall: HeadStatistics) -> ClassTables | None:
-    """Return the classes with most explanations, and those whose heads rank otherwise; None for a single class."""
+def class_tables(
+    labels: Sequence[str], moments: Moments, overall: HeadStatistics, spell: Spell = markdown
+) -> ClassTables | None:
+    """Return the classes with most explanations, and those whose heads rank otherwise; None for a single class.
+
+    Args:
+        labels (`Sequence[str]`): By class index.
+        moments ([`Moments`]), overall ([`HeadStatistics`]): The statistics of every class, and of all explanations.
+        spell (`Callable`, defaults to `markdown`): What makes text of others harmless.
+    """
     counts = class_counts(moments)
     explained = counts.nonzero().flatten().tolist()
     if len(explained) < 2:
@@ -96,7 +105,7 @@ def class_tables(labels: Sequence[str], moments: Moments, overall: HeadStatistic
     def rows(indices: list[int]) -> Rows:
         strongest = _strongest_cells([summarize(moments, class_groups(index)) for index in indices])
         return [
-            [f"{short(labels[index])} ({index})", f"{int(counts[index]):,}", heads]
+            [f"{short(labels[index], spell=spell)} ({index})", f"{int(counts[index]):,}", heads]
             for index, heads in zip(indices, strongest, strict=True)
         ]
 
@@ -178,6 +187,6 @@ def _strongest_cells(column: Iterable[HeadStatistics]) -> list[str]:
     return [", ".join(f"{layer}.{head} ({value:{decimals}})" for layer, head, value in heads) for heads in cells]
 
 
-def short(text: str, length: int = 80) -> str:
-    """Return text of others, cut, as Markdown that shows just this text."""
-    return markdown(shorten(text, length, placeholder=" ..."))
+def short(text: str, length: int = 80, spell: Spell = markdown) -> str:
+    """Return text of others, cut, by default as Markdown that shows just this text."""
+    return spell(shorten(text, length, placeholder=" ..."))

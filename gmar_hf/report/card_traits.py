@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gmar_hf.report.card_tables import Rows, short, strongest_places
+from gmar_hf.report.card_tables import Rows, Spell, short, strongest_places
 from gmar_hf.report.statistics import HeadStatistics
 from gmar_hf.report.traits import TRAITS, HeadTraits
 from gmar_hf.utils.text import markdown
@@ -48,7 +48,9 @@ def trait_table(traits: HeadTraits, overall: HeadStatistics) -> TraitTable:
     )
 
 
-def top_image_rows(top: Mapping[str, Any] | None, labels: Sequence[str], overall: HeadStatistics) -> Rows:
+def top_image_rows(
+    top: Mapping[str, Any] | None, labels: Sequence[str], overall: HeadStatistics, spell: Spell = markdown
+) -> Rows:
     """Return the images on which the heads with the largest contributions add most; none where none were kept."""
     if top is None:
         return []
@@ -57,7 +59,8 @@ def top_image_rows(top: Mapping[str, Any] | None, labels: Sequence[str], overall
             str(layer),
             str(head),
             ", ".join(
-                f"{short(entry['image'])} ({short(labels[entry['class']], 40)}, {entry['contribution']:+.2f})"
+                f"{short(entry['image'], spell=spell)} ({short(labels[entry['class']], 40, spell)}, "
+                f"{entry['contribution']:+.2f})"
                 for entry in top["heads"][layer][head][:_SHOWN_IMAGES]
             ),
         ]

@@ -1,6 +1,7 @@
 """How much each head of a classifier matters, over a data set."""
 
 import math
+import os
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from gmar_hf.report.card import TAGS
 from gmar_hf.report.comparison import Comparison, compare_statistics
 from gmar_hf.report.data_frame import to_pandas
 from gmar_hf.report.figures import draw_figures
+from gmar_hf.report.page import write_report_page
 from gmar_hf.report.settings import check_joinable, join_settings
 from gmar_hf.report.sharing import SharedReport
 from gmar_hf.report.statistics import KEYS as KEYS
@@ -262,6 +264,17 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             The figure.
         """
         return draw_figures(self.overall, figure)
+
+    def write_page(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one page of HTML for people: tables and figures, with nothing loaded from elsewhere.
+
+        Args:
+            path (`str` or `os.PathLike`): The file; an old one is replaced at once when the new one is complete.
+
+        Raises:
+            ArgumentError: If the file cannot be written.
+        """
+        write_report_page(self, path)
 
     def to_pandas(self) -> Any:
         """Return a table with one row a head: of each score the mean, standard deviation and standard error.

@@ -23,7 +23,15 @@ from tests.helpers.explainers import name_classes, photo
 from tests.helpers.hub_routes import READER
 
 NAMES = ["cat", "dog", "tabby, tabby cat", "a\x1b[2J", "[red]x"]
-FILES = ["README.md", "config.json", "contribution.png", "contribution_abs.png", "l1_weight.png", "report.safetensors"]
+SHARED = [
+    "README.md",
+    "config.json",
+    "contribution.png",
+    "contribution_abs.png",
+    "l1_weight.png",
+    "report.safetensors",
+]
+FILES = sorted([*SHARED, "index.html"])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +118,7 @@ def test_what_is_written_and_printed(report, here):
         assert row[2] == f"{saved.mean['contribution'][layer, head]:+.3f}"
         assert row[3] == f"{saved.mean['contribution_centred'][layer, head]:+.3f}"
         assert row[4] == f"{saved.mean['l1_weight'][layer, head]:.1%}"
-    assert out.endswith("7 images, 7 explanations. Report and card are in out\n")
+    assert out.endswith("7 images, 7 explanations. Report, card and page (index.html) are in out\n")
 
 
 def test_json(report, here):
@@ -118,6 +126,7 @@ def test_json(report, here):
     saved = HeadImportanceReport.from_pretrained("out")
     assert json.loads(out) == {
         "out": "out",
+        "page": "out/index.html",
         **saved.settings["counts"],
         "top_heads": [
             {"layer": layer, "head": head, "contribution_abs": value} for layer, head, value in saved.top_heads(5)
@@ -170,7 +179,7 @@ def test_a_number_of_images_that_limit_and_stability_set(report, here):
 
 def test_one_image(report, here):
     out = printed(report("--limit", 1))
-    assert out.endswith("\n1 image, 1 explanation. Report and card are in out\n")
+    assert out.endswith("\n1 image, 1 explanation. Report, card and page (index.html) are in out\n")
     assert "inf" not in out
     assert "±" not in out
 
@@ -273,13 +282,13 @@ def test_a_card_written_by_hand(report, here):
     kept = "gmar-hf: README.md in out was written by hand and is kept; --overwrite-card replaces it.\n"
     code, out, err = report()
     assert (code, err) == (0, kept)
-    assert out.endswith("7 images, 7 explanations. The report is in out\n")
+    assert out.endswith("7 images, 7 explanations. The report and its page (index.html) are in out\n")
     assert Path("out/README.md").read_text() == "# My own words\n"
     code, out, err = report("--force", "--json")
     assert (code, err) == (0, kept)
     assert json.loads(out)["num_images"] == 7
     out = printed(report("--force", "--overwrite-card"))
-    assert out.endswith("Report and card are in out\n")
+    assert out.endswith("Report, card and page (index.html) are in out\n")
     assert "library_name: gmar_hf" in Path("out/README.md").read_text()
 
 
@@ -445,7 +454,7 @@ def test_names_that_would_steer_a_terminal(run, here, model):
         os.rename(Path(pets, old), Path(pets, new))
     arguments = ["report", "-m", model, "-d", pets, "-o", out_folder, "--batch-size", 4]
     out = printed(run(*arguments, "--target", "label"))
-    assert r"Report and card are in o\x1b]0;t\x07[red]ut" in out
+    assert r"Report, card and page (index.html) are in o\x1b]0;t\x07[red]ut" in out
     everything = out + "".join(run(*arguments)[1:])
     Path(pets, "a\x1b[2J").rename(Path(pets, "b\x1b[2J"))
     everything += "".join(run(*arguments, "--force")[1:])
@@ -474,8 +483,8 @@ def test_pushing(report, hub, private):
     out = printed(report("--push", "me/heads", "--json", *private))
     commit = hub.repos["me/heads"].refs["main"]
     assert json.loads(out)["url"] == f"{hub.url}/me/heads/commit/{commit}"
-    assert {name: hub.read("me/heads", name) for name in FILES} == {
-        name: Path("out", name).read_bytes() for name in FILES
+    assert {name: hub.read("me/heads", name) for name in SHARED} == {
+        name: Path("out", name).read_bytes() for name in SHARED
     }
     assert hub.repos["me/heads"].is_private == bool(private)
     assert (
