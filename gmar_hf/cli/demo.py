@@ -112,10 +112,11 @@ def _enlarge(image: "Image.Image") -> "Image.Image":
 
 
 def _picture(image: "Image.Image", result: dict) -> "Image.Image":
+    from gmar_hf.images.placement import scale_box
     from gmar_hf.plotting import overlay
 
-    left, top, right, bottom = (edge * _ENLARGED for edge in result["box"])
-    return overlay(_enlarge(image), result["attribution"], box=(left, top, right, bottom))
+    large = _enlarge(image)
+    return overlay(large, result["attribution"], box=scale_box(result["box"], image.size, large.size))
 
 
 def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> "Figure":

@@ -137,6 +137,23 @@ def placed_map(
     return placed
 
 
+def scale_box(box: Box, image_size: Size, copy_size: Size) -> Box:
+    """Return a box on an image's larger or smaller copy.
+
+    Args:
+        box: (left, top, right, bottom) in pixels of the image.
+        image_size: (width, height) of the image in pixels.
+        copy_size: (width, height) of the copy.
+
+    Example:
+        >>> scale_box((10, 0, 90, 50), (100, 50), (50, 50))
+        (5.0, 0.0, 45.0, 50.0)
+    """
+    x_scale, y_scale = copy_size[0] / image_size[0], copy_size[1] / image_size[1]
+    left, top, right, bottom = box
+    return left * x_scale, top * y_scale, right * x_scale, bottom * y_scale
+
+
 def finite_map(attribution: torch.Tensor | np.ndarray) -> np.ndarray:
     """Return a map of one image as float64 (rows, cols).
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from PIL import Image
 
-from gmar_hf.images.placement import Box
+from gmar_hf.images.placement import Box, scale_box
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.utils.text import printable
 
@@ -32,10 +32,7 @@ def map_on(small: Image.Image, attribution: torch.Tensor, box: Box, image_size: 
         box (`tuple[float, float, float, float]`): What it covers, in pixels of the image itself.
         image_size (`tuple[int, int]`): The image's width and height.
     """
-    x_scale, y_scale = small.width / image_size[0], small.height / image_size[1]
-    left, top, right, bottom = box
-    scaled = (left * x_scale, top * y_scale, right * x_scale, bottom * y_scale)
-    return overlay(small, attribution, box=scaled, style="signed")
+    return overlay(small, attribution, box=scale_box(box, image_size, small.size), style="signed")
 
 
 def matrix(values: torch.Tensor) -> Image.Image:

@@ -161,10 +161,14 @@ def _palettes(style: str, alpha: float, colormap: str | None) -> np.ndarray:
 
 def _paint(levels: np.ndarray, palettes: np.ndarray, period: int) -> np.ndarray:
     """Return RGBA (height, width, 4) of levels (height, width), with diagonal stripes every so many pixels."""
-    height, width = levels.shape
-    is_stripe = (np.arange(height)[:, None] + np.arange(width)) % period < max(1, period // 4)
-    painted: np.ndarray = palettes[is_stripe.astype(np.intp), levels]
-    return painted
+    # Four bytes as one number: photographs have millions of pixels.
+    plain, striped = palettes.view(np.uint32)[..., 0]
+    painted = plain[levels]
+    if (plain != striped).any():
+        height, width = levels.shape
+        is_stripe = (np.arange(height)[:, None] + np.arange(width, dtype=np.int32)) % period < max(1, period // 4)
+        painted[is_stripe] = striped[levels[is_stripe]]
+    return painted[..., None].view(np.uint8)
 
 
 def _outlines(levels: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,12 +176,15 @@ def _outlines(levels: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     outside, inside = np.zeros(levels.shape, bool), np.zeros(levels.shape, bool)
     height, length = levels.shape
     for is_strong in (levels >= 1.5 * _ZERO, levels <= 0.5 * _ZERO):
+        if not is_strong.any():
+            continue
         padded = np.pad(is_strong, width, mode="edge")
         # The neighbours below, above, right and left.
         shifts = ((2 * width, width), (0, width), (width, 2 * width), (width, 0))
-        near = [padded[top : top + height, left : left + length] for top, left in shifts]
-        outside |= np.any(near, axis=0) & ~is_strong
-        inside |= ~np.all(near, axis=0) & is_strong
+        for top, left in shifts:
+            is_near = padded[top : top + height, left : left + length]
+            outside |= is_near & ~is_strong
+            inside |= is_strong & ~is_near
     return outside, inside
 
 

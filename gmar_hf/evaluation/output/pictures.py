@@ -13,7 +13,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.output.page import Picture
 from gmar_hf.evaluation.results import Evaluation, Row
-from gmar_hf.images.placement import image_box
+from gmar_hf.images.placement import image_box, scale_box
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import pair, patch_grid, patch_size
 from gmar_hf.plotting import overlay
@@ -87,16 +87,17 @@ def _draw(
         box = image_box(image.size, image_processor, pair(pixels.shape[-2:]), covered)
     else:
         image, box = _as_image(pixels[0]), (0.0, 0.0, float(covered[1]), float(covered[0]))
-    overlays = {}
+    overlays, small = {}, _resized(image)
+    small_box = scale_box(box, image.size, small.size)
     for method in methods:
         maps = method.draw(model, pixels, target)[0].detach().float().cpu()
-        overlays[method.name] = _resized(overlay(image, maps, box=box))
+        overlays[method.name] = overlay(small, maps, box=small_box)
 
     # The figure that stands below each map.
     figures = {}
     if any(metric.key == _SHOWN_BY for metric in evaluation.metrics):
         figures = {method.name: float(evaluation.of(method.name, _SHOWN_BY)[place]) for method in methods}
-    return Picture(image=_resized(image), row=row, overlays=overlays, figures=figures)
+    return Picture(image=small, row=row, overlays=overlays, figures=figures)
 
 
 def _as_image(pixels: torch.Tensor) -> Image.Image:
