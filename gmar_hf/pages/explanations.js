@@ -35,10 +35,27 @@
     return canvas;
   }
 
+  // Fine light stripes through what speaks against, as strong as it is: in grey, too, it looks different.
+  function striped(context, negative, ...place) {
+    const { width, height } = context.canvas;
+    const tile = element("canvas", { width: 12, height: 12 });
+    const pen = tile.getContext("2d");
+    pen.strokeStyle = "rgb(240 246 255)";
+    pen.lineWidth = 2;
+    for (const shift of [-12, 0, 12]) pen.stroke(new Path2D(`M ${shift - 2} 14 L ${shift + 14} -2`));
+    const layer = element("canvas", { width, height }).getContext("2d");
+    layer.imageSmoothingEnabled = context.imageSmoothingEnabled;
+    layer.drawImage(negative, ...place);
+    layer.globalCompositeOperation = "source-in";
+    layer.fillStyle = layer.createPattern(tile, "repeat");
+    layer.fillRect(0, 0, width, height);
+    context.drawImage(layer.canvas, 0, 0);
+  }
+
   class Explained {
     constructor(article) {
       this.article = article;
-      this.data = JSON.parse(find("script", article).textContent);
+      this.isNear = false;
       this.photo = find("img", article);
       this.canvas = find("canvas", article);
       this.label = 0;
@@ -47,7 +64,17 @@
       this.buttons.forEach((button, place) => button.addEventListener("click", () => this.choose(place)));
       this.matrix = find(".heads", article);
       this.matrix.addEventListener("keydown", (event) => this.press(event));
-      this.draw();
+    }
+
+    get data() {
+      return (this.parsed ??= JSON.parse(find("script", this.article).textContent));
+    }
+
+    // Only what is near the window is drawn, and what is not gives its memory back: there may be hundreds.
+    approach(isNear) {
+      this.isNear = isNear;
+      if (isNear) this.draw();
+      else this.canvas.width = this.canvas.height = 0;
     }
 
     // The chosen method's result for the label; the first there is, where an image was not explained by it.
@@ -72,6 +99,7 @@
     }
 
     draw() {
+      if (!this.isNear) return;
       if (!this.heads) this.head = null;
       this.drawMatrix();
       this.drawMap();
@@ -92,7 +120,7 @@
       const times = Math.ceil(960 / width);
       [canvas.width, canvas.height] = [times * width, times * height];
       const context = canvas.getContext("2d");
-      const [left, top, right, bottom] = data.box.map((share, place) => share * (place % 2 ? canvas.height : canvas.width));
+      const [left, top, right, bottom] = data.box.map((share, edge) => share * (edge % 2 ? canvas.height : canvas.width));
       // What a crop hid from the model is paler.
       context.fillStyle = `rgb(255 255 255 / ${0.3 * opacity})`;
       context.fillRect(0, 0, canvas.width, canvas.height);
@@ -101,7 +129,9 @@
       context.imageSmoothingEnabled = !tools.patches.checked;
       context.imageSmoothingQuality = "high";
       const picture = painted(whole.values, whole.rows, whole.cols, isSigned);
-      context.drawImage(picture, left, top, right - left, bottom - top);
+      const place = [left, top, right - left, bottom - top];
+      context.drawImage(picture, ...place);
+      if (isSigned) striped(context, painted(whole.values.map((value) => Math.min(value, 0)), whole.rows, whole.cols, true), ...place);
       this.photo.style.filter = `saturate(${1 - 0.8 * opacity})`;
       this.say(whole, isSigned);
     }
@@ -111,7 +141,8 @@
       const { heads, head, data, article } = this;
       const mark = (kind) => {
         const square = element("i");
-        square.style.background = `rgb(${COLOURS[kind].slice(3).join(" ")})`;
+        const full = `rgb(${COLOURS[kind].slice(3).join(" ")})`;
+        square.style.background = kind === "against" ? `repeating-linear-gradient(135deg, ${full} 0 4px, rgb(240 246 255) 4px 5px)` : full;
         return square;
       };
       const label = data.labels[this.label];
@@ -153,6 +184,7 @@
       findAll("button", matrix).forEach((button, place) => {
         const value = heads.contributions[place];
         button.style.background = `rgb(${hue(value / largest).join(" ")} / ${Math.abs(value) / largest})`;
+        button.textContent = value / largest < -0.1 ? "−" : "";  // the sign, for those who see no colours
         button.title = `layer ${Math.floor(place / heads.heads)}, head ${place % heads.heads}: ${signed(value)} logits`;
         button.setAttribute("aria-label", button.title);
         button.setAttribute("aria-pressed", place === this.head);
@@ -176,12 +208,10 @@
     }
   }
 
-  // Images are read and drawn when they come near the window, or are printed.
   const articles = findAll("article");
-  const explained = new Map();
-  const show = (article) => explained.has(article) || explained.set(article, new Explained(article));
+  const explained = new Map(articles.map((article) => [article, new Explained(article)]));
   const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) show(entry.target);
+    for (const entry of entries) explained.get(entry.target).approach(entry.isIntersecting);
   }, { rootMargin: "600px" });
 
   function search() {
@@ -192,10 +222,7 @@
       const place = wanted ? findAll(".labels bdi", article).findIndex(holds) : -1;
       article.hidden = Boolean(wanted) && place < 0 && !holds(find("h2", article));
       if (!article.hidden) found += 1;
-      if (place >= 0) {
-        show(article);
-        explained.get(article).choose(place);
-      }
+      if (place >= 0) explained.get(article).choose(place);
     }
     find("#found").textContent = `${found} of ${articles.length} images`;
   }
@@ -207,7 +234,7 @@
   for (const tool of [tools.method, tools.opacity, tools.patches]) tool.addEventListener("input", redraw);
   tools.search.addEventListener("input", search);
   find(".tools").addEventListener("submit", (event) => event.preventDefault());
-  window.addEventListener("beforeprint", () => articles.forEach(show));
+  window.addEventListener("beforeprint", () => explained.forEach((one) => one.approach(true)));
   search();
   articles.forEach((article) => watcher.observe(article));
 })();
