@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
 from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
-from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, class_name, known_kwargs, setting, unsupported
 from gmar_hf.models.patches import by_size, pair
@@ -292,11 +292,12 @@ def traced(
         attention_scale (`float`, defaults to 1.0): What every attention layer's output is multiplied by.
 
     Raises:
-        ArgumentError: If the model refuses images of this size; the message says which it takes.
+        ArgumentError: If the model refuses images of this size; the message says which it takes. Or if its weights are
+            changed inside the block.
         NonFiniteError: If a logit is NaN or infinite.
         UnsupportedModelError: If the model cannot be traced; the message says why.
     """
-    with gradients_on(), frozen(model):
+    with weights_at_rest(model), gradients_on(), frozen(model):
         trace = Trace(model, start, attention_scale)
         _forward(trace, pixels, model_kwargs)
         yield trace

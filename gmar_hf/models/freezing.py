@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gmar_hf.errors import ArgumentError
+
 Undo = Callable[[], None]
 
 
@@ -48,33 +50,84 @@ class Borrowed:
                         undo()
 
 
-def _freeze(module: nn.Module) -> Undo:
-    """Put one module, without its children, in eval mode, and let no parameter of it want a gradient."""
+_trained: set[int] = set()  # ids of modules that are in eval mode for a while only
+
+
+def _put_in_eval(module: nn.Module) -> Undo:
+    """Put one module, without its children, in eval mode."""
     training = module.training
-    wanting = [name for name, parameter in module.named_parameters(recurse=False) if parameter.requires_grad]
 
     def undo() -> None:
         if module.training != training:
             module.training = training
-        for name in wanting:  # by name: where weights are offloaded, accelerate puts new parameters in their place
-            module.get_parameter(name).requires_grad_(True)
+        _trained.discard(id(module))
 
     if training:
         module.training = False
+        _trained.add(id(module))
+    return undo
+
+
+def _stop_gradients(module: nn.Module) -> Undo:
+    """Let no parameter of one module, without its children, want a gradient."""
+    wanting = [name for name, parameter in module.named_parameters(recurse=False) if parameter.requires_grad]
+
+    def undo() -> None:
+        for name in wanting:  # by name: where weights are offloaded, accelerate puts new parameters in their place
+            module.get_parameter(name).requires_grad_(True)
+
     for name in wanting:
         module.get_parameter(name).requires_grad_(False)
     return undo
 
 
-_frozen = Borrowed(_freeze)
+_in_eval, _without_gradients = Borrowed(_put_in_eval), Borrowed(_stop_gradients)
 
 
-def frozen(model: nn.Module) -> AbstractContextManager[None]:
+@contextmanager
+def frozen(model: nn.Module, *, in_training: bool = False) -> Iterator[None]:
     """Keep a model in eval mode, without parameters that want gradients, so that a forward keeps activations only.
 
-    Every module is held by itself: two models may share some.
+    Every module is held by itself: two models may share some. Where there are other threads, one of which may train
+    the model and would lose its graph, parameters of modules in training mode are left alone; a forward keeps more
+    for them.
+
+    Args:
+        model (`nn.Module`): What is kept.
+        in_training (`bool`, defaults to False): Whether parameters of modules in training mode are kept from wanting
+            gradients in any case: for those who call `backward`, which would leave something in their `grad`.
     """
-    return _frozen.hold(model.modules())
+    modules = list(model.modules())
+    in_training = in_training or threading.active_count() == 1
+    quiet = [module for module in modules if in_training or not (module.training or id(module) in _trained)]
+    with _without_gradients.hold(quiet), _in_eval.hold(modules):
+        yield
+
+
+@contextmanager
+def weights_at_rest(model: nn.Module) -> Iterator[None]:
+    """Refuse, in the end, weights that were changed inside the block: what came out is of no single model.
+
+    Raises:
+        ArgumentError: If they were, as by another thread that trains the model; also in place of an error of torch
+            that followed from it.
+    """
+    before = [(parameter, parameter._version) for parameter in model.parameters()]
+
+    def check(failure: RuntimeError | None) -> None:
+        if any(parameter._version != version for parameter, version in before):
+            raise ArgumentError(
+                "`model` must keep its weights while it is explained (else forward and backward are of different "
+                "models); they were changed meanwhile, as by training in another thread. Explain between two steps, "
+                "or a copy (`copy.deepcopy`)."
+            ) from failure
+
+    try:
+        yield
+    except RuntimeError as error:
+        check(error)
+        raise
+    check(None)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 
@@ -55,7 +56,8 @@ def check_model(model: nn.Module) -> None:
     """Refuse what is no model, or a model that no gradient can pass.
 
     Raises:
-        ArgumentError: If its weights are inference tensors.
+        ArgumentError: If its weights are inference tensors or on the meta device, or this is under a transform of
+            `torch.func`.
         ArgumentTypeError: If it is no module.
     """
     if not isinstance(model, nn.Module):
@@ -67,6 +69,18 @@ def check_model(model: nn.Module) -> None:
         raise ArgumentError(
             "`model` must have been loaded outside `torch.inference_mode` (no gradient can pass its weights); "
             "got inference tensors. Load it again outside the block."
+        )
+    # Weights that accelerate has put aside are on the meta device until its hooks fetch them.
+    is_offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
+    if not is_offloaded and any(parameter.is_meta for parameter in model.parameters()):
+        raise ArgumentError(
+            "`model` must have its weights; got some on the meta device, which holds none. Load it with "
+            "`from_pretrained`, outside `torch.device('meta')` and `init_empty_weights`."
+        )
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # there is no public way to ask
+        raise ArgumentError(
+            "`model` must be explained outside the transforms of `torch.func` (its own backwards cannot be "
+            "transformed); got a call inside grad, vmap or jvp. Take batches as they are, in a loop."
         )
 
 

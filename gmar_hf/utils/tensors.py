@@ -17,7 +17,7 @@ def check_images(pixel_values: torch.Tensor) -> None:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What was given.
 
     Raises:
-        ArgumentError: If the shape or the dtype do not fit.
+        ArgumentError: If the shape or the dtype do not fit, or it is on the meta device.
         ArgumentTypeError: If it is no tensor.
     """
     if not isinstance(pixel_values, torch.Tensor):
@@ -25,6 +25,8 @@ def check_images(pixel_values: torch.Tensor) -> None:
             f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
             'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
         )
+    if pixel_values.is_meta:
+        raise ArgumentError("`pixel_values` must hold numbers; got a tensor on the meta device, which holds none.")
     if pixel_values.ndim != 4 or pixel_values.numel() == 0 or not pixel_values.is_floating_point():
         raise ArgumentError(
             "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "

@@ -186,6 +186,38 @@ class TestBadInput:
             "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
         )
 
+    def test_the_meta_device(self):
+        model = zoo.vit()
+        pixels = zoo.pixel_values(model)
+        with pytest.raises(gmar_hf.ArgumentError, match="`pixel_values` must hold numbers; got a tensor on the meta"):
+            gmar_hf.explain(model, pixels.to("meta"))
+        empty = copy.deepcopy(model).to("meta")
+        for images in (pixels, pixels.to("meta")):
+            with pytest.raises(gmar_hf.ArgumentError, match="`model` must have its weights; got some on the meta"):
+                gmar_hf.explain(empty, images)
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own jvp
+    @pytest.mark.parametrize("name", ["vmap", "grad", "jvp", "grad of parameters"])
+    def test_transforms_of_torch_func(self, name):
+        model = zoo.vit()
+        pixels, parameters = zoo.pixel_values(model), dict(model.named_parameters())
+
+        def explained(pixels):
+            return gmar_hf.explain(model, pixels).attribution
+
+        def of_parameters(parameters):
+            scores = torch.func.functional_call(model, parameters, (pixels,)).logits
+            return scores.sum() + explained(pixels).sum()
+
+        calls = {
+            "vmap": lambda: torch.func.vmap(lambda image: explained(image[None]))(pixels),
+            "grad": lambda: torch.func.grad(lambda pixels: explained(pixels).sum())(pixels),
+            "jvp": lambda: torch.func.jvp(explained, (pixels,), (pixels,)),
+            "grad of parameters": lambda: torch.func.grad(of_parameters)(parameters),
+        }
+        with pytest.raises(gmar_hf.ArgumentError, match=r"outside the transforms of `torch\.func`"):
+            calls[name]()
+
     @pytest.mark.parametrize("pixels", [None, [[0.0]], "cat.jpg", {"pixel_values": torch.zeros(1, 3, 32, 32)}])
     def test_no_tensor(self, pixels):
         with pytest.raises(gmar_hf.ArgumentTypeError) as caught:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from gmar_hf.models.freezing import Borrowed, frozen, full_precision, gradients_on
+import gmar_hf
+from gmar_hf.errors import ArgumentError
+from gmar_hf.models.freezing import Borrowed, frozen, full_precision, gradients_on, weights_at_rest
+from tests.helpers import zoo
 from tests.helpers.threads import in_threads
 
 
@@ -124,8 +128,21 @@ class TestFrozen:
         model[1].training = False
         model[0].bias.requires_grad_(False)
         before = self.flags(model)
-        with frozen(model):
+        with frozen(model, in_training=True):
             assert not any(self.flags(model))
+        assert self.flags(model) == before
+
+    def test_what_another_thread_may_train_keeps_its_parameters(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2).eval())
+        before, inside = self.flags(model), []
+
+        def look():
+            with frozen(model), frozen(model):  # the second finds them in eval mode
+                inside.extend(self.flags(model))
+
+        in_threads(look)  # beside this one
+        # In eval mode all four; parameters of the linear that was in training mode as they were, the other's not.
+        assert inside == [False] * 4 + [True, True, False, False]
         assert self.flags(model) == before
 
     def test_flags_set_inside(self):
@@ -169,6 +186,74 @@ class TestFrozen:
             assert model.weight.grad is gradient
         assert model.weight.grad is gradient
         assert model.bias.grad is None
+
+
+class TestWeightsAtRest:
+    def test_changes_are_refused(self):
+        model = nn.Linear(2, 2)
+        with weights_at_rest(model):
+            model(torch.ones(2))
+        words = "`model` must keep its weights while it is explained"
+        with pytest.raises(ArgumentError, match=words), weights_at_rest(model), torch.no_grad():
+            model.weight.mul_(2)
+
+    def test_they_explain_an_error_that_follows_from_them_and_no_other(self):
+        model = nn.Linear(2, 2)
+
+        def step():
+            output = (model(torch.ones(2, requires_grad=True)) ** 2).sum()
+            torch.optim.SGD(model.parameters(), lr=1.0).step()  # without gradients: nothing is changed yet
+            with torch.no_grad():
+                model.weight.add_(1)
+            output.backward()
+
+        with pytest.raises(ArgumentError, match="they were changed meanwhile") as refused, weights_at_rest(model):
+            step()
+        assert "modified by an inplace operation" in str(refused.value.__cause__)
+        with pytest.raises(RuntimeError, match="of another kind"), weights_at_rest(model):
+            raise RuntimeError("of another kind")
+
+
+def test_training_in_another_thread_goes_on_while_explaining_says_what_is_wrong():
+    model = zoo.vit().train()
+    pixels = zoo.pixel_values(model)
+    losses, refusals = [], []
+    is_over, has_begun = threading.Event(), threading.Event()
+
+    def train():
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        try:
+            while not is_over.is_set():
+                optimizer.zero_grad()
+                loss = model(pixel_values=pixels, labels=torch.zeros(len(pixels), dtype=torch.long)).loss
+                loss.backward()
+                assert all(parameter.grad is not None for parameter in model.classifier.parameters())
+                optimizer.step()
+                losses.append(loss.item())
+                has_begun.set()
+        finally:
+            has_begun.set()
+
+    def explain():
+        has_begun.wait()
+        try:
+            for _ in range(200):
+                before = len(losses)
+                try:
+                    gmar_hf.explain(model, pixels, method="contribution")
+                except ArgumentError as error:
+                    refusals.append(str(error))
+                if len(losses) > before + 1 and refusals:
+                    return
+        finally:
+            is_over.set()
+
+    in_threads(train, explain)
+    assert len(losses) > 1
+    assert refusals
+    assert all("Explain between two steps" in refusal for refusal in refusals)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 class TestModes:

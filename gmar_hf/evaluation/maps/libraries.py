@@ -121,7 +121,7 @@ def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor)
 @contextmanager
 def _differentiable(model: nn.Module, pixel_values: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
     """Give the classifier as a function to logits, and pixels that a graph can begin with; the model is frozen."""
-    with gradients_on(), frozen(model), gradients_passing(model):
+    with gradients_on(), frozen(model, in_training=True), gradients_passing(model):
         yield lambda pixels: model(pixel_values=pixels).logits, checked_pixels(model, pixel_values)
 
 
