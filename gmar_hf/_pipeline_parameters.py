@@ -18,7 +18,10 @@ from gmar_hf.utils.text import did_you_mean
 _NOT_OFFERED = ("return_maps", "return_logits", "has_head_weights")
 _OF_REQUEST = [field.name for field in fields(Request) if field.name not in _NOT_OFFERED]
 _OF_FORWARD = [*_OF_REQUEST, "head_weights", "interpolate_pos_encoding"]
-_OF_POSTPROCESS = ["return_overlay", "overlay_style", "overlay_grid", "overlay_caption", "return_explanation"]
+_OF_PREPROCESS = ["timeout", "return_overlay"]
+_OF_POSTPROCESS = [
+    "return_overlay", "overlay_style", "overlay_grid", "overlay_caption", "return_heatmap", "return_explanation",
+]  # fmt: skip
 _KNOWN = [
     "top_k", "target", "versus", *_OF_FORWARD, "function_to_apply", *_OF_POSTPROCESS, "timeout", "batch_size",
     "num_workers",
@@ -54,7 +57,7 @@ def sort_parameters(
     # Making requests checks what belongs to them; an option may go with a method that the constructor was given.
     merged = {**before, **given}
     make_requests(merged)
-    preprocess = {"timeout": given["timeout"]} if "timeout" in given else {}
+    preprocess = {name: given[name] for name in _OF_PREPROCESS if name in given}
     forward = _choice(given, before, id2label)
     forward.update((name, given[name]) for name in _OF_FORWARD if name in given)
     postprocess = {name: given[name] for name in _OF_POSTPROCESS if name in given}

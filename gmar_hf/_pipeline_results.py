@@ -30,14 +30,15 @@ class ExplanationResult(dict[str, Any]):
     Args:
         entries (`dict[str, Any]`): Those entries.
         thumbnail (PIL image): A small copy of the image, for notebooks, see [`plotting.notebook.thumbnail`].
+        image_size (`tuple[int, int]`): Width and height of the image itself.
     """
 
-    def __init__(self, entries: dict[str, Any], thumbnail: Image.Image) -> None:
+    def __init__(self, entries: dict[str, Any], thumbnail: Image.Image, image_size: tuple[int, int]) -> None:
         super().__init__(entries)
-        self._thumbnail = thumbnail
+        self._thumbnail, self._image_size = thumbnail, image_size
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self), self._thumbnail)
+        return type(self), (dict(self), self._thumbnail, self._image_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all entries but pictures and `explanation` as plain JSON: tensors as lists of lists, NaN as None."""
@@ -59,7 +60,7 @@ class ExplanationResult(dict[str, Any]):
         return [{"layer": layer, "head": head, key: value} for layer, head, value in heads]
 
     def _repr_html_(self) -> str:
-        pictures = [map_on(self._thumbnail, self["attribution"], self["box"], self["heatmap"].size)]
+        pictures = [map_on(self._thumbnail, self["attribution"], self["box"], self._image_size)]
         lines = [self["method"], *([self["note"]] if "note" in self else [])]
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
@@ -88,7 +89,7 @@ def describe_target(
     score: float,
     labels: Mapping[int, str],
     box: Box,
-    image_size: tuple[int, int],
+    heatmap_size: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Return what is said of one target by one method: copies, so that no result keeps the batch alive.
 
@@ -99,7 +100,7 @@ def describe_target(
         score (`float`): What the model says of it.
         labels (`Mapping[int, str]`): The model's.
         box (`tuple[float, float, float, float]`): What the map covers, in pixels of the image.
-        image_size (`tuple[int, int]`): The image's width and height.
+        heatmap_size (`tuple[int, int]`, *optional*): The image's width and height; None for no heatmap.
     """
     tensors, settings = explanation.tensors(), explanation.settings
     fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
@@ -110,7 +111,7 @@ def describe_target(
         "method": settings["method"],
         "attribution": fields["attribution"],
         "box": box,
-        "heatmap": heatmap(fields["attribution"], box, image_size),
+        **({} if heatmap_size is None else {"heatmap": heatmap(fields["attribution"], box, heatmap_size)}),
         "head_importance": fields.get("head_importance"),
         "head_contribution": fields.get("head_contribution"),
         "head_contribution_centred": fields.get("head_contribution_centred"),

@@ -14,16 +14,19 @@ from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf._pipeline_parameters import make_requests, sort_parameters
 from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target
-from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
+from gmar_hf.images.arrays import is_array, picture_of_array, plain_array
 from gmar_hf.images.placement import image_box
 from gmar_hf.images.reading import read_image
+from gmar_hf.images.resizing import check_enlargement
 from gmar_hf.models.introspection import config_of, is_multi_label
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
+from gmar_hf.utils.text import shown
 
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -35,9 +38,10 @@ _FIELDS = [field.name for field in fields(Explanation) if field.name != "setting
 class GMARExplainer(Pipeline):
     """Explains image classifiers: `pipeline("gmar-explanation", model=...)`.
 
-    Takes a path, a URL, a PIL image, or a list, generator or torch data set of them. A single image gives a list of
-    dicts, one for each target, best first (named targets in their order); a list of images gives a list of those,
-    generators and data sets an iterator. They show themselves in notebooks. Each dict ([`ExplanationResult`], whose
+    Takes a path, a URL, a PIL image, an array or tensor as `ImageClassificationPipeline` takes it (numbers from 0 to
+    255, channels first or last), or a list, generator or torch data set of them. A single image gives a list of dicts,
+    one for each target, best first (named targets in their order); a list of images gives a list of those, generators
+    and data sets an iterator. They show themselves in notebooks. Each dict ([`ExplanationResult`], whose
     `to_dict()` is JSON) has
 
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
@@ -69,6 +73,7 @@ class GMARExplainer(Pipeline):
         overlay_style (`str`, defaults to "positive"): "positive", or "signed": what speaks against the label, too.
         overlay_grid, overlay_caption (`bool`): Draw the overlay patch by patch; put label, score, method and the scale
             below it. [`plotting.overlay`] says more.
+        return_heatmap (`bool`, defaults to True): False leaves `heatmap` out, which is as large as the image.
         return_head_maps (`bool`): Adds `head_maps` (layers, heads, rows, cols), each head's contributions in logits.
         return_explanation (`bool`): Adds `explanation`, an [`Explanation`] of the image with all its targets, which
             can be saved.
@@ -126,11 +131,29 @@ class GMARExplainer(Pipeline):
         return sort_parameters(parameters, before, self.model.config.id2label)
 
     @no_stop_iteration("image_processor", "preprocessing an image")
-    def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
-        image = read_image(image, timeout=timeout)
-        pixel_values = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
-        # In a list, as transformers would concatenate tensors without a word about sizes that differ.
-        return {"pixel_values": [pixel_values.to(self.dtype)], "image": image}
+    def preprocess(self, image: Any, timeout: float | None = None, return_overlay: bool = False) -> dict[str, Any]:
+        # An array goes to the processor as it is, as `ImageClassificationPipeline` hands it on.
+        of_array = is_array(image)
+        picture = picture_of_array(image, self.image_processor) if of_array else read_image(image, timeout=timeout)
+        check_enlargement(picture.size, self.image_processor)
+        images = plain_array(image) if of_array else picture
+        try:
+            pixel_values = self.image_processor(images=images, return_tensors="pt")["pixel_values"]
+        except Exception as error:
+            if isinstance(images, Image.Image) or isinstance(error, MemoryError | StopIteration):
+                raise
+            raise ImageError(
+                f"`image` must be an array that {type(self.image_processor).__name__} takes; got {images.dtype} of "
+                f"shape {images.shape} ({shown(error, 100)}). Convert it to uint8 of shape (height, width, 3)."
+            ) from error
+        # In a list, as transformers would concatenate tensors without a word about sizes that differ. The picture is
+        # large, and of no use but to draw on.
+        inputs = {
+            "pixel_values": [pixel_values.to(self.dtype)],
+            "image_size": picture.size,
+            "thumbnail": thumbnail(picture),
+        }
+        return {**inputs, "image": picture} if return_overlay else inputs
 
     def get_inference_context(self) -> Any:
         return torch.enable_grad
@@ -172,9 +195,9 @@ class GMARExplainer(Pipeline):
             for place, explanation in enumerate(explanations)
             for name, tensor in explanation.tensors().items()
         }
-        image = model_inputs["image"]
-        is_batch = isinstance(image, list)
-        return {**tensors, "settings": [shared] * len(image) if is_batch else shared, "image": image}
+        pictures = {name: value for name, value in model_inputs.items() if name != "pixel_values"}
+        is_batch = isinstance(pictures["image_size"], list)
+        return {**tensors, **pictures, "settings": [shared] * len(pixel_values) if is_batch else shared}
 
     def postprocess(
         self,
@@ -184,9 +207,10 @@ class GMARExplainer(Pipeline):
         overlay_style: str = "positive",
         overlay_grid: bool = False,
         overlay_caption: bool = False,
+        return_heatmap: bool = True,
         return_explanation: bool = False,
     ) -> ResultList:
-        image: Image.Image = model_outputs["image"]
+        image_size: tuple[int, int] = model_outputs["image_size"]
         explanations = [
             Explanation(
                 **{name: tensor for name in _FIELDS if (tensor := model_outputs.get(f"{place}.{name}")) is not None},
@@ -198,16 +222,18 @@ class GMARExplainer(Pipeline):
         assert first.logits is not None
         assert first.target is not None
         scores = self._scores(first.logits[0], function_to_apply)
-        box = self._box(image, first.settings)
-        labels, small = self.model.config.id2label, thumbnail(image)
+        box = self._box(image_size, first.settings)
+        labels, heatmap_size = self.model.config.id2label, image_size if return_heatmap else None
         results = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
             for explanation in explanations:
-                entries = describe_target(explanation, number, target, scores[target].item(), labels, box, image.size)
-                result = ExplanationResult(entries, small)
+                entries = describe_target(
+                    explanation, number, target, scores[target].item(), labels, box, heatmap_size
+                )
+                result = ExplanationResult(entries, model_outputs["thumbnail"], image_size)
                 if return_overlay:
                     result["overlay"] = overlay(
-                        image,
+                        model_outputs["image"],
                         result["attribution"],
                         box=box,
                         style=overlay_style,
@@ -220,10 +246,10 @@ class GMARExplainer(Pipeline):
                 results.append(result)
         return results
 
-    def _box(self, image: Image.Image, settings: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    def _box(self, image_size: tuple[int, int], settings: Mapping[str, Any]) -> tuple[float, float, float, float]:
         grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
         covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
-        return image_box(image.size, self.image_processor, tuple(settings["pixel_size"]), covered)
+        return image_box(image_size, self.image_processor, tuple(settings["pixel_size"]), covered)
 
     def _scores(self, logits: torch.Tensor, function: ClassificationFunction | None) -> torch.Tensor:
         """Make scores of logits (classes,) as `ImageClassificationPipeline` does."""

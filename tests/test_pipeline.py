@@ -353,6 +353,13 @@ def test_what_a_result_holds(explainer):
     torch.testing.assert_close(result["head_importance"].sum(dim=1), torch.ones(3))
 
 
+def test_no_full_size_picture_that_nobody_asked_for(explainer):
+    (result,) = explainer(PHOTOS[0], return_heatmap=False)
+    assert "heatmap" not in result
+    assert "image" not in explainer.preprocess(PHOTOS[0])  # or a batch would hold all of its photographs
+    assert explainer.preprocess(PHOTOS[0], return_overlay=True)["image"].size == (60, 40)
+
+
 def test_several_methods_follow_each_other_for_each_target(explainer):
     methods = ["gmar", "removal", "recommended"]
     results = explainer(PHOTOS[:2], target=["dog", "cat"], method=methods, batch_size=2, return_explanation=True)

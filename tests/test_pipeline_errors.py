@@ -47,7 +47,7 @@ def broken_files(folder):
         "missing.png": "`image` must be a file that exists, an http(s) URL or an image in base64; got {path!r}. Check",
         "empty.png": "`image` must hold an image; got {path!r}, an empty file. Copy or download it again.",
         "truncated.jpg": "`image` must be an intact image; got {path!r} (image file is truncated",
-        "page.png": "`image` must be of a format that Pillow reads; got {path!r}. Copy it again",
+        "page.png": "`image` must hold an image; got {path!r}, which holds a web page (HTML).",
     }
 
 
@@ -75,7 +75,7 @@ def test_a_url_that_fails(explainer, monkeypatch):
         page = f"{address}/page"
         refused(
             ImageError,
-            f"`image` must be a URL that serves an image; got {page!r}, which serves text/html. "
+            f"`image` must be a URL that serves an image; got {page!r}, which serves a web page (HTML), no image. "
             f"Pass the address of the image itself, {fallback}",
             explainer, page,
         )  # fmt: skip
@@ -83,10 +83,44 @@ def test_a_url_that_fails(explainer, monkeypatch):
         explainer(gone, timeout=5)
 
 
-@pytest.mark.parametrize("source", [3, b"png", np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8), {"image": None}])
+@pytest.mark.parametrize("source", [3, b"png", {"image": None}])
 def test_sources_of_another_kind(explainer, source):
-    with pytest.raises(ArgumentTypeError, match=r"^`image` must be a path, a URL, base64 text or a PIL image; got "):
+    with pytest.raises(
+        ArgumentTypeError, match=r"^`image` must be a path, a URL, base64 text, a PIL image or an array; "
+    ):
         explainer(source)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 3), (8,), (1, 8, 8, 3), (8, 8, 5)])
+@pytest.mark.parametrize("kind", [np.zeros, torch.zeros])
+def test_arrays_that_are_no_image(explainer, kind, shape):
+    with pytest.raises(
+        ImageError, match=r"^`image` must be one image: an array of numbers of shape \(height, width, "
+    ):
+        explainer(kind(shape))
+
+
+def test_arrays_that_are_not_finite(explainer):
+    with pytest.raises(ImageError, match=r"^`image` must be finite; got an array with NaN or infinity"):
+        explainer(np.full((8, 8, 3), np.nan))
+
+
+def test_an_image_that_would_be_enlarged_without_end(tmp_path):
+    """A strip whose shorter side becomes 32 would be 3.2 million pixels long: 1.2 GB, of which none is asked for."""
+    processor = image_processor()
+    processor.size, processor.do_center_crop, processor.crop_size = (
+        {"shortest_edge": 32},
+        True,
+        {"height": 32, "width": 32},
+    )
+    explain = make_explainer(image_processor=processor)
+    strip = Image.new("L", (100_000, 1))
+    message = (
+        "`image` must not be enlarged by the image processor to more than 67,108,864 pixels; got 100000 x 1, which "
+        "would be 3200000 x 32. Crop it to a less elongated part."
+    )
+    refused(ImageError, message, explain, strip)
+    assert explain(Image.new("L", (1000, 1)))[0]["heatmap"].size == (1000, 1)
 
 
 # Targets
@@ -185,7 +219,7 @@ def test_unknown_parameters(explainer):
         "residual_weight, start_layer, return_head_maps, num_masks, mask_baseline, mask_pattern, seed, "
         "num_points, value_reference, head_weights, "
         "interpolate_pos_encoding, function_to_apply, return_overlay, overlay_style, overlay_grid, overlay_caption, "
-        "return_explanation, timeout, batch_size, num_workers. Did you mean 'top_k'?"
+        "return_heatmap, return_explanation, timeout, batch_size, num_workers. Did you mean 'top_k'?"
     )
     refused(ArgumentTypeError, message, explainer, photo(), topk=2)
     refused(ArgumentTypeError, message, make_explainer, explainer.model, topk=2)

@@ -19,7 +19,7 @@ def test_each_step_gets_its_own():
         timeout=3, target="dog", method="rollout", residual_weight=0.5, interpolate_pos_encoding=True,
         return_overlay=True, function_to_apply="none",
     )  # fmt: skip
-    assert preprocess == {"timeout": 3}
+    assert preprocess == {"timeout": 3, "return_overlay": True}
     assert forward == {
         "top_k": None, "target": [1], "method": "rollout", "residual_weight": 0.5, "interpolate_pos_encoding": True,
     }  # fmt: skip

@@ -1,35 +1,28 @@
 """`gmar-hf explain`: images in, a folder of results out."""
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gmar_hf.cli.app import command, echo_json
+from gmar_hf.cli.explained_images import ImagesAgain, attempt, explained_images, told
+from gmar_hf.cli.explanation_files import ExplanationFiles, Taken
 from gmar_hf.cli.image_arguments import expand, make_folder, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
-from gmar_hf.errors import GMARError, UnsupportedModelError
 from gmar_hf.explanation.methods import METHODS
-from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from gmar_hf._pipeline_results import ExplanationResult
-    from gmar_hf.explanation.result import Explanation
     from gmar_hf.pages.explanations import AddImage
-    from gmar_hf.pipeline import GMARExplainer
 
 _PAGE = "index.html"
-_NUM_STRONGEST = 3  # heads that are listed for each label
 _LONGEST_NAME = 100  # letters of an image's name on the page
 _FEW = 4  # images up to which no progress bar is worth showing
 
@@ -92,13 +85,6 @@ class ExplainOptions:
         }
 
 
-class _Taken(NamedTuple):
-    """Names of files in use, without their endings, in lower case."""
-
-    pictures: set[str]
-    tensors: set[str]
-
-
 @command(ExplainOptions, example="gmar-hf explain cat.jpg --target 'tabby, tabby cat' --method contribution")
 def explain(options: ExplainOptions) -> None:
     """Explain images: an overlay for each target, maps and head scores, and a table of the strongest heads."""
@@ -111,29 +97,41 @@ def explain(options: ExplainOptions) -> None:
     sources, out = expand(options.images), options.out
     make_folder(out)
     parameters = options.parameters()
-    drawn = {"overlay_style": options.overlay.value, "overlay_grid": options.grid, "overlay_caption": options.caption}
-    returned = {"return_overlay": True, **drawn, "return_explanation": True, "return_head_maps": options.html or None}
+    # Pictures are drawn when they are written.
+    returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
     explainer = load_explainer(options.model, options.revision, options.device, {**parameters, **returned})
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
     pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
-    taken = _Taken(pictures, {name.casefold() for name in names})
+    files = ExplanationFiles(
+        folder=out,
+        taken=Taken(pictures, {name.casefold() for name in names}),
+        settings=settings,
+        style=options.overlay.value,
+        grid=options.grid,
+        caption=options.caption,
+    )
+    images = ImagesAgain()
     summary = []
-    explained = _explain(explainer, sources, options.batch_size)
+    explained = explained_images(explainer, images, sources, options.batch_size)
     bar = tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None)
     with bar, _page(options) as add_to_page:
-        for source, name, outcome in zip(sources, names, explained, strict=True):
-            if isinstance(outcome, Exception):
-                message = printable(" ".join(str(outcome).split()))
+
+        def write(name: str, source: str, results: list["ExplanationResult"]) -> dict[str, Any]:
+            image = images.read_again(source)
+            entry = files.write(name, source, image, results)
+            add_to_page(stem(source)[:_LONGEST_NAME], image, results)  # no folders, which are nobody else's concern
+            return entry
+
+        for source, name, results in zip(sources, names, explained, strict=True):
+            # Whatever becomes of one image, writing included, leaves the others alone.
+            entry = results if isinstance(results, Exception) else attempt(write, name, source, results)
+            if isinstance(entry, Exception):
+                message = told(entry)
                 tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
-                summary.append({"image": source, "error": message})
-            else:
-                image, results = outcome
-                summary.append(_write(out, name, taken, source, results, settings))
-                add_to_page(
-                    stem(source)[:_LONGEST_NAME], image, results
-                )  # no folders, which are nobody else's concern
+                entry = {"image": source, "error": message}
+            summary.append(entry)
             bar.update()
     if options.as_json:
         echo_json(summary)
@@ -159,82 +157,6 @@ def _page(options: ExplainOptions) -> AbstractContextManager["AddImage"]:
     title = f"Explanations by {Path(options.model).name or 'a local model'}"
     methods = {name: f"{METHODS[name].summary}." for name in options.parameters()["method"]}
     return open_page(options.out / _PAGE, title=title, methods=methods)
-
-
-def _explain(
-    explainer: "GMARExplainer", sources: list[str], batch_size: int
-) -> Iterator[tuple["Image.Image", list["ExplanationResult"]] | Exception]:
-    """Yield images and results in the order of the sources, and an exception in the place of each that has none."""
-    from PIL import Image
-
-    from gmar_hf.images.reading import read_image
-
-    for start in range(0, len(sources), batch_size):
-        read = [_attempt(read_image, source) for source in sources[start : start + batch_size]]
-        good = [image for image in read if isinstance(image, Image.Image)]
-        results = _attempt(explainer, good, batch_size=batch_size) if good else []
-        if isinstance(results, Exception):  # one image spoils its batch: find out which
-            results = [_attempt(explainer, image) for image in good]
-        explained = iter(results)
-        for image in read:
-            outcome = image if isinstance(image, Exception) else next(explained)
-            yield outcome if isinstance(outcome, Exception) else (image, outcome)
-
-
-def _attempt(function: Any, *args: Any, **kwargs: Any) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except UnsupportedModelError:
-        raise  # no other image will fare better
-    except (GMARError, ValueError, RuntimeError, OSError) as error:
-        return error
-
-
-def _write(
-    out: Path, name: str, taken: _Taken, source: str, results: list["ExplanationResult"], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results."""
-    from gmar_hf.plotting import side_by_side
-
-    # Pictures first, then tensors, then the JSON that names them all.
-    num_methods = len(settings["method"])
-    by_target = [results[place : place + num_methods] for place in range(0, len(results), num_methods)]
-    labels = [of_methods[0]["label"] for of_methods in by_target]
-    pictures = unique([f"{name}-{safe(label)}" for label in labels], taken.pictures)
-    for picture, of_methods in zip(pictures, by_target, strict=True):
-        overlays = {result["method"]: result["overlay"] for result in of_methods}
-        with replacing(out / f"{picture}.png") as temporary:
-            (side_by_side(overlays) if num_methods > 1 else of_methods[0]["overlay"]).save(temporary)
-    # A file a method; the first method's bears the image's name alone.
-    tensors: dict[str, str] = {}
-    for result in by_target[0]:
-        method = result["method"]
-        (file_name,) = unique([f"{name}.{method}"], taken.tensors) if tensors else [name]
-        tensors[method] = f"{file_name}.safetensors"
-        explanation = _without_targets_axis(result["explanation"], len(by_target))
-        about = {"image": source, "labels": labels, "command": settings}
-        replace(explanation, settings={**explanation.settings, **about}).save(out / tensors[method])
-    files = {"tensors": tensors, "overlays": [f"{picture}.png" for picture in pictures]}
-    kept = ("method", "label", "score", "target", "versus", "box", "completeness_gap", "note")
-    shown = [
-        {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
-        for result in results
-    ]
-    entry = {"image": source, "results": shown, "files": files}
-    with replacing(out / f"{name}.json") as temporary:
-        text = json.dumps({**entry, "settings": settings}, indent=2)
-        temporary.write_text(text, encoding="utf-8")
-    return {**entry, "files": {"json": f"{name}.json", **files}}
-
-
-def _without_targets_axis(explanation: "Explanation", num_targets: int) -> "Explanation":
-    """Return an explanation of one image as `explain` has it: with an axis of targets only where there are several."""
-    if num_targets > 1:
-        return explanation
-    squeezed: dict[str, Any] = {
-        name: tensor.squeeze(1) for name, tensor in explanation.tensors().items() if name != "logits"
-    }
-    return replace(explanation, **squeezed)
 
 
 def _print_table(summary: list[dict[str, Any]], out: Path) -> None:

@@ -1,21 +1,19 @@
 """Where the patch grid lies on the user's image: through the image processor's resize, crop and padding, and back."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import get_size_dict
-from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
-from transformers.image_utils import ChannelDimension, get_image_size_for_max_height_width
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.resizing import BACKENDS, Size, resized_size
 
-Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
-_BACKENDS = (PilBackend, TorchvisionBackend)
 # Whoever overrides one of these may place pixels elsewhere than the backends do.
 _GEOMETRY = (
     "__call__",
@@ -59,13 +57,13 @@ def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_siz
     check_placeable(image_processor)
     width, height = image_size
     # Sizes are (height, width): after the resize, then after crop and padding.
-    resized = size = _resized_size(height, width, image_processor)
+    resized = size = resized_size(height, width, image_processor)
     top = left = 0
     if image_processor.do_center_crop:
         crop = get_size_dict(image_processor.crop_size, param_name="crop_size")
         size = (crop["height"], crop["width"])
         top, left = (_crop_start(*sizes, image_processor) for sizes in zip(resized, size, strict=True))
-    if image_processor.do_pad and type(image_processor)._preprocess in {c._preprocess for c in _BACKENDS}:
+    if image_processor.do_pad and type(image_processor)._preprocess in {c._preprocess for c in BACKENDS}:
         # Without a `pad_size` every image is padded to the largest of its batch.
         pad = get_size_dict(image_processor.pad_size or dict(zip(("height", "width"), pixel_size, strict=True)))
         size = (max(size[0], pad["height"]), max(size[1], pad["width"]))
@@ -105,12 +103,30 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
     values = (values / (values.max() or 1) * 255).astype(np.float32)
     rows = _interpolation(image_size[1], box[1], box[3], values.shape[0])
     columns = _interpolation(image_size[0], box[0], box[2], values.shape[1])
-    pixels = rows @ values @ columns.T
-    return Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
+    pixels = np.empty(image_size[::-1], np.uint8)
+    for top, bottom in strips(image_size[1]):
+        pixels[top:bottom] = np.rint(rows[top:bottom] @ values @ columns.T)
+    return Image.fromarray(pixels)
+
+
+def strips(height: int, step: int = 256) -> Iterator[tuple[int, int]]:
+    """Cut a picture's rows into strips, so that what is worked out on the way to large pictures stays small.
+
+    Example:
+        >>> list(strips(600))
+        [(0, 256), (256, 512), (512, 600)]
+    """
+    for top in range(0, height, step):
+        yield top, min(top + step, height)
 
 
 def placed_map(
-    attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size, *, smooth: bool = True
+    attribution: torch.Tensor | np.ndarray,
+    box: Box,
+    image_size: Size,
+    *,
+    smooth: bool = True,
+    between: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Bring an attribution map, signs and all, to the pixels of the input image.
 
@@ -119,9 +135,10 @@ def placed_map(
         box: (left, top, right, bottom), what the map covers, in pixels of the image, see [`image_box`].
         image_size: (width, height) of the input image in pixels.
         smooth: bilinear between the patches' centres; else every pixel has its patch's value.
+        between: the first row of pixels that is wanted, and the first that is not; all by default.
 
     Returns:
-        float32 (height, width); outside `box` each pixel has the value of the nearest one inside.
+        float32 (rows that are wanted, width); outside `box` each pixel has the value of the nearest one inside.
 
     Raises:
         ArgumentError: `attribution` is no finite map.
@@ -133,7 +150,7 @@ def placed_map(
     values = finite_map(attribution).astype(np.float32)
     rows = _interpolation(image_size[1], box[1], box[3], values.shape[0], smooth=smooth, extended=True)
     columns = _interpolation(image_size[0], box[0], box[2], values.shape[1], smooth=smooth, extended=True)
-    placed: np.ndarray = rows @ values @ columns.T
+    placed: np.ndarray = (rows if between is None else rows[slice(*between)]) @ values @ columns.T
     return placed
 
 
@@ -210,10 +227,10 @@ def check_placeable(image_processor: Any) -> None:
         ArgumentTypeError: it is not known where its pixels come from.
     """
     reason = "is not built on them"
-    if isinstance(image_processor, _BACKENDS):
+    if isinstance(image_processor, BACKENDS):
         # Only what a class below the backends overrides can place pixels elsewhere.
         classes = type(image_processor).__mro__
-        below = classes[: min(classes.index(backend) for backend in _BACKENDS if backend in classes)]
+        below = classes[: min(classes.index(backend) for backend in BACKENDS if backend in classes)]
         strange = [cls for cls in below if not cls.__module__.startswith(_ALIKE)]
         overridden = [name for name in _GEOMETRY if any(name in vars(cls) for cls in strange)]
         if not overridden:
@@ -223,25 +240,6 @@ def check_placeable(image_processor: Any) -> None:
         "`image_processor` must resize, crop and pad as transformers' image processing backends do (only then is it "
         f"known where a patch lies on the image); got {type(image_processor).__name__}, which {reason}. {_WAY_OUT}"
     )
-
-
-def _resized_size(height: int, width: int, image_processor: Any) -> Size:
-    """Return (height, width) after the backends' `resize`, whose order of precedence this is."""
-    if not image_processor.do_resize:
-        return height, width
-    # Shortest and longest edge together, the shortest alone, a maximum, then plain height and width.
-    size = get_size_dict(image_processor.size, default_to_square=image_processor.default_to_square)
-    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
-    if shortest and longest:
-        return get_size_with_aspect_ratio((height, width), shortest, longest)
-    if shortest:
-        image = np.broadcast_to(np.uint8(0), (1, height, width))  # only its shape is read
-        return get_resize_output_image_size(
-            image, shortest, default_to_square=False, input_data_format=ChannelDimension.FIRST
-        )
-    if size.get("max_height") and size.get("max_width"):
-        return get_image_size_for_max_height_width((height, width), size["max_height"], size["max_width"])
-    return size["height"], size["width"]
 
 
 def _crop_start(length: int, crop: int, image_processor: Any) -> int:

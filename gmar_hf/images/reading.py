@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gmar_hf.errors import ArgumentTypeError, GMARError, ImageError
+from gmar_hf.images.arrays import picture_of_array
 from gmar_hf.images.decoding import bits_per_sample, decoding_error, is_white_at_zero
 from gmar_hf.utils.text import is_web_page
 
-ImageSource = str | os.PathLike | Image.Image
+ImageSource = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
 
 # Formats that Pillow knows by name without a decoder of its own: in a folder these are no images.
 _NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG"}
@@ -29,7 +31,8 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     numbers from 0 to 255 are taken as they are and all others refused, also those that stay within 0 to 1.
 
     Args:
-        source: a path, an http(s) URL, a data URI, base64 text or a PIL image (which is left as it is).
+        source: a path, an http(s) URL, a data URI, base64 text, a PIL image (which is left as it is), or an array or
+            tensor (height, width, channels) or (channels, height, width) of numbers from 0 to 255.
         timeout: seconds that a URL may take to connect and between two chunks. Default None: no limit.
 
     Returns:
@@ -73,6 +76,8 @@ def image_suffixes() -> set[str]:
 
 
 def _name(source: ImageSource) -> str:
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return f"an array of {source.dtype}"
     if isinstance(source, Image.Image):
         return repr(getattr(source, "filename", "")) if getattr(source, "filename", "") else "a PIL image"
     text = str(source)  # base64 text may be megabytes long
@@ -82,10 +87,12 @@ def _name(source: ImageSource) -> str:
 def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractContextManager[Image.Image]:
     if isinstance(source, Image.Image):
         return nullcontext(source)  # the user's own: not ours to close
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return picture_of_array(source)
     if not isinstance(source, str | os.PathLike):
         raise ArgumentTypeError(
-            f"`image` must be a path, a URL, base64 text or a PIL image; got {type(source).__name__}. "
-            "Turn an array into an image with PIL.Image.fromarray, bytes with PIL.Image.open(io.BytesIO(...))."
+            f"`image` must be a path, a URL, base64 text, a PIL image or an array; got {type(source).__name__}. "
+            "Turn bytes into an image with PIL.Image.open(io.BytesIO(...))."
         )
     # In this order: address, folder, file, data URI, and what is left may be base64.
     text = os.fspath(source)
@@ -114,7 +121,7 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
 
 def _start(source: ImageSource) -> bytes:
     """Return what a file begins with; nothing of other sources, or where it cannot be read."""
-    if isinstance(source, Image.Image) or not os.path.isfile(source):
+    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
         return b""
     try:
         with open(source, "rb") as file:

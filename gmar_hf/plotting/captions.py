@@ -1,6 +1,6 @@
 """Text below and above pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,31 @@ def put_below(picture: Image.Image, text: str, bar: Image.Image | None, ends: tu
     return strip
 
 
-def side_by_side(pictures: Mapping[str, Image.Image]) -> Image.Image:
+def side_by_side(pictures: Mapping[str, Image.Image | Callable[[], Image.Image]]) -> Image.Image:
     """Put pictures of one size into a row, each under its name.
 
     Args:
-        pictures (`Mapping[str, PIL image]`): By name; letters that matplotlib's own font lacks are boxes.
+        pictures (`Mapping[str, PIL image or Callable]`): By name; letters that matplotlib's own font lacks are boxes.
+            A function draws a picture when its turn comes, so that large ones are not in memory together.
 
     Returns:
         PIL image, RGB.
     """
-    width, height = next(iter(pictures.values())).size
-    gap = max(4, width // 50)
-    font = _font((width, height))
-    top = _line_height(font)
-    row = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + top), "white")
-    draw = ImageDraw.Draw(row)
-    for place, (name, picture) in enumerate(pictures.items()):
+    row = None
+    for place, (name, source) in enumerate(pictures.items()):
+        picture = source() if callable(source) else read_image(source)
+        if row is None:
+            width, height = picture.size
+            gap = max(4, width // 50)
+            font = _font((width, height))
+            top = _line_height(font)
+            row = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + top), "white")
+            draw = ImageDraw.Draw(row)
         left = place * (width + gap)
         draw.text((left, 1), _cut(name, width, font), fill="black", font=font)
-        row.paste(read_image(picture), (left, top))
+        row.paste(picture, (left, top))
+        del picture  # before the next one is drawn
+    assert row is not None, "no pictures"
     return row
 
 

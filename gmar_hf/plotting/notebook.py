@@ -20,7 +20,7 @@ def thumbnail(image: Image.Image) -> Image.Image:
     """Return an image, RGB, whose longer side has `SIDE` pixels."""
     factor = SIDE / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.convert("RGB").resize(size, reducing_gap=2.0)
+    return (image if image.mode == "RGB" else image.convert("RGB")).resize(size, reducing_gap=2.0)
 
 
 def map_on(small: Image.Image, attribution: torch.Tensor, box: Box, image_size: tuple[int, int]) -> Image.Image:

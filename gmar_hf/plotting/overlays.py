@@ -1,11 +1,15 @@
 """A map over its image: one hue for what speaks for the label, another for what speaks against it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.placement import Box, Size, finite_map, placed_map
+from gmar_hf.images.placement import Box, finite_map, placed_map, strips
 from gmar_hf.images.reading import read_image
+from gmar_hf.images.resizing import Size
 from gmar_hf.plotting.captions import put_below
 from gmar_hf.plotting.values import Array
 from gmar_hf.utils.checks import check_choice, check_share
@@ -60,21 +64,26 @@ def overlay(
         ArgumentError: If sizes differ, `alpha` is out of range, the map is not finite, or a picture where the map
             itself is needed; or there is no such style or colour map.
     """
-    colour = read_image(image)
-    layer = map_layer(heatmap, colour.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
-    base = Image.blend(colour, colour.convert("L").convert("RGB"), _MUTED)
-    if (sight := _sight(box, colour.size)) is not None:
-        pale = Image.blend(base, Image.new("RGB", base.size, "white"), _PALE)
-        base = Image.composite(base, pale, Image.fromarray(np.rint(sight * 255).astype(np.uint8)))
-    base.paste(layer, mask=layer)
+    picture = read_image(image)
+    layer = _layer(heatmap, picture.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
+    for top, bottom in strips(picture.height):
+        place = (0, top, picture.width, bottom)
+        colour = picture.crop(place)
+        base = Image.blend(colour, colour.convert("L").convert("RGB"), _MUTED)
+        if (sight := layer.sight(top, bottom)) is not None:
+            pale = Image.blend(base, Image.new("RGB", base.size, "white"), _PALE)
+            base = Image.composite(base, pale, Image.fromarray(np.rint(sight * 255).astype(np.uint8)))
+        painted = Image.fromarray(layer.painted(top, bottom))
+        base.paste(painted, mask=painted)
+        picture.paste(base, place)
     if not caption:
-        return base
+        return picture
     # Of a picture it is not known how large its values were.
     limit = 0.0 if isinstance(heatmap, Image.Image) else _limit(finite_map(heatmap), style)
     levels = np.linspace(_ZERO if style == "positive" else 0, 2 * _ZERO, 256).round().astype(np.uint8)
     bar = Image.fromarray(_paint(np.tile(levels, (16, 1)), _palettes(style, alpha, colormap), period=6))
     ends = (f"-{limit:.2g}" if style == "signed" else "0", f"{limit:.2g}")
-    return put_below(base, caption, bar if limit else None, ends)
+    return put_below(picture, caption, bar if limit else None, ends)
 
 
 def map_layer(
@@ -100,26 +109,96 @@ def map_layer(
     Raises:
         ArgumentError: See [`overlay`].
     """
+    layer = _layer(heatmap, image_size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
+    whole = np.empty((image_size[1], image_size[0], 4), np.uint8)
+    for top, bottom in strips(image_size[1]):
+        whole[top:bottom] = layer.painted(top, bottom)
+    return Image.fromarray(whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """What lies over an image, to be painted strip by strip: photographs are large.
+
+    Args:
+        levels (`Callable`): From the first row that is wanted and the first that is not to the map's levels there, a
+            uint8 array (rows, width).
+        height (`int`): Of the image in pixels.
+        palettes (array (2, 255, 4)): See [`_palettes`].
+        alpha (`float`): Share of the colour where the map is largest.
+        period, outline (`int`): Pixels from stripe to stripe, and of an outline.
+        lines (`tuple` of bool arrays (height,) and (width,), *optional*): Rows and columns where patches meet.
+        ramps (`tuple` of arrays (height,) and (width,), *optional*): How much the model sees of rows and columns.
+    """
+
+    levels: Callable[[int, int], np.ndarray]
+    height: int
+    palettes: np.ndarray
+    alpha: float
+    period: int
+    outline: int
+    lines: tuple[np.ndarray, np.ndarray] | None
+    ramps: tuple[np.ndarray, np.ndarray] | None
+
+    def painted(self, top: int, bottom: int) -> np.ndarray:
+        """Return RGBA (bottom - top, width, 4), uint8."""
+        # An outline looks as many rows up and down as it is wide.
+        above, below = max(0, top - self.outline), min(self.height, bottom + self.outline)
+        levels, inner = self.levels(above, below), slice(top - above, bottom - above)
+        painted = _paint(levels[inner], self.palettes, self.period, first_row=top)
+        if self.lines is not None:
+            painted[self.lines[0][top:bottom, None] | self.lines[1]] = (*_LINE, 90)
+        # A dark line and a light one, of which either is seen on any image, around what is at least half as strong.
+        for colour, is_outline in zip(_OUTLINES, _outlines(levels, self.outline), strict=True):
+            painted[is_outline[inner]] = (*colour, round(self.alpha * 200))
+        if (sight := self.sight(top, bottom)) is not None:
+            painted[..., 3] = np.rint(painted[..., 3] * sight)
+        return painted
+
+    def sight(self, top: int, bottom: int) -> np.ndarray | None:
+        """Return how much the model sees of each pixel (bottom - top, width); None where it sees all of the image."""
+        return None if self.ramps is None else np.outer(self.ramps[0][top:bottom], self.ramps[1])
+
+
+def _layer(
+    heatmap: Image.Image | Array,
+    image_size: Size,
+    *,
+    box: Box | None,
+    style: str,
+    alpha: float,
+    colormap: str | None,
+    grid: bool,
+) -> _Layer:
     palettes = _palettes(style, alpha, colormap)
+    lines = None
     if isinstance(heatmap, Image.Image):
         _check_picture(heatmap, image_size, style, grid)
-        levels = np.asarray(heatmap.convert("L")).astype(np.float32) * (_ZERO / 255) + _ZERO
-        lines = None
+
+        def levels(top: int, bottom: int) -> np.ndarray:
+            rows = np.asarray(heatmap.crop((0, top, heatmap.width, bottom)).convert("L"))
+            return np.rint(rows.astype(np.float32) * (_ZERO / 255) + _ZERO).astype(np.uint8)
+
     else:
         values = finite_map(heatmap) if style == "signed" else finite_map(heatmap).clip(0)
         place = box or (0.0, 0.0, float(image_size[0]), float(image_size[1]))
-        levels = placed_map(values / (_limit(values, style) or 1), place, image_size, smooth=not grid) * _ZERO + _ZERO
+        scaled = values / (_limit(values, style) or 1)
         lines = _lines(values.shape, place, image_size) if grid else None
-    levels = np.rint(levels).astype(np.uint8)
-    layer = _paint(levels, palettes, period=max(4, round(min(image_size) / 40)))
-    if lines is not None:
-        layer[lines] = (*_LINE, 90)
-    # A dark line and a light one, of which either is seen on any image, around what is at least half as strong.
-    for colour, is_outline in zip(_OUTLINES, _outlines(levels, max(1, round(min(image_size) / 300))), strict=True):
-        layer[is_outline] = (*colour, round(alpha * 200))
-    if (sight := _sight(box, image_size)) is not None:
-        layer[..., 3] = np.rint(layer[..., 3] * sight)
-    return Image.fromarray(layer)
+
+        def levels(top: int, bottom: int) -> np.ndarray:
+            rows = placed_map(scaled, place, image_size, smooth=not grid, between=(top, bottom))
+            return np.rint(rows * _ZERO + _ZERO).astype(np.uint8)
+
+    return _Layer(
+        levels=levels,
+        height=image_size[1],
+        palettes=palettes,
+        alpha=alpha,
+        period=max(4, round(min(image_size) / 40)),
+        outline=max(1, round(min(image_size) / 300)),
+        lines=lines,
+        ramps=_ramps(box, image_size),
+    )
 
 
 def _check_picture(heatmap: Image.Image, image_size: Size, style: str, grid: bool) -> None:
@@ -159,14 +238,18 @@ def _palettes(style: str, alpha: float, colormap: str | None) -> np.ndarray:
     return np.rint(tables).astype(np.uint8)
 
 
-def _paint(levels: np.ndarray, palettes: np.ndarray, period: int) -> np.ndarray:
-    """Return RGBA (height, width, 4) of levels (height, width), with diagonal stripes every so many pixels."""
+def _paint(levels: np.ndarray, palettes: np.ndarray, period: int, first_row: int = 0) -> np.ndarray:
+    """Return RGBA (rows, width, 4) of levels (rows, width), with diagonal stripes every so many pixels.
+
+    Args:
+        first_row (`int`, defaults to 0): Where the first of the rows stands in the picture.
+    """
     # Four bytes as one number: photographs have millions of pixels.
     plain, striped = palettes.view(np.uint32)[..., 0]
     painted = plain[levels]
     if (plain != striped).any():
-        height, width = levels.shape
-        is_stripe = (np.arange(height)[:, None] + np.arange(width, dtype=np.int32)) % period < max(1, period // 4)
+        rows = np.arange(first_row, first_row + len(levels))[:, None]
+        is_stripe = (rows + np.arange(levels.shape[1], dtype=np.int32)) % period < max(1, period // 4)
         painted[is_stripe] = striped[levels[is_stripe]]
     return painted[..., None].view(np.uint8)
 
@@ -188,18 +271,19 @@ def _outlines(levels: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return outside, inside
 
 
-def _lines(grid: tuple[int, ...], box: Box, image_size: Size) -> np.ndarray:
-    """Return where patches begin and end, bool (height, width)."""
-    is_line = np.zeros((image_size[1], image_size[0]), bool)
-    x = np.rint(np.linspace(box[0], box[2], grid[1] + 1)[1:-1]).astype(int)
-    y = np.rint(np.linspace(box[1], box[3], grid[0] + 1)[1:-1]).astype(int)
-    is_line[:, x[(x >= 0) & (x < image_size[0])]] = True
-    is_line[y[(y >= 0) & (y < image_size[1])]] = True
-    return is_line
+def _lines(grid: tuple[int, ...], box: Box, image_size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and the columns of pixels where patches meet, bool (height,) and (width,)."""
+    found = []
+    for length, start, end, num_patches in zip(image_size[::-1], box[1::-1], box[:1:-1], grid, strict=True):
+        edges = np.rint(np.linspace(start, end, num_patches + 1)[1:-1]).astype(int)
+        is_line = np.zeros(length, bool)
+        is_line[edges[(edges >= 0) & (edges < length)]] = True
+        found.append(is_line)
+    return found[0], found[1]
 
 
-def _sight(box: Box | None, image_size: Size) -> np.ndarray | None:
-    """Return how much the model sees of each pixel, (height, width): 1 inside of the box, softly to 0 beyond it.
+def _ramps(box: Box | None, image_size: Size) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return how much the model sees of rows (height,) and columns (width,): 1 inside of the box, softly to 0 beyond.
 
     None where the box covers the image.
     """
@@ -211,5 +295,5 @@ def _sight(box: Box | None, image_size: Size) -> np.ndarray | None:
     for length, start, end in ((height, box[1], box[3]), (width, box[0], box[2])):
         centre = np.arange(length, dtype=np.float32) + 0.5
         beyond = np.maximum(start - centre, centre - end).clip(0)
-        ramps.append((1 - beyond / softness).clip(0))
-    return np.outer(*ramps).astype(np.float32)
+        ramps.append((1 - beyond / softness).clip(0).astype(np.float32))
+    return ramps[0], ramps[1]

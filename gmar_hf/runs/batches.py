@@ -13,6 +13,7 @@ from gmar_hf.data import MapData, Sample, StreamData
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.images.image_file import reason
 from gmar_hf.images.placement import place_mask
+from gmar_hf.images.resizing import check_enlargement
 from gmar_hf.utils.iteration import no_stop_iteration
 
 
@@ -179,10 +180,12 @@ def processed(samples: Sequence[Sample], image_processor: Any) -> list[torch.Ten
             "`image_processor` must be given where the data holds images; got None. "
             "Pass `AutoImageProcessor.from_pretrained(...)`, or items with `pixel_values`."
         )
-    images = [sample.image for sample in samples]
-    if not all(isinstance(image, Image.Image) for image in images):
+    images = [sample.image for sample in samples if isinstance(sample.image, Image.Image)]
+    if len(images) < len(samples):
         raise ArgumentError("`dataset` must hold images or `pixel_values`, not both. Drop one kind.")
     try:
+        for image in images:
+            check_enlargement(image.size, image_processor)
         return list(image_processor(images=images, return_tensors="pt")["pixel_values"])
     except Exception as error:  # one odd image spoils its batch: find out which
         alone = [_attempt(image_processor, image) for image in images]
@@ -204,6 +207,7 @@ def _placed_masks(sample: Sample, image_processor: Any, size: tuple[int, int]) -
 
 def _attempt(image_processor: Any, image: Any) -> torch.Tensor | Exception:
     try:
+        check_enlargement(image.size, image_processor)
         return image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
     except Exception as error:
         return error

@@ -1,11 +1,13 @@
 """`gmar-hf explain`: what it writes, what it prints, and how it ends."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -329,6 +331,56 @@ def test_one_bad_image_does_not_stop_the_others(run, here, model):
     assert "broken.png" not in out
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "there is not enough memory for it. Shrink it, or lower `--batch-size`."),
+        (KeyError("x"), "KeyError: 'x'"),
+        (StopIteration(), "StopIteration"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    ],
+)
+@pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.overlay", "_pipeline_results.strongest"])
+def test_whatever_becomes_of_one_image_leaves_the_others_alone(run, here, model, monkeypatch, step, error, told):
+    """Reading, drawing and writing: the second of four images fails, the others are complete."""
+    module, name = f"gmar_hf.{step}".rsplit(".", 1)
+    function, calls = getattr(importlib.import_module(module), name), []
+
+    def fail(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise error
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(f"{module}.{name}", fail)
+    sources = ["one.png", "two.jpg", "more/one.bmp", "more/ONE.webp"]
+    code, out, err = run("explain", *sources, "-m", model, "--method", "gmar", "--json", "-o", "out")
+    assert code == 1
+    assert err == f"gmar-hf: two.jpg: {told}\n"
+    entries = json.loads(out)
+    assert ["error" in entry for entry in entries] == [False, True, False, False]
+    for entry in entries:
+        assert "error" in entry or Path("out", entry["files"]["json"]).is_file()
+
+
+def test_images_are_in_memory_one_at_a_time(run, here, model, monkeypatch):
+    """No two images that were read are alive at once, neither when they are explained nor when they are drawn."""
+    alive = []
+
+    def counted(source):
+        image = read_image(source)
+        alive[:] = [reference for reference in alive if reference() is not None]
+        assert not alive
+        alive.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr("gmar_hf.images.reading.read_image", counted)
+    for number in range(3):
+        photo(number, (70, 50)).save(f"{number}.png")
+    code, *_ = run("explain", "0.png", "1.png", "2.png", "-m", model, "-o", "out")
+    assert code == 0
+
+
 def test_one_image_that_spoils_its_batch(run, here, tmp_path_factory):
     """Without resizing the model takes one size only."""
     folder = save_model(tmp_path_factory.mktemp("flexible"))
@@ -526,7 +578,7 @@ def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
     if isinstance(error, OSError):
         assert code == 1
         assert err == (
-            "gmar-hf: `path` must be a file that can be written; got 'out/one.safetensors' "
+            "gmar-hf: one.png: `path` must be a file that can be written; got 'out/one.safetensors' "
             "(No space left on device). Choose another place, or make the folder.\n"
         )
     else:

@@ -13,11 +13,13 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.output.page import Picture
 from gmar_hf.evaluation.results import Evaluation, Row
+from gmar_hf.images.image_file import reason
 from gmar_hf.images.placement import image_box, scale_box
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import pair, patch_grid, patch_size
 from gmar_hf.plotting import overlay
 from gmar_hf.runs.batches import processed
+from gmar_hf.runs.progress import say
 
 NUM_PICTURES = 12
 _SHOWN_BY = "insertion_minus_deletion"
@@ -42,10 +44,16 @@ def draw_pictures(
         device (`torch.device`): Where pixel values go.
 
     Returns:
-        `list` of [`Picture`]: At most twelve, the furthest apart first.
+        `list` of [`Picture`]: At most twelve, the furthest apart first. An image that cannot be drawn is named and
+            left out: the figures, which took hours, do without.
     """
-    places = telling_rows(evaluation)
-    return [_draw(evaluation, place, model, data, image_processor, methods, device) for place in places]
+    pictures = []
+    for place in telling_rows(evaluation):
+        try:
+            pictures.append(_draw(evaluation, place, model, data, image_processor, methods, device))
+        except Exception as error:
+            say(f"No picture of {evaluation.rows[place].image!r}: {reason(error)}")
+    return pictures
 
 
 def telling_rows(evaluation: Evaluation) -> list[int]:
@@ -73,8 +81,8 @@ def _draw(
 ) -> Picture:
     row: Row = evaluation.rows[place]
     sample = data.read(row.index)
-    (values,) = processed([sample], image_processor)
-    if isinstance(values, Exception):  # it could be read before
+    values = sample.error if sample.image is None else processed([sample], image_processor)[0]
+    if not isinstance(values, torch.Tensor):  # it could be read before
         raise ArgumentError(f"`dataset` must not change while it is evaluated; {row.image!r} cannot be read now.")
     pixels = checked_pixels(model, values[None].to(device))
     target = torch.tensor([row.target], device=device)

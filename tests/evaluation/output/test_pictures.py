@@ -1,6 +1,7 @@
 """The images on the page of an evaluation: which ones, and whether their maps are those that were measured."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -74,3 +75,40 @@ def test_maps_are_of_the_rows_class_and_place():
             shown = overlay(enlarged, attribution, box=(0, 0, 128, 128))
             assert picture.overlays[method.name].tobytes() == shown.tobytes(), method.name
             assert picture.figures[method.name] == found.values[place, number, 0]
+
+
+class Vanishing(torch.utils.data.Dataset):
+    """Scenes, of which one can be read only until the figures are there."""
+
+    def __init__(self, scenes):
+        self.scenes, self.error = scenes, None
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        if index == 1 and self.error is not None:
+            raise self.error
+        return self.scenes[index]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("gone"), "`dataset` must not change while it is evaluated; 'item 1' cannot be read now."),
+        (MemoryError(), "MemoryError"),
+        (KeyError("x"), "'x'"),
+    ],
+)
+def test_an_image_that_cannot_be_drawn_is_named_and_left_out(capsys, error, told):
+    model, image_processor = demo.load("vit")
+    scenes = Vanishing([{"image": scene["image"], "label": scene["labels"][0]} for scene in demo.scenes(3, seed=50)])
+    names, metrics = ["edges", "random"], ["insertion_minus_deletion"]
+    found = evaluate(model, scenes, image_processor, methods=names, metrics=metrics, num_steps=2, target="label")
+    data = gmar_hf.data.open_data(scenes, model.config.id2label)
+    scenes.error = error
+    capsys.readouterr()
+    methods = [MAP_METHODS[name] for name in names]
+    pictures = draw_pictures(found, model, data, image_processor, methods, torch.device("cpu"))
+    assert sorted(picture.row.index for picture in pictures) == [0, 2]
+    assert capsys.readouterr().err == f"No picture of 'item 1': {told}\n"
