@@ -27,6 +27,7 @@ from gmar_hf.models.introspection import check_model, class_name, known_kwargs, 
 from gmar_hf.models.model_inputs import checked_pixels, usable_kwargs
 from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
+from gmar_hf.utils.tensors import described
 
 if TYPE_CHECKING:
     from gmar_hf.explanation.head_weights import HeadWeights
@@ -216,6 +217,7 @@ def explain_scores(
         "patch_size": list(images.patches.size),
         "model_class": class_name(model),
         "model_dtype": str(images.dtype).removeprefix("torch."),
+        "model_kwargs": {name: described(value) for name, value in model_kwargs.items()},
         "versions": versions(),
     }
     target = images.choice.target

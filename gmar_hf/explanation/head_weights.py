@@ -11,6 +11,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_scores import head_weights as shares_of_layer
 from gmar_hf.models.introspection import class_name, config_of, encoder_shape
 from gmar_hf.models.weight_sample import same_weights, weight_sample
+from gmar_hf.utils.tensors import described
 
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -90,7 +91,7 @@ def weights_of_targets(
     """
     if isinstance(source, torch.Tensor):
         shares = shares_of_layer(source.detach().float().cpu()).expand(batch, *source.shape[-2:])
-        return GivenWeights(torch.stack([shares] * len(targets)), {"tensor": list(source.shape)})
+        return GivenWeights(torch.stack([shares] * len(targets)), {"tensor": described(source)})
     # A class that the report saw too few images of falls back to the weights of all images.
     weights_of_all = source.mean[f"{norm}_weight"].float()
     by_target, fallback = [], set()
@@ -103,6 +104,9 @@ def weights_of_targets(
         fallback.update(classes.cpu()[~is_own].tolist())
     origin = {
         "model": source.settings["model"]["id"],
+        "datasets": [
+            [dataset["id"], dataset["split"], dataset["fingerprint"]] for dataset in source.settings["datasets"]
+        ],
         "num_images": source.num_images,
         "all_images_for": None if targets[0] is None else sorted(fallback),
     }

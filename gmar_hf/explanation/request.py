@@ -13,6 +13,7 @@ from gmar_hf.explanation.methods import METHODS, Method, get_method
 from gmar_hf.explanation.trace import Start
 from gmar_hf.images.baselines import Baseline
 from gmar_hf.utils.checks import check_choice, check_names, check_number, check_seed, check_share, check_whole
+from gmar_hf.utils.tensors import described
 
 MAX_POINTS = 64
 MASK_BASELINES = ("blur", "zero", "mean")
@@ -137,7 +138,7 @@ class Request:
         settings = {field.name: getattr(self, field.name) for field in fields(self)}
         del settings["has_head_weights"], settings["return_logits"]
         if isinstance(self.mask_baseline, torch.Tensor):
-            settings["mask_baseline"] = f"tensor of shape {tuple(self.mask_baseline.shape)}"
+            settings["mask_baseline"] = described(self.mask_baseline)
         return settings
 
 

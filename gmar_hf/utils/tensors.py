@@ -1,5 +1,7 @@
 """The rules for tensors that hold everywhere: precision, and the shape of a batch of images."""
 
+import hashlib
+
 import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -8,6 +10,19 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor in float32, or as it is where it is finer: reductions are never done in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def described(value: object) -> object:
+    """Return a value as plain JSON has it; of a tensor its shape, and a digest that tells it from others.
+
+    Example:
+        >>> described(0.5), described(torch.zeros(2, 1))
+        (0.5, 'tensor of shape (2, 1), sha256 374708fff7719dd5')
+    """
+    if isinstance(value, torch.Tensor):
+        content = value.detach().cpu().double().contiguous().numpy().tobytes()
+        return f"tensor of shape {tuple(value.shape)}, sha256 {hashlib.sha256(content).hexdigest()[:16]}"
+    return value if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
 
 
 def check_images(pixel_values: torch.Tensor) -> None:

@@ -162,6 +162,7 @@ class TestResults:
         out = gmar_hf.explain(model, pixels, interpolate_pos_encoding=True)
         assert out.attribution.shape == (2, 3, 7)
         assert out.settings["grid"] == {"prefix": 1, "rows": 3, "cols": 7}
+        assert out.settings["model_kwargs"] == {"interpolate_pos_encoding": True}
         # What is left of a patch at the right and at the bottom is not seen by the model.
         uneven = zoo.pixel_values(model, size=(26, 60))
         assert gmar_hf.explain(model, uneven, interpolate_pos_encoding=True).attribution.shape == (2, 3, 7)

@@ -28,7 +28,13 @@ def test_the_map_is_the_rollout_by_the_reports_weights(name, norm):
         assert relative_error(out.head_importance[image], weights[image]) < 1e-6
     assert out.head_score is None
     assert out.head_contribution is None
-    assert out.settings["head_weights"] == {"model": "somebody/tiny-vit", "num_images": 60, "all_images_for": [3]}
+    (dataset,) = report.settings["datasets"]
+    assert out.settings["head_weights"] == {
+        "model": "somebody/tiny-vit",
+        "datasets": [[dataset["id"], dataset["split"], dataset["fingerprint"]]],
+        "num_images": 60,
+        "all_images_for": [3],
+    }
 
 
 def test_several_targets_have_the_weights_of_their_classes():

@@ -27,7 +27,8 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
     (arXiv 2404.03214). With `y_l` the logit that the model's own norm, pooling and head make of the tokens behind
     layer l, and `A_l` that layer's attention, it is the sum over layers of `mean_h mean_i relu(dy_l / dA_l)`, on the
     patch tokens. The authors read `y_l` from a CLIP text embedding; ours is the classifier's. They divide the sum by
-    its range; ours is raw.
+    its range; ours is raw. Their published code sums over the last two layers by default (`layer_index=-2` of
+    `LeWrapper` in github.com/WalBouss/LeGrad), ours over all, as the formula has it.
 
     Args:
         model (`nn.Module`): An image classifier, as for [`explain`].

@@ -112,7 +112,7 @@ BUILT_IN = (
         name="legrad",
         draw=drawn_by("legrad:legrad"),
         cost=2,
-        about="positive gradients of every layer's attention (Bousselham et al. 2024)",
+        about="positive gradients of every layer's attention (Bousselham et al. 2024; their code reads the last two)",
         is_default=True,
     ),
     MapMethod(
