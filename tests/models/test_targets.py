@@ -119,6 +119,45 @@ class TestCallable:
             "batch. Reduce over `dim=-1`."
         )
 
+    @pytest.mark.parametrize("size", [2, 3, 17, 33, 48, 64])
+    @pytest.mark.parametrize(
+        "mixed",
+        [
+            lambda logits, i, j: logits[j, 1],
+            lambda logits, i, j: 1e-4 * logits[j, 1],  # hardly at all
+            lambda logits, i, j: logits[j, 1] - logits[j, 1].detach(),  # with a value of zero
+        ],
+    )
+    def test_any_image_that_reads_another(self, size, mixed):
+        """Whichever two of the batch they are, also those 16, 32 or an odd number apart."""
+        logits = torch.randn(size, 4, generator=torch.Generator().manual_seed(size)).requires_grad_()
+        pairs = {(size - 1, 0), (0, size - 1), (0, 1), (size // 2, 0), (size - 1, size - 17), (size - 33, size - 1)}
+        for i, j in (pair for pair in pairs if min(pair) >= 0 and pair[0] != pair[1]):
+            only = torch.zeros(size)
+            only[i] = 1
+            with pytest.raises(ArgumentError, match="got one that mixes the images of the batch"):
+                choose_target(lambda logits, i=i, j=j, only=only: logits[:, 0] + only * mixed(logits, i, j), logits)
+
+    @pytest.mark.parametrize("size", [2, 16, 32, 48])
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda logits: logits[:, 0].roll(len(logits) // 2) + logits[:, 0],  # 16 apart, among others
+            lambda logits: logits[:, 1] + logits[:, 1].flip(0) * 1e-5,
+            lambda logits: logits[:, 1] + (logits[0, 2] - logits[1, 2]),  # of opposite signs
+            lambda logits: logits.softmax(dim=0)[:, 1],
+        ],
+    )
+    def test_patterns_that_mix(self, function, size):
+        logits = torch.randn(size, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with pytest.raises(ArgumentError, match="got one that mixes the images of the batch"):
+            choose_target(function, logits)
+
+    def test_a_slope_that_is_infinite_mixes_nothing(self):
+        logits = torch.zeros(3, 4).requires_grad_()
+        (scores,) = choose_target(lambda logits: logits[:, 1].sqrt(), logits).scores
+        assert scores.tolist() == [0, 0, 0]
+
     @pytest.mark.parametrize("size", [1, 2, 40])
     @pytest.mark.parametrize(
         "function",
