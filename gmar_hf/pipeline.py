@@ -21,7 +21,8 @@ from gmar_hf.images.arrays import is_array, picture_of_array, plain_array
 from gmar_hf.images.placement import image_box
 from gmar_hf.images.reading import read_image
 from gmar_hf.images.resizing import check_enlargement
-from gmar_hf.models.introspection import config_of, is_multi_label
+from gmar_hf.models.introspection import config_of, is_multi_label, runnable
+from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
@@ -95,12 +96,17 @@ class GMARExplainer(Pipeline):
     _load_tokenizer = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args:
+            args = (runnable(args[0]), *args[1:])
+        if "model" in kwargs:
+            kwargs["model"] = runnable(kwargs["model"])
         super().__init__(*args, **kwargs)
         if self.image_processor is None:
             raise ArgumentTypeError(
                 "`image_processor` must be given where the model's repository has none; got None. "
                 "Pass `image_processor=AutoImageProcessor.from_pretrained(...)`."
             )
+        check_label_names(self.model)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Explain `inputs`; see the class for arguments and results."""
@@ -172,6 +178,7 @@ class GMARExplainer(Pipeline):
         pixel_values = _stack(model_inputs["pixel_values"])
 
         def choose(logits: torch.Tensor) -> Choice:
+            check_label_names(self.model, logits.shape[1])
             if target is None:
                 indices = logits.detach().topk(top_k or 1, dim=-1).indices
             else:

@@ -83,8 +83,11 @@ def _noise(model: Any, processor: Any) -> "torch.Tensor":
 
 def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
     from gmar_hf.explanation.parity import check_parity
+    from gmar_hf.models.labels import check_label_names
 
     parity = check_parity(model, pixel_values)
+    assert parity.explanation.logits is not None
+    check_label_names(model, parity.explanation.logits.shape[1])
     explanation = parity.explanation
     assert explanation.readout is not None
     assert explanation.head_contribution is not None

@@ -21,6 +21,7 @@ from gmar_hf.metrics.registry import METRICS
 from gmar_hf.metrics.subject import Subject
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import label_names
+from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.runs.batches import Batch
 
@@ -112,6 +113,7 @@ def measure_batch(
     pixels = checked_pixels(model, batch.pixel_values.to(device))
     with torch.no_grad(), frozen(model):
         logits = model(pixel_values=pixels).logits.float().cpu()
+    check_label_names(model, logits.shape[1])
     explained = _choose_explained(batch, logits, questions.explains_labels)
     num_images = len({row.place for row in explained})
     measured.counts |= {"num_images": num_images, "num_unlabelled": len(batch.labels) - num_images}

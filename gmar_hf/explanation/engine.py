@@ -23,7 +23,7 @@ from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.explanation.trace import traced
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.models.introspection import check_model, class_name, known_kwargs, setting
+from gmar_hf.models.introspection import checked_model, class_name, known_kwargs, setting
 from gmar_hf.models.model_inputs import checked_pixels, usable_kwargs
 from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
@@ -189,7 +189,7 @@ def explain_scores(
         `list` of [`Explanation`]: One a request.
     """
     # The door: what the user gave is checked and copied here, once.
-    check_model(model)
+    model = checked_model(model)
     _check_kwargs(model, model_kwargs)
     pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
     if head_weights is not None:

@@ -13,7 +13,7 @@ from gmar_hf.explanation.head_scores import head_contribution
 from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, recording
 from gmar_hf.models.freezing import frozen, full_precision, gradients_on
-from gmar_hf.models.introspection import check_model, encoder_layers, encoder_shape, unsupported
+from gmar_hf.models.introspection import checked_model, encoder_layers, encoder_shape, unsupported
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.patches import Grid, find_grid, patch_size
 from gmar_hf.models.targets import Choice, Target, choose_target
@@ -83,7 +83,7 @@ def describe_heads(
         >>> description.attention_distance.shape, description.direct_effect.shape
         (torch.Size([1, 6, 8]), torch.Size([1, 6, 8]))
     """
-    check_model(model)
+    model = checked_model(model)
     check_known_kwargs(model, model_kwargs)
     pixels = checked_pixels(model, pixel_values)
     with gradients_on(), frozen(model), _direct_path(model):

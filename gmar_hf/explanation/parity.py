@@ -10,6 +10,7 @@ from gmar_hf.explanation.finite_differences import gradient_errors, tolerance_of
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.utils.tensors import at_least_float32
@@ -66,11 +67,12 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     Returns:
         [`Parity`]: Errors of logits, both norms, contributions and the GMAR map, and of the gradient.
     """
+    model = checked_model(model)
     explanation = explain(model, pixel_values, norm="l1", return_head_maps=True)
     by_l2 = explain(model, pixel_values, norm="l2", return_maps=False)
     assert explanation.target is not None
     # The explicit side: every attention matrix, its gradient by autograd, and the formulas as they stand.
-    explicit = model if reference is None else reference
+    explicit = model if reference is None else checked_model(reference)
     with gradients_on(), frozen(explicit):
         pixels = checked_pixels(explicit, pixel_values)
         with retain_attention(explicit) as attentions:

@@ -285,7 +285,7 @@ def traced(
     """Make a forward, and keep the model frozen and gradients on inside the block, for the backwards that follow.
 
     Args:
-        model (`nn.Module`): The classifier, checked by `check_model`.
+        model (`nn.Module`): The classifier, checked by `checked_model`.
         pixels (`torch.Tensor` of shape (batch, channels, height, width)): The images, from `checked_pixels`.
         start: Where the graph begins: "value", "output" or "head" of [`Trace`].
         model_kwargs (`dict[str, Any]`): Handed to the model, which must know them; tensors from `usable_kwargs`.

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from gmar_hf.metrics.localization import checked_maps, energy_pointing_game
-from gmar_hf.models.introspection import check_model, class_name, encoder_layers, unwrapped
+from gmar_hf.models.introspection import checked_model, class_name, encoder_layers, unwrapped
 from gmar_hf.utils.checks import check_seed, check_whole
 from gmar_hf.utils.correlation import pearson, spearman
 
@@ -166,7 +166,7 @@ def randomization_check(
 
 def _plain_copy(model: nn.Module) -> PreTrainedModel:
     """Copy the transformers model itself, without compilation, with adapters merged."""
-    check_model(model)
+    model = checked_model(model)
     if not isinstance(unwrapped(model), PreTrainedModel):
         raise ArgumentTypeError(
             f"`model` must be a transformers model or a PEFT wrapper of one; got {type(model).__name__}. "
@@ -176,7 +176,7 @@ def _plain_copy(model: nn.Module) -> PreTrainedModel:
         raise ArgumentError(
             "`model` must have its weights in memory; got some that are offloaded. Load it without a device map."
         )
-    copied: Any = copy.deepcopy(getattr(model, "_orig_mod", model))
+    copied: Any = copy.deepcopy(model)
     return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else unwrapped(copied)
 
 

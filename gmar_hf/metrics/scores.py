@@ -8,7 +8,7 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import check_model
+from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.utils.checks import check_choice
 
@@ -55,7 +55,7 @@ def score_function(
         >>> score(torch.zeros(6, 3, 64, 64)).shape
         torch.Size([6])
     """
-    check_model(model)
+    model = checked_model(model)
     check_choice("function", function, FUNCTIONS)
     classes = _classes(target)
 

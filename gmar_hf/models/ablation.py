@@ -10,7 +10,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.models.attention import AttentionCall, Recorder, is_recording, recording
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, check_model, encoder_layers, unsupported
+from gmar_hf.models.introspection import OFF_THE_INTERFACE, checked_model, encoder_layers, unsupported
 from gmar_hf.models.layer_order import LayerOrder
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
@@ -157,7 +157,7 @@ def ablated(
         UnsupportedModelError: If heads of this model cannot be silenced.
     """
     check_choice("ablation", ablation, ABLATIONS)
-    check_model(model)
+    model = checked_model(model)
     check_known_kwargs(model, model_kwargs)
     pixels = checked_pixels(model, pixel_values)
     if ablation == "mean" and len(pixels) < 2:

@@ -54,17 +54,22 @@ _trained: set[int] = set()  # ids of modules that are in eval mode for a while o
 
 
 def _put_in_eval(module: nn.Module) -> Undo:
-    """Put one module, without its children, in eval mode."""
+    """Put one module, without its children, in eval mode, and uncompiled."""
     training = module.training
+    compiled = module.__dict__.get("_compiled_call_impl")  # by `module.compile()`
 
     def undo() -> None:
         if module.training != training:
             module.training = training
+        if compiled is not None:
+            module._compiled_call_impl = compiled
         _trained.discard(id(module))
 
     if training:
         module.training = False
         _trained.add(id(module))
+    if compiled is not None:
+        module._compiled_call_impl = None
     return undo
 
 
@@ -88,6 +93,7 @@ _in_eval, _without_gradients = Borrowed(_put_in_eval), Borrowed(_stop_gradients)
 def frozen(model: nn.Module, *, in_training: bool = False) -> Iterator[None]:
     """Keep a model in eval mode, without parameters that want gradients, so that a forward keeps activations only.
 
+    What was compiled in place runs uncompiled: for a pass or two of another kind compilation would take minutes.
     Every module is held by itself: two models may share some. Where there are other threads, one of which may train
     the model and would lose its graph, parameters of modules in training mode are left alone; a forward keeps more
     for them.

@@ -23,10 +23,21 @@ def class_name(model: nn.Module) -> str:
     return type(unwrapped(model)).__name__
 
 
+def runnable(model: Any) -> Any:
+    """Return what computes, from inside wrappers that only run it: `torch.compile`, `DataParallel` and its kin."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif "_orig_mod" in getattr(model, "_modules", {}):  # of `torch.compile`
+            model = model._orig_mod
+        else:
+            return model
+
+
 def unwrapped(model: Any) -> Any:
-    """Return the transformers model itself, also from inside the wrappers of `torch.compile` and PEFT."""
-    model = getattr(model, "_orig_mod", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    """Return the transformers model itself, from inside all wrappers: those of [`runnable`], and PEFT's."""
+    model = runnable(model)
+    return runnable(model.get_base_model()) if hasattr(model, "get_base_model") else model
 
 
 def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -52,8 +63,14 @@ def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists, key=lambda named: sum(parameter.numel() for parameter in named[1].parameters()))
 
 
-def check_model(model: nn.Module) -> None:
-    """Refuse what is no model, or a model that no gradient can pass.
+def checked_model(model: nn.Module) -> nn.Module:
+    """Return what computes in a user's model, see [`runnable`]; refuse what is no model, or what no gradient can pass.
+
+    A compiled model is so explained as it was before it was compiled, and one that is spread over processes by this
+    process alone.
+
+    Args:
+        model (`nn.Module`): What the user gave.
 
     Raises:
         ArgumentError: If its weights are inference tensors or on the meta device, or this is under a transform of
@@ -82,6 +99,7 @@ def check_model(model: nn.Module) -> None:
             "`model` must be explained outside the transforms of `torch.func` (its own backwards cannot be "
             "transformed); got a call inside grad, vmap or jvp. Take batches as they are, in a loop."
         )
+    return runnable(model)
 
 
 def known_kwargs(model: nn.Module) -> set[str]:

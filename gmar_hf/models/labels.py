@@ -1,10 +1,54 @@
-"""From a label that a user types to its index."""
+"""The model's labels: whether each output has one, and from a label that a user types to its index."""
 
 import difflib
 from collections.abc import Mapping
 
+from torch import nn
+from transformers import PreTrainedModel
+
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.introspection import label_names, unwrapped
 from gmar_hf.utils.checks import is_whole
+from gmar_hf.utils.text import quantity
+
+
+def check_label_names(model: nn.Module, num_outputs: int | None = None) -> None:
+    """Refuse a model whose config does not name its outputs one by one: its classifier was replaced, not its config.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        num_outputs (`int`, *optional*): How many logits it returned. Before the first forward the linear layers of its
+            head tell, or nothing.
+
+    Raises:
+        ArgumentError: If the outputs and the indices of the names are not the same.
+    """
+    names = label_names(model)
+    if num_outputs is None:
+        sizes = _head_sizes(model)
+        num_outputs = sizes[-1] if sizes and len(names) not in sizes else len(names)
+    if set(names) == set(range(num_outputs)):
+        return
+    got = f"{quantity(num_outputs, 'output')} and {quantity(len(names), 'name')}"
+    if len(names) == num_outputs:
+        got += f" for the outputs {list(names)[:5]}"
+    raise ArgumentError(
+        "`model` must have a name in its config for every output, counted from 0 (whose name would a result bear?); "
+        f"got {got}. Set `model.config.id2label = dict(enumerate(names))`."
+    )
+
+
+def _head_sizes(model: nn.Module) -> list[int]:
+    """Return how many outputs each linear layer has that is not in the backbone; none if others come after them."""
+    classifier = unwrapped(model)
+    backbones = [part for part in classifier.modules() if isinstance(part, PreTrainedModel) and part is not classifier]
+    inside = {id(module) for backbone in backbones for module in backbone.modules()}
+    head = [module for module in classifier.modules() if id(module) not in inside]
+    with_weights = [module for module in head if any(True for _ in module.parameters(recurse=False))]
+    # Of a head of another kind, or of a model in one piece, only its logits tell.
+    if not backbones or not with_weights or not isinstance(with_weights[-1], nn.Linear):
+        return []
+    return [module.out_features for module in with_weights if isinstance(module, nn.Linear)]
 
 
 def find_label(wanted: str | int, id2label: Mapping[int, str], argument: str = "target") -> int:

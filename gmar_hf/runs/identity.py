@@ -16,6 +16,7 @@ from torch import nn
 from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
 from gmar_hf.models.introspection import class_name, config_of, encoder_shape, label_names, unsupported, unwrapped
+from gmar_hf.models.labels import check_label_names
 from gmar_hf.runs.plan import Plan
 from gmar_hf.utils.text import quantity
 
@@ -29,6 +30,7 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
         revision (`str`, *optional*): The revision that was asked for, if not the main branch.
 
     Raises:
+        ArgumentError: If its config does not name its outputs.
         ArgumentTypeError: If it is no transformers classifier.
         UnsupportedModelError: If its layers differ in their number of heads.
     """
@@ -40,6 +42,7 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
             f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
+    check_label_names(model)
     if not isinstance(num_layers, int) or not isinstance(num_heads, int):
         raise unsupported(unwrapped(model), "its layers have different numbers of heads")
     loaded_as = getattr(config, "_name_or_path", "")

@@ -14,7 +14,7 @@ from gmar_hf.explanation.head_weights import check_report, open_report
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.introspection import check_model
+from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -63,7 +63,7 @@ def centred_head_contribution(
         >>> gmar_hf.centred_head_contribution(model, pixel_values, reference=pixel_values).shape
         torch.Size([4, 6, 8])
     """
-    check_model(model)
+    model = checked_model(model)
     check_known_kwargs(model, model_kwargs)
     pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
     if isinstance(reference, torch.Tensor):

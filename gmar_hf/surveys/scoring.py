@@ -12,7 +12,8 @@ from gmar_hf.explanation.head_scores import head_weights
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.introspection import check_model
+from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, patch_size
 from gmar_hf.models.targets import Target, choose_target
@@ -53,9 +54,10 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         NonFiniteError: If logits or gradients are NaN or infinite.
         UnsupportedModelError: If the model cannot be explained.
     """
-    check_model(model)
+    model = checked_model(model)
     pixels = checked_pixels(model, pixel_values)
     with traced(model, pixels, "output", {}) as trace:
+        check_label_names(model, trace.logits.shape[1])
         choice = choose_target(target, trace.logits.clone())
         assert choice.target is not None
         height, width = pixels.shape[-2:]

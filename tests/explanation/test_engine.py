@@ -24,12 +24,40 @@ from transformers import (
 )
 
 import gmar_hf
+from gmar_hf.explanation.parity import check_parity
 from gmar_hf.models.introspection import OFF_THE_INTERFACE
 from tests.helpers import state, zoo
+from tests.helpers.explainers import image_processor, make_explainer, name_classes, photo
 
 METHODS = ["gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"]
 # peft 0.21 still calls a method that transformers 5.20 renamed.
 OLD_NAMES_IN_PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def distributed(model: nn.Module) -> nn.Module:
+    """What trains on several processes, in one."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def not_compiling(graph: torch.fx.GraphModule, inputs: list) -> None:
+    raise AssertionError("the model was compiled")
+
+
+RUNNERS = {
+    "DataParallel": nn.DataParallel,
+    "DistributedDataParallel": distributed,
+    "torch.compile": lambda model: torch.compile(model, backend=not_compiling),
+    "both": lambda model: torch.compile(nn.DataParallel(model), backend=not_compiling),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_process_group():
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class TestWrappers:
@@ -96,6 +124,44 @@ class TestWrappers:
             out = gmar_hf.explain(compiled, pixels, 1, interpolate_pos_encoding=True)
         assert torch.equal(out.attribution, expected.attribution)
         assert out.settings["model_class"] == "ViTForImageClassification"
+
+    @pytest.mark.parametrize("wrap", RUNNERS.values(), ids=RUNNERS)
+    def test_what_only_runs_a_model_is_looked_through(self, wrap):
+        """One rule at every door; a compiled model is not compiled once more for a pass of another kind."""
+        model, data = name_classes(zoo.vit()), [{"image": photo()}] * 2
+        pixels = zoo.pixel_values(model)
+        expected = gmar_hf.explain(model, pixels, 1, "contribution")
+        wrapped = wrap(model)
+        before = state.snapshot(model)
+        out = gmar_hf.explain(wrapped, pixels, 1, "contribution")
+        assert torch.equal(out.attribution, expected.attribution)
+        assert out.settings == expected.settings
+        assert check_parity(wrapped, pixels).agrees
+        assert gmar_hf.describe_heads(wrapped, pixels).attention_distance.shape == (2, 3, 3)
+        result, named = (
+            make_explainer(one, image_processor=image_processor())(photo())[0] for one in (wrapped, model)
+        )
+        assert torch.equal(result["attribution"], named["attribution"])
+        report, plain = (gmar_hf.survey(one, data, image_processor(), batch_size=2) for one in (wrapped, model))
+        assert torch.equal(report.mean["contribution"], plain.mean["contribution"])
+        assert report.settings["model"] == plain.settings["model"]
+        options = {"methods": ["rollout", "legrad"], "metrics": ["insertion", "sparseness"], "num_steps": 2}
+        found, same = (gmar_hf.evaluate(one, data, image_processor(), **options) for one in (wrapped, model))
+        assert (found.values == same.values).all()
+        assert state.snapshot(model) == before
+
+    def test_compiled_in_place(self, monkeypatch):
+        model = zoo.vit()
+        expected = gmar_hf.explain(model, zoo.pixel_values(model), 1)
+
+        def compiled(*args, **kwargs):
+            raise AssertionError("the compiled model was called")
+
+        for module in (model, model.vit.layers[1]):
+            module._compiled_call_impl = compiled
+        out = gmar_hf.explain(model, zoo.pixel_values(model), 1)
+        assert torch.equal(out.attribution, expected.attribution)
+        assert model._compiled_call_impl is model.vit.layers[1]._compiled_call_impl is compiled
 
     def test_a_module_of_the_users_around_a_backbone(self):
         class Own(nn.Module):

@@ -27,7 +27,8 @@ def name_classes(model, labels=LABELS):
 def make_explainer(model=None, **settings):
     """A pipeline around a model of the zoo, by default its plain ViT, on the CPU."""
     model = name_classes(zoo.vit()) if model is None else model
-    settings.setdefault("image_processor", image_processor(zoo.image_size(model)))
+    if "image_processor" not in settings:
+        settings["image_processor"] = image_processor(zoo.image_size(model))
     return gmar_hf.GMARExplainer(model=model, device="cpu", **settings)
 
 

@@ -3,11 +3,16 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from markdown_it import MarkdownIt
+from torch import nn
 
+import gmar_hf
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.models.labels import find_label
+from gmar_hf.models.labels import check_label_names, find_label
 from gmar_hf.utils.text import markdown, printable
+from tests.helpers import zoo
+from tests.helpers.explainers import image_processor, make_explainer, name_classes, photo
 from tests.helpers.sampling import sample_product
 
 LABELS = {0: "tench", 1: "tabby, tabby cat", 2: "Persian cat", 3: "crane", 4: "crane", 5: "3", 6: ""}
@@ -172,3 +177,83 @@ def test_usual_labels_stay_readable():
     usual = "tabby, tabby cat|T-shirt/top|stop_sign|Siamese (cat)|2026-11-22T10:00:00|torch 2.13.0"
     assert [markdown(text) for text in usual.split("|")] == usual.split("|")
     assert markdown(3) == "3"
+
+
+def with_head(head):
+    model = name_classes(zoo.vit())
+    model.classifier = head
+    return model
+
+
+class Cosine(nn.Module):
+    """A head without linear layers."""
+
+    def __init__(self, num_outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_outputs, 24, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return nn.functional.normalize(x, dim=-1) @ self.weight.T
+
+
+HEADS = {
+    "a linear layer": lambda count: nn.Linear(24, count),
+    "several": lambda count: nn.Sequential(nn.Linear(24, 8), nn.GELU(), nn.Linear(8, count)),
+    "no linear layer": Cosine,
+    "one, and a scale": lambda count: nn.Sequential(nn.Linear(24, count), nn.LayerNorm(count)),
+}
+KNOWN_BEFORE = ["a linear layer", "several"]
+
+
+class TestOutputsAndNames:
+    """The config of these models has five names."""
+
+    def refused(self, function, *args, **kwargs):
+        with pytest.raises(ArgumentError, match="`model` must have a name in its config for every output") as caught:
+            function(*args, **kwargs)
+        return str(caught.value)
+
+    @pytest.mark.parametrize("count", [12, 2])
+    @pytest.mark.parametrize("kind", HEADS)
+    def test_at_every_door(self, tmp_path, kind, count):
+        model, data = with_head(HEADS[kind](count)), [{"image": photo()}]
+        got = f"got {count} outputs and 5 names."
+        assert got in self.refused(lambda: make_explainer(model)(photo()))
+        assert got in self.refused(gmar_hf.survey, model, data, image_processor(), output_dir=tmp_path / "survey")
+        methods = {"methods": ["rollout"], "metrics": ["sparseness"]}
+        assert got in self.refused(gmar_hf.evaluate, model, data, image_processor(), **methods)
+        if kind in KNOWN_BEFORE:  # before a model is run or a target looked up
+            assert got in self.refused(make_explainer, model)
+            assert got in self.refused(gmar_hf.survey, model, [], image_processor())
+        # `explain` itself gives indices, no names.
+        assert gmar_hf.explain(model, zoo.pixel_values(model), count - 1).logits.shape == (2, count)
+
+    @pytest.mark.parametrize("kind", HEADS)
+    def test_heads_that_are_named(self, kind):
+        model = with_head(HEADS[kind](12))
+        model.config.id2label = {index: f"class {index}" for index in range(12)}
+        assert make_explainer(model)(photo(), target=11)[0]["label"] == "class 11"
+
+    def test_a_layer_of_another_size_beside_the_output(self):
+        model = name_classes(zoo.vit())
+        model.projection = nn.Linear(24, 7)
+        assert make_explainer(model)(photo())[0]["label"] in model.config.id2label.values()
+
+    @pytest.mark.parametrize(
+        ("names", "got"),
+        [
+            ({index + 1: "x" for index in range(5)}, "got 5 outputs and 5 names for the outputs [1, 2, 3, 4, 5]"),
+            ({str(index): "x" for index in range(5)}, "got 5 outputs and 5 names for the outputs ['0', '1', '2',"),
+            ({0: "x"}, "got 5 outputs and 1 name."),
+        ],
+    )
+    def test_names_of_other_indices(self, names, got):
+        model = zoo.vit()
+        model.config.id2label = names
+        assert got in self.refused(check_label_names, model)
+        assert got in self.refused(make_explainer, model)
+
+    @pytest.mark.parametrize("name", sorted(zoo.MODELS))
+    def test_every_family_is_let_through(self, name):
+        check_label_names(zoo.MODELS[name]())
+        check_label_names(zoo.MODELS[name](), zoo.NUM_LABELS)

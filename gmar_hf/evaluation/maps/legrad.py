@@ -11,7 +11,7 @@ from gmar_hf.explanation.blocks import pieces
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
-from gmar_hf.models.introspection import check_model, encoder_layers, unsupported, unwrapped
+from gmar_hf.models.introspection import checked_model, encoder_layers, unsupported, unwrapped
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
 from gmar_hf.models.targets import choose_target, class_scores
@@ -49,7 +49,7 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
         >>> legrad(model, torch.zeros(2, 3, 64, 64), 0).shape
         torch.Size([2, 8, 8])
     """
-    check_model(model)
+    model = checked_model(model)
     pixels = checked_pixels(model, pixel_values)
     recorder = _Layers()
     # One forward gives the logits of every layer's tokens, one backward the gradients of every layer's attention.
