@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
+from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
+from gmar_hf.explanation.forward_errors import forward_errors_worded
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, class_name, known_kwargs, setting, unsupported
-from gmar_hf.models.patches import by_size, pair
+from gmar_hf.models.introspection import OFF_THE_INTERFACE, unsupported
 from gmar_hf.utils.tensors import at_least_float32
 
 Start = Literal["value", "output", "head"]
@@ -299,24 +299,6 @@ def traced(
     """
     with weights_at_rest(model), gradients_on(), frozen(model):
         trace = Trace(model, start, attention_scale)
-        _forward(trace, pixels, model_kwargs)
+        with forward_errors_worded(model, pixels, trace.layers):
+            trace.run(pixels, **model_kwargs)
         yield trace
-
-
-def _forward(trace: Trace, pixels: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
-    """Run the model; where it refuses a size that is not its own, say which it takes."""
-    size = setting(trace.model, "image_size")
-    try:
-        trace.run(pixels, **model_kwargs)
-    except (ValueError, RuntimeError) as error:
-        own_size = size is None or pair(size) == tuple(pixels.shape[-2:])
-        if own_size or trace.layers or isinstance(error, GMARError | torch.OutOfMemoryError):
-            raise
-        # The model refused another size than its own before its first layer.
-        advice = "Resize to that"
-        if "interpolate_pos_encoding" in known_kwargs(trace.model):
-            advice += ", or pass `interpolate_pos_encoding=True`"
-        raise ArgumentError(
-            f"`pixel_values` must be {by_size(size)} pixels for {class_name(trace.model)}; "
-            f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
-        ) from error

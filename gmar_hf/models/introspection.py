@@ -76,6 +76,7 @@ def checked_model(model: nn.Module) -> nn.Module:
         ArgumentError: If its weights are inference tensors or on the meta device, or this is under a transform of
             `torch.func`.
         ArgumentTypeError: If it is no module.
+        UnsupportedModelError: If it is a model for something else than images.
     """
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(
@@ -99,7 +100,31 @@ def checked_model(model: nn.Module) -> nn.Module:
             "`model` must be explained outside the transforms of `torch.func` (its own backwards cannot be "
             "transformed); got a call inside grad, vmap or jvp. Take batches as they are, in a loop."
         )
+    _check_takes_images(model)
     return runnable(model)
+
+
+def _check_takes_images(model: nn.Module) -> None:
+    """Refuse models for texts, sounds and videos, of which transformers says so by an error of another kind, or not.
+
+    Raises:
+        UnsupportedModelError: If the model's forward does not take plain `pixel_values`.
+    """
+    classifier, config = unwrapped(model), config_of(model)
+    if not isinstance(classifier, transformers.PreTrainedModel):  # a module of the user's, with whatever it holds
+        return
+    parameters = inspect.signature(classifier.forward).parameters
+    takes_anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    is_of_images = takes_anything and classifier.main_input_name == "pixel_values"
+    if "pixel_values" not in parameters and not is_of_images:
+        first = next(iter(parameters), "nothing")
+        raise unsupported(model, f"it takes `{first}`, no `pixel_values`")
+    if "spatial_shapes" in parameters:
+        raise unsupported(model, "it takes flattened patches (NaFlex), no plain images")
+    if getattr(config, "is_encoder_decoder", False):
+        raise unsupported(model, "it decodes texts from images")
+    if getattr(config, "num_frames", None) is not None:
+        raise unsupported(model, "it takes videos, no images")
 
 
 def known_kwargs(model: nn.Module) -> set[str]:

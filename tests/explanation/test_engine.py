@@ -454,7 +454,9 @@ class TestModelsThatAreRefused:
         vision = {**zoo.WIDE, "num_patches": 16, "patch_size": 8}
         config = Siglip2Config(vision_config=vision, text_config=zoo.TEXT, num_labels=3)
         model = zoo.build(Siglip2ForImageClassification, config)
-        with pytest.raises(gmar_hf.ArgumentError, match="SigLIP2 NaFlex's flattened patches, are not supported"):
+        with pytest.raises(
+            gmar_hf.UnsupportedModelError, match=r"takes flattened patches \(NaFlex\), no plain images"
+        ):
             gmar_hf.explain(model, torch.zeros(1, 16, 192))
 
     def test_two_towers(self):

@@ -1,0 +1,48 @@
+"""What a model's own forward raises, in words that say what to do."""
+
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from gmar_hf.errors import ArgumentError, GMARError
+from gmar_hf.models.introspection import class_name, known_kwargs, setting, unsupported, unwrapped
+from gmar_hf.models.patches import by_size, pair
+from gmar_hf.utils.text import shown
+
+
+@contextmanager
+def forward_errors_worded(model: nn.Module, pixels: torch.Tensor, layers: Sized) -> Iterator[None]:
+    """Turn what the forward in the block raises into an error of ours; what it does not tell of is let through.
+
+    Args:
+        model (`nn.Module`): What computes in the block.
+        pixels (`torch.Tensor` of shape (batch, channels, height, width)): What it is given.
+        layers (`Sized`): Of as many layers the attention has been computed.
+
+    Raises:
+        ArgumentError: If the model refuses images of this size; the message says which it takes.
+        UnsupportedModelError: If it is one of transformers' that fails on images of its own size.
+    """
+    try:
+        yield
+    except (GMARError, torch.OutOfMemoryError):
+        raise
+    except (ValueError, RuntimeError, TypeError, AttributeError, LookupError) as error:
+        size = setting(model, "image_size")
+        is_other_size = size is not None and pair(size) != tuple(pixels.shape[-2:])
+        # The model refused another size than its own before its first layer.
+        if is_other_size and not layers and isinstance(error, ValueError | RuntimeError):
+            advice = "Resize to that"
+            if "interpolate_pos_encoding" in known_kwargs(model):
+                advice += ", or pass `interpolate_pos_encoding=True`"
+            raise ArgumentError(
+                f"`pixel_values` must be {by_size(size)} pixels for {class_name(model)}; "
+                f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
+            ) from error
+        # What a user's own module raises is for its author, and other errors at run time may be the machine's.
+        if not isinstance(unwrapped(model), PreTrainedModel) or isinstance(error, RuntimeError):
+            raise
+        raise unsupported(model, f"its forward fails on images ({shown(error, 100)})") from error
