@@ -36,7 +36,10 @@ def gradients_passing(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _check_output(model: nn.Module, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+def _check_output(model: nn.Module, name: str, module: nn.Module, args: Any, *rest: Any) -> None:
+    # Where another thread takes its hooks away meanwhile, torch hands this one no keyword arguments.
+    *keywords, output = rest
+    kwargs = keywords[0] if keywords else {}
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or _has_backward(module, output):
         return
     inputs = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor) and each.requires_grad]

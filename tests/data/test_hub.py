@@ -115,8 +115,8 @@ def results(home, repos):
 
 
 BROKEN = (
-    "`image` must be of a format that Pillow reads; got '{}'. Convert it to PNG or JPEG, or copy it again if it is "
-    "one of them."
+    "`image` must be of a format that Pillow reads; got '{}'. Copy it again, convert it to PNG or JPEG, or install the "
+    "Pillow plugin for its format."
 )
 MISSING = "ArgumentError: `data` must be a folder that exists, or a data set on the Hub that you may see; got '{}'."
 LOADING = "No folder here is called '{0}'. To load the data set '{0}', "
@@ -163,11 +163,10 @@ def test_splits_are_chosen(results):
 
 
 def test_folders_of_images_are_matched_by_name(results):
-    error = "`image` must be an intact image; got 'row 2 (c.png)' (cannot identify image file)."
     assert results["folders"]["samples"] == [
         ["row 0 (a.png)", [0], 6, None],
         ["row 1 (b.png)", [1], 7, None],
-        ["row 2 (c.png)", [1], None, error],
+        ["row 2 (c.png)", [1], None, BROKEN.format("row 2 (c.png)")],
     ]
     assert "`label` must be one of the model's labels or an index; got 'cats'." in results["unknown folders"]
     assert results["decoding folders"] == (

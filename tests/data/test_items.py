@@ -124,10 +124,10 @@ def test_images_of_every_kind(tmp_path):
         samples = read([{"image": source} for source in sources])
     assert shades(samples) == [1, 2, 3, 128, 4]
     assert [sample.name for sample in samples] == ["item 0", "item 1", "item 2 (a.png)", "item 3 (deep.png)", "item 4"]
-    for source in (np.zeros((4, 4, 3), dtype=np.uint8), torch.zeros(3, 4, 4), b"bytes"):
-        assert "`image` must be a path, a URL, base64 text or a PIL image" in message(
-            [{"image": source}], ArgumentTypeError
-        )
+    arrays = [np.full((8, 8, 3), 5, dtype=np.uint8), torch.full((3, 8, 8), 6, dtype=torch.uint8)]
+    assert shades(read([{"image": array} for array in arrays])) == [5, 6]
+    words = "`image` must be a path, a URL, base64 text, a PIL image or an array; got bytes"
+    assert words in message([{"image": b"bytes"}], ArgumentTypeError)
 
 
 def test_pixel_values():

@@ -206,6 +206,7 @@ class TestResults:
             "patch_size": [8, 4],
             "model_class": "DeiTForImageClassification",
             "model_dtype": "float32",
+            "model_kwargs": {},
         }
 
     def test_one_output(self):

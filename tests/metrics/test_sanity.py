@@ -359,5 +359,5 @@ class TestErrors:
     def test_weights_elsewhere(self):
         model = zoo.vit()
         model.vit.layernorm.to("meta")
-        with pytest.raises(ArgumentError, match="`model` must have its weights in memory; got some that are off"):
+        with pytest.raises(ArgumentError, match="`model` must have its weights; got some on the meta device"):
             randomization_check(model, Watching())

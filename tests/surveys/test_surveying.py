@@ -75,7 +75,7 @@ class Counting(Dataset):
         return len(self.items)
 
     def __getitem__(self, index):
-        if sys._getframe(1).f_code is not ItemData.read.__code__:  # for what data they are, before the survey begins
+        if sys._getframe(2).f_code is not ItemData.read.__code__:  # for what data they are, before the survey begins
             return self.items[index]
         self.read.append(index)
         if index == self.at:
@@ -417,7 +417,7 @@ class TestFolder:
                 return 40
 
             def __getitem__(self, index):
-                self.read += sys._getframe(1).f_code is ItemData.read.__code__
+                self.read += sys._getframe(2).f_code is ItemData.read.__code__
                 if self.fails and self.read > 9:
                     fail()
                 return {"image": photo(int(torch.randint(10_000, ())))}
