@@ -115,8 +115,8 @@ def results(home, repos):
 
 
 BROKEN = (
-    "`image` must be of a format that Pillow reads; got '{}'. Copy it again, convert it to PNG or JPEG, or install the "
-    "Pillow plugin for its format."
+    "`image` must be of a format that Pillow reads; got '{}'. Copy it again, convert it to PNG or JPEG, or install "
+    "the Pillow plugin for its format."
 )
 MISSING = "ArgumentError: `data` must be a folder that exists, or a data set on the Hub that you may see; got '{}'."
 LOADING = "No folder here is called '{0}'. To load the data set '{0}', "
