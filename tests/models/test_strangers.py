@@ -55,7 +55,7 @@ CONFIGS = {
     "mobilevit": {"image_size": 64, "hidden_sizes": [8] * 3, "neck_hidden_sizes": [8] * 7, "num_attention_heads": 2},
     "mobilevitv2": {"image_size": 64, "base_attn_unit_dims": [8, 8, 8], "width_multiplier": 0.25},
     "swiftformer": {"image_size": 64, "depths": [1] * 4, "embed_dims": [8] * 4},
-    "efficientnet": {"width_coefficient": 0.1, "depth_coefficient": 0.1, "image_size": 64},
+    "efficientnet": {"width_coefficient": 0.1, "depth_coefficient": 0.1, "image_size": 64, "hidden_dim": 128},
 }  # fmt: skip
 SERVED = {
     "BeitForImageClassification", "CLIPForImageClassification", "DeiTForImageClassification",
