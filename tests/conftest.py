@@ -15,7 +15,8 @@ from tests.helpers import commands, hub_server, reports
 def small_figures():
     """Small pictures for the figures of reports, whose drawing takes most of a save; test_card.py draws them all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gmar_hf.report.report_files.png", reports.small_figure)
+        for user in ("report_files", "page"):
+            patch.setattr(f"gmar_hf.report.{user}.png", reports.small_figure)
         yield
 
 

@@ -133,7 +133,7 @@ def evaluate(
         >>> model, image_processor = gmar_hf.demo.load("vit")
         >>> evaluation = gmar_hf.evaluate(
         ...     model, gmar_hf.demo.scenes(2), image_processor, methods=["contribution", "rollout"],
-        ...     metrics=["insertion_minus_deletion", "pointing_game"], target="label",
+        ...     metrics=["pointing_game", "energy_on_other"], target="label",
         ... )
         >>> len(evaluation.rows), sorted(evaluation.summary())
         (4, ['contribution', 'rollout'])

@@ -42,6 +42,7 @@ def ones(model, pixel_values, target):
     return torch.ones(len(pixel_values), 8, 8)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_metrics_one_by_one(vit):
     model, image_processor = vit
     scenes = SCENES[:3]
@@ -234,7 +235,7 @@ def test_a_stopped_evaluation_goes_on(vit, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("is_asked", [True, False], ids=["Ctrl-C", "a kill"])
+@pytest.mark.parametrize("is_asked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["Ctrl-C", "a kill"])
 def test_a_batch_goes_on_at_the_map_where_it_was_stopped(vit, tmp_path, monkeypatch, is_asked):
     """Asked to stop, it saves the map in hand; killed, it has what was saved in time before."""
     model, image_processor = vit

@@ -20,7 +20,6 @@ from gmar_hf.report.statistics import KEYS
 from tests.helpers import zoo
 from tests.helpers.commands import save_model
 from tests.helpers.explainers import name_classes, photo
-from tests.helpers.sampling import pick
 from tests.helpers.survey_processes import (
     PATIENCE,
     Command,
@@ -155,7 +154,8 @@ def assert_same(report, expected, tolerance):
 # However many processes
 
 
-@pytest.mark.parametrize("name", pick(["predicted", "label"], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["predicted", "label"])
 def test_one_two_and_three_processes(undisturbed, name):
     reports = [undisturbed(name, number) for number in (1, 2, 3)]
     counts = reports[0].settings["counts"]
@@ -415,7 +415,9 @@ def test_many_kills(home, variants, undisturbed, tmp_path, name, numbers, seed, 
     [
         ([signal.SIGINT], signal.default_int_handler),
         pytest.param([signal.SIGTERM], signal.default_int_handler, marks=pytest.mark.slow),
-        ([signal.SIGINT, signal.SIGINT], signal.default_int_handler),  # the terminal's and the launcher's
+        pytest.param(  # the terminal's and the launcher's
+            [signal.SIGINT, signal.SIGINT], signal.default_int_handler, marks=pytest.mark.slow
+        ),
         ([signal.SIGTERM], signal.SIG_IGN),  # a background job's
     ],
 )
