@@ -204,6 +204,7 @@ def test_masks_that_name_no_class_say_nothing_of_another(vit):
         evaluate(model, single, image_processor, metrics=["energy_on_other", "iou"])
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on(vit, tmp_path):
     model, image_processor = vit
     calls = []

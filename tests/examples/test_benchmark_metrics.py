@@ -6,12 +6,14 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "benchmark_metrics.py"
 
 
+@pytest.mark.slow
 def test_a_small_run():
     spec = importlib.util.spec_from_file_location(EXAMPLE.stem, EXAMPLE)
     benchmark = importlib.util.module_from_spec(spec)

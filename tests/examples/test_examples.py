@@ -160,6 +160,7 @@ def test_sheet_of_garments_has_a_row_per_label(tiny_data, tmp_path):
     assert [sheet[28 * row + 14, 14] for row in range(6)] == [20, 40, 80, 120, 180, 200]
 
 
+@pytest.mark.slow
 def test_training_writes_what_load_reads(tiny_data, tmp_path, monkeypatch):
     for name, value in {"NUM_FIRST_SCENES": 8, "NUM_SCENES": 8, "BATCH_SIZE": 4}.items():
         monkeypatch.setattr(training, name, value)
@@ -198,6 +199,7 @@ class TestPruneHeads:
         assert len(orders["random"]) == 3
         assert all(sorted(order) == sorted(report.prunable_heads(1.0)) for order in orders["random"])
 
+    @pytest.mark.slow
     def test_precision_falls_as_heads_fall_silent(self, pruning, tmp_path):
         app = typer.Typer()
         app.command()(pruning.main)

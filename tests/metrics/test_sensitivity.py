@@ -109,6 +109,7 @@ def test_the_row_draws_the_subjects_maps():
     )
 
 
+@pytest.mark.slow
 def test_an_evaluation_draws_each_methods_maps_for_the_rows_own_classes(demo_batch):
     model, images, _, scenes = demo_batch("vit")
     items = [
