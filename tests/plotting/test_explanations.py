@@ -1,35 +1,22 @@
 """The figure of an image and its explanations: what stands where."""
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 import gmar_hf
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.plotting import overlay, plot_explanation, plot_head_importance
 from tests.helpers.explainers import make_explainer, photo
+from tests.helpers.figures import NASTY, draw, texts
 
-NASTY = "a$b^c$ \\alpha \x1b[2J\n_{x}"
 MAP = torch.tensor([[0.25, -0.5], [0.0, 0.125]])
 
 
 def made_up(label="cat", method="contribution", **entries):
     nothing = dict(head_contribution=None, head_importance=None)
     return dict(label=label, score=0.5, method=method, attribution=MAP, box=(0, 0, 60, 40), **nothing) | entries
-
-
-def draw(figure, tmp_path):
-    """Renders a figure; matplotlib complains only then."""
-    figure.savefig(tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def texts(figure):
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
 def pictures(figure):
