@@ -15,9 +15,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from photos import labelled_photos, right_photos
+from photos import labelled_photos, load_classifier, right_photos
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from gmar_hf import centred_head_contribution, demo, explain, metrics
 from gmar_hf.evaluation.bootstrap import Bootstrap
@@ -45,11 +44,7 @@ def photo_pixels(
     model: str, data: Path, number: int, image_size: int | None, seed: int
 ) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A classifier, photos that it is right about, and their classes."""
-    classifier = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False).eval()
-    image_processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
-    if image_size is not None:
-        image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
-        image_processor.crop_size = {"height": image_size, "width": image_size}
+    classifier, image_processor = load_classifier(model, image_size)
     photos = labelled_photos(data, classifier.config.label2id, seed)
     right = right_photos(classifier, image_processor, photos, number)
     images = [Image.open(path).convert("RGB") for path, _ in right]

@@ -37,6 +37,16 @@ HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant"
 app = typer.Typer(add_completion=False)
 
 
+def load_classifier(model: str, image_size: int | None) -> tuple[Any, Any]:
+    """A classifier in eval mode, and its image processor, which crops to `image_size` pixels a side if given."""
+    classifier = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False).eval()
+    image_processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
+    if image_size is not None:
+        image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
+        image_processor.crop_size = {"height": image_size, "width": image_size}
+    return classifier, image_processor
+
+
 def labelled_photos(folder: Path, label2id: dict[str, int], seed: int) -> list[tuple[Path, int]]:
     """The folder's photos in an order drawn with the seed, with the classes that their folders name."""
     kinds = {".jpg", ".jpeg", ".png", ".webp"}
@@ -98,11 +108,7 @@ def main(
     document: Annotated[Path | None, typer.Option(help=f"A file to write the table into, after {BEGIN}.")] = None,
 ) -> None:
     """Measure maps on photographs, and print the table."""
-    classifier = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False).eval()
-    image_processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
-    if image_size is not None:
-        image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
-        image_processor.crop_size = {"height": image_size, "width": image_size}
+    classifier, image_processor = load_classifier(model, image_size)
     photos = labelled_photos(data, classifier.config.label2id, seed)
     right = right_photos(classifier, image_processor, photos, num_photos)
     typer.echo(f"{len(right)} photos that the model gets right")
