@@ -23,8 +23,8 @@ from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.explanation.trace import traced
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.models.introspection import checked_model, class_name, known_kwargs, setting
-from gmar_hf.models.model_inputs import checked_pixels, usable_kwargs
+from gmar_hf.models.introspection import checked_model, class_name, setting
+from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
 from gmar_hf.utils.tensors import described
@@ -245,14 +245,13 @@ def _check_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
     """Refuse keyword arguments that transformers would silently swallow."""
     if "labels" in model_kwargs:
         raise ArgumentError("`labels` must not be given (there is no loss here). Say what to explain by `target`.")
-    unknown = sorted(set(model_kwargs) - known_kwargs(model))
-    if not unknown:
-        return
-    size = setting(model, "image_size")
-    if "interpolate" in unknown[0] and size:
-        advice = f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."
-    else:
+
+    def advise(name: str) -> str:
+        size = setting(model, "image_size")
+        if "interpolate" in name and size:
+            return f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."
         parameters = inspect.signature(explain).parameters.values()
         keywords = ", ".join(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
-        advice = f" `explain` itself has target, method, {keywords}."
-    raise ArgumentError(f"`{unknown[0]}` must be an argument that {class_name(model)} knows; it does not.{advice}")
+        return f" `explain` itself has target, method, {keywords}."
+
+    check_known_kwargs(model, model_kwargs, advise)

@@ -1,5 +1,6 @@
 """What a user hands to a model, checked and made ready for a backward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,18 +36,21 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
     return _usable(pixel_values).to(dtype)
 
 
-def check_known_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
+def check_known_kwargs(
+    model: nn.Module, model_kwargs: dict[str, Any], advise: Callable[[str], str] = lambda name: ""
+) -> None:
     """Refuse keyword arguments that transformers would silently swallow.
 
     Args:
         model (`nn.Module`): The classifier.
         model_kwargs (`dict[str, Any]`): What the user gave.
+        advise (`Callable`): From the name of an unknown one to what the error says behind its sentence.
 
     Raises:
         ArgumentError: If the model does not know one of them.
     """
     for name in sorted(set(model_kwargs) - known_kwargs(model)):
-        raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.")
+        raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{advise(name)}")
 
 
 def usable_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:
