@@ -201,7 +201,9 @@ def lead_of(figures: dict[str, Any], *, over: str, fillings: tuple[str, ...], nu
 
     Args:
         figures (`dict`): "mean", "low" and "high", as [`Bootstrap.interval`] makes them.
-        over (`str`), fillings (`tuple[str, ...]`), num_images (`int`): As in [`Lead`].
+        over (`str`): The other map.
+        fillings (`tuple[str, ...]`): What hidden patches showed; the difference is the mean over them.
+        num_images (`int`): How many images it is of.
 
     Example:
         >>> lead = lead_of({"mean": 1.0, "low": -1.0, "high": 3.0}, over="b", fillings=("blur",), num_images=10)
