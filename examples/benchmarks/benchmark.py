@@ -1,10 +1,10 @@
 """What an explanation costs, as ratios taken in one run.
 
-    python examples/benchmark.py                    # cost of a batch, paired with the floor
-    python examples/benchmark.py targets            # five targets in one call
-    python examples/benchmark.py weights            # with a report's head weights, beside a no-grad forward
-    python examples/benchmark.py memory             # peak memory of one 1024 px image, in a process of its own
-    python examples/benchmark.py precision          # head scores in half precision beside float32
+    python examples/benchmarks/benchmark.py            # cost of a batch, paired with the floor
+    python examples/benchmarks/benchmark.py targets    # five targets in one call
+    python examples/benchmarks/benchmark.py weights    # with a report's head weights, beside a no-grad forward
+    python examples/benchmarks/benchmark.py memory     # peak memory of one 1024 px image, in a process of its own
+    python examples/benchmarks/benchmark.py precision  # head scores in half precision beside float32
 
 The floor is one SDPA forward and one backward for activations only of the same batch, in bare torch. The model is a
 ViT-B/16 of random weights: costs do not depend on what it learned.

@@ -1,7 +1,7 @@
 """What insertion and deletion cost, beside one forward for every perturbation and image.
 
-    python examples/benchmark_metrics.py
-    python examples/benchmark_metrics.py --threads 2 --batch-size 64
+    python examples/benchmarks/benchmark_metrics.py
+    python examples/benchmarks/benchmark_metrics.py --threads 2 --batch-size 64
 
 The images are scenes of the demo, the model is the demo ViT, the maps are its contributions. Both ways score the same
 pictures, 16 steps and the two ends of each curve; times are of the processor, which other work on the machine disturbs

@@ -1,8 +1,8 @@
 """What a survey costs beside the explanations it is made of, as ratios taken in one run.
 
-python examples/benchmark_survey.py overhead              # survey over a bare loop of explain on preloaded batches
-python examples/benchmark_survey.py processes             # two processes of one thread beside one
-python examples/benchmark_survey.py memory                # peaks at 1,000 and 10,000 images
+python examples/benchmarks/benchmark_survey.py overhead    # survey over a bare loop of explain on preloaded batches
+python examples/benchmarks/benchmark_survey.py processes   # two processes of one thread beside one
+python examples/benchmarks/benchmark_survey.py memory      # peaks at 1,000 and 10,000 images
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Measure every map on the three demo models, and write the tables of README.md and examples/leaderboard.md.
+"""Measure every map on the three demo models, and write leaderboard.md beside this file, and the table of README.md.
 
-    python examples/leaderboard.py                        # 300 scenes a model; goes on where it was stopped
-    torchrun --nproc_per_node 2 examples/leaderboard.py   # shared by two processes
-    python examples/leaderboard.py --no-write --num-scenes 20 --work quick
-    python examples/leaderboard.py --model vit --methods rollout --methods gmar-l1 --no-write
+    python examples/benchmarks/leaderboard.py                        # 300 scenes a model; goes on where it was stopped
+    torchrun --nproc_per_node 2 examples/benchmarks/leaderboard.py   # shared by two processes
+    python examples/benchmarks/leaderboard.py --no-write --num-scenes 20 --work quick
+    python examples/benchmarks/leaderboard.py --model vit --methods rollout --methods gmar-l1 --no-write
 
 Protocol: scenes of two test garments, both explained in turn; all scenes, and those on which the model ranks both
 labels first. Insertion and deletion by whole patches in 16 equal steps, score = sigmoid of the target's logit, area by
@@ -28,8 +28,8 @@ from gmar_hf.evaluation.results import is_made_with
 from gmar_hf.runs.processes import joined
 from gmar_hf.utils.files import replacing
 
-ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "examples" / "leaderboard.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = Path(__file__).with_name("leaderboard.md")
 BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
 BASELINES = ("blur", "zero", "other")
 DIFFERENCE = ("insertion_minus_deletion", "insertion_minus_deletion_zero", "insertion_minus_deletion_other")
@@ -58,8 +58,8 @@ SEED = 1  # of the scenes; everything was tuned on other seeds
 _TIMED = 16  # scenes, in one batch
 INTRODUCTION = """# Leaderboard: every map on the three demo models
 
-Written by `python examples/leaderboard.py`, not by hand. {num_scenes} scenes of two garments (seed {seed}; nothing was
-tuned on it), both explained.
+Written by `python examples/benchmarks/leaderboard.py`, not by hand. {num_scenes} scenes of two garments (seed {seed};
+nothing was tuned on it), both explained.
 
 - **ins - del**: area under the insertion curve minus that under the deletion curve (16 steps of whole patches, sigmoid
   of the target's logit, trapezoid), where hidden patches show the blurred image, zero in pixel values (grey), or the

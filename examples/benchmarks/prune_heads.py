@@ -1,7 +1,7 @@
 """How much of a demo model can be silenced before it fails, by which order of its heads.
 
-    python examples/prune_heads.py                        # the ViT: table, and prune-heads-vit.png
-    python examples/prune_heads.py --model beit
+    python examples/benchmarks/prune_heads.py              # the ViT: table, and prune-heads-vit.png
+    python examples/benchmarks/prune_heads.py --model beit
 
 A report over scenes of one seed ranks the heads; the least important are silenced first, by each ranking, and average
 precision is measured on scenes of another seed. Heads are silenced by `gmar_hf.silence_heads`, as transformers 5 has

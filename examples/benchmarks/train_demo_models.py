@@ -1,9 +1,9 @@
 """Train the three demo models again, from seeds, on two cores.
 
-    python examples/train_demo_models.py garments          # the sheet of test garments
-    python examples/train_demo_models.py train vit
-    python examples/train_demo_models.py train deit --teacher gmar_hf/demo/vit
-    python examples/train_demo_models.py train beit --teacher gmar_hf/demo/vit
+    python examples/benchmarks/train_demo_models.py garments          # the sheet of test garments
+    python examples/benchmarks/train_demo_models.py train vit
+    python examples/benchmarks/train_demo_models.py train deit --teacher gmar_hf/demo/vit
+    python examples/benchmarks/train_demo_models.py train beit --teacher gmar_hf/demo/vit
 
 `--data` is a folder with Fashion-MNIST's four idx files; Debian's package dataset-fashion-mnist brings one.
 """
@@ -40,7 +40,7 @@ ARCHITECTURE = dict(
 app = typer.Typer(add_completion=False, help=__doc__)
 DataOption = Annotated[Path, typer.Option(help="Folder with Fashion-MNIST's idx files.")]
 DATA = Path("/usr/share/datasets/fashion-mnist")
-DEMO = Path(__file__).resolve().parents[1] / "gmar_hf" / "demo"
+DEMO = Path(__file__).resolve().parents[2] / "gmar_hf" / "demo"
 
 
 class Family(StrEnum):

@@ -1,7 +1,7 @@
 """What insertion minus deletion gives to maps of the truth: of the explained garment, and of both garments alike.
 
-    python examples/truth_maps.py                     # the scenes of the leaderboard that it filters
-    python examples/truth_maps.py --num-scenes 50 --model vit
+    python examples/benchmarks/truth_maps.py           # the scenes of the leaderboard that it filters
+    python examples/benchmarks/truth_maps.py --num-scenes 50 --model vit
 
 A map that is right about where the garment is need not win: the metric asks what the model uses. And a map that knows
 nothing of the class, but where garments are, already gets most of it. Read the leaderboard's figures beside these.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "benchmark_metrics.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "benchmarks" / "benchmark_metrics.py"
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ from gmar_hf.evaluation import Evaluation, Row
 from gmar_hf.evaluation.metric_columns import choose_metrics
 from tests.helpers.reports import make_report
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 
 
 def load_example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and typer look their module up
     spec.loader.exec_module(module)
@@ -183,11 +183,11 @@ class TestPruneHeads:
     @pytest.fixture(scope="module")
     @staticmethod
     def pruning():
-        sys.path.insert(0, str(EXAMPLES))  # the script imports its neighbour
+        sys.path.insert(0, str(BENCHMARKS))  # the script imports its neighbour
         try:
             return load_example("prune_heads")
         finally:
-            sys.path.remove(str(EXAMPLES))
+            sys.path.remove(str(BENCHMARKS))
 
     def test_rankings_begin_with_the_least(self, pruning):
         report = make_report(layers=3, heads=4)
