@@ -1,42 +1,25 @@
 """The README's code runs as it stands, on stand-ins for what would come from the Hub."""
 
-import re
 from pathlib import Path
 
 import pytest
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import gmar_hf
 from gmar_hf.cli import main
+from tests.helpers.documents import MODEL, code_blocks, make_stand_ins
 
 README = Path(__file__).parents[1] / "README.md"
-MODEL = "google/vit-base-patch16-224"
 
 
 def blocks(language: str) -> list[str]:
     """The README's fenced blocks of a language, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return code_blocks(README, language)
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch) -> Path:
     """A folder with the images that the README names, and a tiny ViT with ImageNet's number of labels."""
-    labels = {index: f"class {index}" for index in range(1000)}
-    labels.update({281: "tabby, tabby cat", 287: "lynx, catamount"})
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=8,
-        id2label=labels,
-        label2id={label: index for index, label in labels.items()},
-    )
-    ViTForImageClassification(config).save_pretrained(tmp_path / "model")
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "model")
-    for name, scene in zip(("cat.jpg", "a.jpg", "b.jpg"), gmar_hf.demo.scenes(3), strict=True):
-        scene["image"].save(tmp_path / name)
+    make_stand_ins(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
