@@ -60,13 +60,16 @@ class GMARExplainer(Pipeline):
     - `head_weights_from` (`str`), with `head_weights`: "class", or "all images" where the report saw too few images of
       the class.
 
-    Args (of the constructor or of a call):
+    The constructor takes these arguments, or a call, for itself alone.
+
+    Args:
         top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
         target (`str`, `int` or a list of them): The labels or indices to explain, in place of the best.
         versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
-        method, norm, residual_weight, start_layer, num_points, value_reference, num_masks, mask_baseline,
-            mask_pattern, seed: How the map is made; [`explain`] says what each means. `method` may be a list. By
-            default it is "gmar", which cannot tell why this class and not another.
+        method (`str` or a list of them, defaults to "gmar"): How the map is made; [`explain`] says what each name
+            means. The default cannot tell why this class and not another.
+        norm, residual_weight, start_layer, num_points, value_reference: More of how, as [`explain`] takes it.
+        num_masks, mask_baseline, mask_pattern, seed: The same, of maps that are averaged over hidden patches.
         head_weights ([`HeadImportanceReport`], its repo id or folder): Weigh heads as this report does, in place of by
             the gradient.
         interpolate_pos_encoding (`bool`): Handed to models that know it, which then take images of any size.
