@@ -6,28 +6,24 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoModelForImageClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
 
+from gmar_hf._pipeline_images import prepare_image, stack_images
 from gmar_hf._pipeline_parameters import make_requests, sort_parameters
-from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target
-from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
+from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target, scores_of
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
-from gmar_hf.images.arrays import is_array, picture_of_array, plain_array
 from gmar_hf.images.placement import image_box
-from gmar_hf.images.reading import read_image
-from gmar_hf.images.resizing import check_enlargement
-from gmar_hf.models.introspection import config_of, is_multi_label, runnable
+from gmar_hf.models.introspection import runnable
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
-from gmar_hf.utils.text import shown
 
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -141,20 +137,7 @@ class GMARExplainer(Pipeline):
 
     @no_stop_iteration("image_processor", "preprocessing an image")
     def preprocess(self, image: Any, timeout: float | None = None, return_overlay: bool = False) -> dict[str, Any]:
-        # An array goes to the processor as it is, as `ImageClassificationPipeline` hands it on.
-        of_array = is_array(image)
-        picture = picture_of_array(image, self.image_processor) if of_array else read_image(image, timeout=timeout)
-        check_enlargement(picture.size, self.image_processor)
-        images = plain_array(image) if of_array else picture
-        try:
-            pixel_values = self.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        except Exception as error:
-            if isinstance(images, Image.Image) or isinstance(error, MemoryError | StopIteration):
-                raise
-            raise ImageError(
-                f"`image` must be an array that {type(self.image_processor).__name__} takes; got {images.dtype} of "
-                f"shape {images.shape} ({shown(error, 100)}). Convert it to uint8 of shape (height, width, 3)."
-            ) from error
+        picture, pixel_values = prepare_image(image, self.image_processor, timeout)
         # In a list, as transformers would concatenate tensors without a word about sizes that differ. The picture is
         # large, and of no use but to draw on.
         inputs = {
@@ -178,7 +161,7 @@ class GMARExplainer(Pipeline):
         interpolate_pos_encoding: bool | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
-        pixel_values = _stack(model_inputs["pixel_values"])
+        pixel_values = stack_images(model_inputs["pixel_values"])
 
         def choose(logits: torch.Tensor) -> Choice:
             check_label_names(self.model, logits.shape[1])
@@ -231,7 +214,7 @@ class GMARExplainer(Pipeline):
         first = explanations[0]
         assert first.logits is not None
         assert first.target is not None
-        scores = self._scores(first.logits[0], function_to_apply)
+        scores = scores_of(first.logits[0], self.model, function_to_apply)
         box = self._box(image_size, first.settings)
         labels, heatmap_size = self.model.config.id2label, image_size if return_heatmap else None
         results = ResultList()
@@ -260,32 +243,6 @@ class GMARExplainer(Pipeline):
         grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
         covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
         return image_box(image_size, self.image_processor, tuple(settings["pixel_size"]), covered)
-
-    def _scores(self, logits: torch.Tensor, function: ClassificationFunction | None) -> torch.Tensor:
-        """Make scores of logits (classes,) as `ImageClassificationPipeline` does."""
-        if function is None:
-            config = config_of(self.model)
-            if config.problem_type == "regression":
-                function = ClassificationFunction.NONE
-            elif is_multi_label(self.model) or config.num_labels == 1:
-                function = ClassificationFunction.SIGMOID
-            else:
-                function = ClassificationFunction.SOFTMAX
-        if function is ClassificationFunction.SIGMOID:
-            return logits.sigmoid()
-        return logits.softmax(dim=-1) if function is ClassificationFunction.SOFTMAX else logits
-
-
-def _stack(images: list[torch.Tensor] | list[list[torch.Tensor]]) -> torch.Tensor:
-    """Make a batch of what `preprocess` made: lists of one (1, channels, height, width), or a single such list."""
-    flat = [image[0] if isinstance(image, list) else image for image in images]
-    sizes = list(dict.fromkeys(f"{image.shape[-2]} x {image.shape[-1]}" for image in flat))
-    if len(sizes) > 1:
-        raise ArgumentError(
-            f"Images of one batch must leave the image processor in one size; got {' and '.join(sizes)} pixels. "
-            "Pass `batch_size=1`, or give the processor a fixed size."
-        )
-    return torch.cat(flat)
 
 
 def register() -> None:
