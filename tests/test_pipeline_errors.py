@@ -198,12 +198,13 @@ def test_versus_itself(explainer):
 
 def test_unknown_method_and_norm(explainer):
     methods = '"gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"'
-    for method, hint in (("gmar-l1", " Did you mean 'gmar'?"), ("GMAR", ""), (None, ""), (1, "")):
+    told_of_l1 = ' In Python pass method="gmar", norm="l1".'
+    for method, hint in (("gmar-l1", told_of_l1), ("GMAR", " Did you mean 'gmar'?"), (None, ""), (1, "")):
         message = f"`method` must be one of {methods}; got {method!r}.{hint}"
         refused(ArgumentError, message, explainer, photo(), method=method)
         refused(ArgumentError, message, make_explainer, explainer.model, method=method)
-    for norm in ("l3", "L1", 2):
-        message = f'`norm` must be one of "l1", "l2"; got {norm!r}.'
+    for norm, hint in (("l3", ""), ("L1", " Did you mean 'l1'?"), (2, "")):
+        message = f'`norm` must be one of "l1", "l2"; got {norm!r}.{hint}'
         refused(ArgumentError, message, explainer, photo(), norm=norm)
 
 

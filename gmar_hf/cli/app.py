@@ -87,9 +87,22 @@ def echo_json(summary: Any) -> None:
     typer.echo(json.dumps(summary, indent=2))
 
 
+def tell(doing: str) -> None:
+    """Say on standard error what is being done, if that is a terminal: scripts keep it for errors."""
+    if sys.stderr.isatty():
+        typer.echo(printable(doing), err=True)
+
+
 def _quiet_transformers() -> None:
-    """Let transformers, which every command loads, neither warn nor draw progress bars between our own lines."""
+    """Let transformers, which every command loads, neither warn nor draw progress bars between our own lines.
+
+    The Hub's bars stay on a terminal: who waits for a model to be downloaded sees how far it is.
+    """
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    were_shown = not are_progress_bars_disabled()
+    logging.disable_progress_bar()  # the Hub's too
+    if were_shown and sys.stderr.isatty():
+        enable_progress_bars()

@@ -11,6 +11,7 @@ import typer
 
 from gmar_hf.cli.options import DataOptions
 from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def _find_subject(options: DataOptions, num_scenes: int) -> tuple[Any, Any, Any,
     if name is not None:
         if model is not None or data is not None:
             raise ArgumentError("`--demo` must not be given together with `--model` or `--data`. Drop one.")
-        if name not in demo.MODELS:
-            raise ArgumentError(f"`--demo` must be one of {', '.join(demo.MODELS)}; got {name!r}.")
+        check_choice("--demo", name, demo.MODELS)
         num_scenes = options.limit or num_scenes
         names = {"model_id": f"gmar_hf.demo.load({name!r})", "data_id": f"gmar_hf.demo.scenes({num_scenes})"}
         return *demo.load(name), demo.scenes(num_scenes), names

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gmar_hf.cli.app import command, echo_json
+from gmar_hf.cli.app import command, echo_json, tell
 from gmar_hf.cli.explained_images import ImagesAgain, attempt, explained_images, told
 from gmar_hf.cli.explanation_files import ExplanationFiles, Taken
 from gmar_hf.cli.image_arguments import expand, make_folder, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
-from gmar_hf.explanation.methods import METHODS
-from gmar_hf.utils.text import printable
+from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.methods import METHODS, get_method
+from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
     from gmar_hf._pipeline_results import ExplanationResult
@@ -27,10 +28,20 @@ _LONGEST_NAME = 100  # letters of an image's name on the page
 _FEW = 4  # images up to which no progress bar is worth showing
 
 
-Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]
 _SIDE_BY_SIDE = ("gmar", "recommended")
-_METHODS_HELP = f"How the map is made; repeat it for several. By default {' and '.join(_SIDE_BY_SIDE)}. "
+_METHODS_HELP = f"Maps, between commas or repeated; by default {' and '.join(_SIDE_BY_SIDE)}. "
 _METHODS_HELP += " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
+
+
+def _known_methods(texts: list[str] | None) -> list[str]:
+    """Return the methods that were named, each once; of an unknown one is told before anything is loaded."""
+    names = [name.strip() for text in texts or _SIDE_BY_SIDE for name in text.split(",")]
+    for name in names:
+        try:
+            get_method(name)
+        except ArgumentError as error:
+            raise typer.BadParameter(str(error)) from error
+    return list(dict.fromkeys(names))
 
 
 class OverlayStyle(StrEnum):
@@ -59,7 +70,9 @@ class ExplainOptions:
     ] = None
     versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None
     top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
-    method: Annotated[list[Method] | None, typer.Option(help=_METHODS_HELP, show_default=False)] = None
+    method: Annotated[list[str] | None, typer.Option(help=_METHODS_HELP, metavar="NAME", callback=_known_methods)] = (
+        None
+    )
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
     overlay: Annotated[
         OverlayStyle, typer.Option(help="Draw what speaks for the label, or against it too, in blue and striped.")
@@ -80,7 +93,7 @@ class ExplainOptions:
             "target": [_label(text) for text in self.target] if self.target else None,
             "versus": None if self.versus is None else _label(self.versus),
             "top_k": self.top_k,
-            "method": list(dict.fromkeys(self.method)) if self.method else list(_SIDE_BY_SIDE),
+            "method": self.method,
             "norm": self.norm.value,
         }
 
@@ -112,6 +125,7 @@ def explain(options: ExplainOptions) -> None:
         grid=options.grid,
         caption=options.caption,
     )
+    tell(f"Explaining {quantity(len(sources), 'image')} by {', '.join(parameters['method'])} ...")
     images = ImagesAgain()
     summary = []
     explained = explained_images(explainer, images, sources, options.batch_size)
@@ -174,6 +188,8 @@ def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
     if table.row_count:
         Console().print(table)
         typer.echo(f"Overlays, maps and head scores are in {printable(out)}")
+        first = next(entry["files"]["overlays"][0] for entry in summary if "files" in entry)
+        typer.echo(f"Look first at {printable(out / first)}")
     for entry in summary:
         for result in entry.get("results", []):
             if "note" in result:

@@ -1,14 +1,18 @@
 """Loading what a command was pointed at. Commands import this module when they run, as it imports torch."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import typer
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
 from transformers import AutoModelForImageClassification
 
 # From where pipelines have it: transformers 5.9 shows it under its own name only where torchvision is.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from gmar_hf.cli.app import tell
 from gmar_hf.errors import ArgumentError
 from gmar_hf.pipeline import GMARExplainer
 from gmar_hf.utils.text import printable
@@ -42,6 +46,7 @@ def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
         ArgumentError: If it cannot be loaded, or brings code of its own, which is never run and never asked about; the
             message holds what transformers says.
     """
+    tell(f"Loading {name} ..." if _is_here(name, revision) else f"Downloading {name}, once, into the Hub's cache ...")
     model, info = _load(AutoModelForImageClassification, name, revision, dtype=dtype, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:
@@ -76,6 +81,14 @@ def checked_device(device: str | None) -> torch.device | None:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ArgumentError(f"`--device` must be one that this machine has; got {device!r}. Use cpu.") from error
     return place
+
+
+def _is_here(name: str, revision: str | None) -> bool:
+    """Tell whether a model is a folder, or in the Hub's cache; of what is no name at all the error says more."""
+    try:
+        return Path(name).is_dir() or isinstance(try_to_load_from_cache(name, CONFIG_NAME, revision=revision), str)
+    except ValueError:
+        return True
 
 
 def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.checks import check_choice
+from gmar_hf.utils.text import did_you_mean, quoted
 
 if TYPE_CHECKING:
     import torch
 
+    from gmar_hf.evaluation.maps.method import MapMethod
     from gmar_hf.explanation.steps import StepView
 
     Step = Callable[[torch.Tensor, StepView], torch.Tensor]
@@ -117,7 +120,40 @@ def get_method(name: str) -> Method:
     """Look a method up.
 
     Raises:
-        ArgumentError: If there is no method of that name; the message lists the names there are.
+        ArgumentError: If there is no method of that name; the message lists the names there are, and of a map that
+            `evaluate` knows by this name says how to get it.
+
+    Example:
+        >>> get_method("gmar-l2")
+        Traceback (most recent call last):
+        ...
+        gmar_hf.errors.ArgumentError: `method` must be one of "gmar", "contribution", "removal", "path", \
+"recommended", "rollout", "gradient-rollout", "attention"; got 'gmar-l2'. In Python pass method="gmar", norm="l2".
     """
+    if isinstance(name, str) and name not in METHODS:
+        alike = did_you_mean(name, METHODS) or did_you_mean(name, _maps_of_evaluate())
+        advice = _how_to_get(name) or alike
+        raise ArgumentError(f"`method` must be one of {quoted(METHODS)}; got {name!r:.80}.{advice}")
     check_choice("method", name, METHODS)
     return METHODS[name]
+
+
+def _how_to_get(name: str) -> str:
+    """Say how a map that `evaluate` knows by this name is asked for; nothing where it knows none."""
+    row = _maps_of_evaluate().get(name)
+    if row is None:
+        return ""
+    if row.options is None:
+        return f" `evaluate` alone draws it: `gmar-hf evaluate --methods {name}`."
+    return f" In Python pass {', '.join(f'{option}={_written(value)}' for option, value in row.options.items())}."
+
+
+def _written(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _maps_of_evaluate() -> "dict[str, MapMethod]":
+    """Return the maps of the floor above, whose rows need no torch either; they are asked for when a name is wrong."""
+    from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
+
+    return MAP_METHODS

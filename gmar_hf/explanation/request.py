@@ -154,6 +154,8 @@ def requests_of(method: str | Sequence[str], **options: Any) -> list[Request]:
     """
     if isinstance(method, str) or not isinstance(method, Sequence):  # what is neither is refused as a name
         return [Request(method=method, **options)]
+    for name in method:
+        get_method(name)  # which says more of an unknown name than the next line
     check_names("method", method, METHODS)
     rows = [METHODS[name] for name in method]
     takes = {

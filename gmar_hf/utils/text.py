@@ -30,8 +30,11 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
     Example:
         >>> did_you_mean("rolout", ["rollout", "random"])
         " Did you mean 'rollout'?"
+        >>> did_you_mean("GMAR", ["gmar", "rollout"])
+        " Did you mean 'gmar'?"
     """
-    near = difflib.get_close_matches(wanted, list(names), n=2)
+    folded = {name.casefold(): name for name in names}
+    near = [folded[name] for name in difflib.get_close_matches(wanted.casefold(), folded, n=2)]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -95,3 +95,4 @@ def test_every_commands_help_ends_with_an_example(outcomes, command):
 def test_an_unknown_method_is_told_with_those_there_are(outcomes):
     output = outcomes["explain cat.png --method gma"][2]
     assert all(name in output for name in ("gma", *METHODS))
+    assert "Did you mean 'gmar'?" in output

@@ -92,7 +92,7 @@ def test_files_of_every_image(run, here, model):
         assert (overlay.mode, overlay.size) == ("RGB", (45, 70))
     for text in ("one.png", "two.jpg", "cat", "tabby, tabby cat", f"{expected[0]['score']:.3f}"):
         assert text in out
-    assert "Overlays, maps and head scores are in out" in out
+    assert "Overlays, maps and head scores are in out\nLook first at out/one-cat.png\n" in out
     # Whoever may read any new file may read these.
     Path("usual").touch()
     assert {path.stat().st_mode for path in Path("out").iterdir()} == {Path("usual").stat().st_mode}
@@ -422,6 +422,15 @@ def test_json_lists_files_that_exist(run, here, model):
     files = entry["files"]
     assert sorted([files["json"], *files["tensors"].values(), *files["overlays"]]) == written()
     assert len(entry["results"]) == 4  # two labels by two methods
+
+
+@pytest.mark.parametrize("asked", [(), ("--json",)])
+def test_a_terminal_is_told_what_is_done(run, here, model, monkeypatch, asked):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = run("explain", "one.png", "-m", model, "--method", "gmar,rollout", "-o", "out", *asked)
+    assert (code, err) == (0, f"Loading {model} ...\nExplaining 1 image by gmar, rollout ...\n")
+    if asked:
+        assert [result["method"] for result in json.loads(out)[0]["results"]] == ["gmar", "rollout"]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

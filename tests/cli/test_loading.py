@@ -8,6 +8,7 @@ import pytest
 from transformers import pipelines
 
 from gmar_hf.cli import loading
+from gmar_hf.errors import ArgumentError
 from tests.helpers.commands import printed, refusal, save_model
 from tests.helpers.explainers import photo
 
@@ -85,3 +86,22 @@ def test_where_transformers_has_the_class_it_is_taken_and_the_code_is_not(run, h
     (image,) = json.loads(printed(run(*COMMANDS[0], "--model", "model", "--json")))
     assert image["results"]
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nobody/has-this", "Downloading nobody/has-this, once, into the Hub's cache ...\n"),
+        ("not/a/name", "Loading not/a/name ...\n"),
+        ("model", "Loading model ...\n"),
+    ],
+)
+def test_a_terminal_is_told_of_a_download(here, monkeypatch, capsys, name, told):
+    def refuse(*args, **kwargs):
+        raise ArgumentError("no network in tests")
+
+    monkeypatch.setattr(loading, "_load", refuse)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with pytest.raises(ArgumentError):
+        loading.load_model(name, None)
+    assert capsys.readouterr().err == told

@@ -163,7 +163,7 @@ def test_the_demo(run, here):
         )
     assert (
         refusal(run("report", "--demo", "cnn", "-o", "other"))
-        == "`--demo` must be one of vit, deit, beit; got 'cnn'.\n"
+        == '`--demo` must be one of "vit", "deit", "beit"; got \'cnn\'.\n'
     )
     assert not Path("other").exists()
 

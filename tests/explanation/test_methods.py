@@ -7,10 +7,15 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.evaluation.maps.map_lookup import find_map_methods
+from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
+from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.methods import METHODS, get_method
+from gmar_hf.explanation.request import requests_of
 from gmar_hf.explanation.steps import StepView
 from gmar_hf.models.attention import AttentionCall
+from tests.helpers import zoo
 
 # Two tokens, one image. With these scores the first head attends evenly, the second to the first token only.
 QUERY = torch.tensor([[[[1.0], [1.0]], [[1.0], [1.0]]]])
@@ -95,9 +100,39 @@ class TestRegistry:
         for name in ("rollout", "attention"):
             assert (METHODS[name].needs, METHODS[name].weights) == (None, "uniform")
 
-    @pytest.mark.parametrize("name", ["GMAR", "grad-cam", "", None, 3])
+    @pytest.mark.parametrize("name", ["GMAR", "saliency", "", None, 3])
     def test_unknown_names_list_the_valid_ones(self, name):
         listed = ", ".join(f'"{known}"' for known in METHODS)
         with pytest.raises(ArgumentError) as caught:
             get_method(name)
         assert str(caught.value).split(" Did you mean")[0] == f"`method` must be one of {listed}; got {name!r}."
+
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("legrad", "`evaluate` alone draws it: `gmar-hf evaluate --methods legrad`."),
+            ("legrd", "Did you mean 'legrad'?"),
+            ("path-half-centred", 'In Python pass method="recommended".'),
+            ("path-centred", 'In Python pass method="path", value_reference=1.0.'),
+            ("GMAR", "Did you mean 'gmar'?"),
+        ],
+    )
+    def test_a_map_of_evaluate_is_told_how_to_get(self, name, advice):
+        for method in (name, ["gmar", name]):
+            with pytest.raises(ArgumentError) as caught:
+                requests_of(method)
+            assert str(caught.value).endswith(f"; got {name!r}. {advice}")
+
+    def test_every_name_is_known_on_both_sides(self):
+        """`evaluate` draws each method, and `explain` knows what to say of each map."""
+        assert len(find_map_methods(list(METHODS))) == len(METHODS)
+        for name in MAP_METHODS.keys() - METHODS.keys():
+            with pytest.raises(ArgumentError, match=r"`evaluate` alone|In Python pass"):
+                get_method(name)
+
+    def test_what_is_advised_draws_the_same_map(self):
+        model = zoo.vit()
+        pixel_values, target = zoo.pixel_values(model), torch.tensor([1, 0])
+        for name in ("path-half-centred-4", "gmar-l2"):
+            advised = explain(model, pixel_values, target, **MAP_METHODS[name].options).attribution
+            torch.testing.assert_close(advised, MAP_METHODS[name].draw(model, pixel_values, target))

@@ -49,6 +49,14 @@ class MapMethod:
         """What it fills hidden pixels with, if it does."""
         return (self.baseline,) if isinstance(self.baseline, str) else self.baseline or ()
 
+    @property
+    def options(self) -> dict[str, Any] | None:
+        """What [`explain`] is asked for to draw the same map; None of a map that it does not draw."""
+        if not isinstance(self.draw, partial) or self.draw.func is not _draw_explained:
+            return None
+        asked: dict[str, Any] = self.draw.keywords["options"]
+        return {name: value for name, value in asked.items() if name != "return_logits"}
+
     def forwards(self, num_patches: int) -> float | None:
         """Return the cost on images of so many patches."""
         return float(self.cost(num_patches)) if callable(self.cost) else self.cost
