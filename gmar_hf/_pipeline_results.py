@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar, cast, overload
 
 import torch
 from PIL import Image
@@ -24,7 +24,19 @@ _SHOWN = (  # an explanation's fields in a result
     "head_contribution_centred",
     "head_maps",
 )
+_Text = Literal["label", "method", "versus", "note", "head_weights_from"]
+_Number = Literal["score", "completeness_gap"]
+_Heads = Literal["head_importance", "head_contribution", "head_contribution_centred"]
 _NO_JSON = ("heatmap", "overlay", "explanation")  # pictures, and what has a file of its own
+
+
+class HeadEntry(TypedDict):
+    """A head, and one of its two numbers."""
+
+    layer: int
+    head: int
+    head_contribution: NotRequired[float]
+    head_importance: NotRequired[float]
 
 
 class ExplanationResult(dict[str, Any]):
@@ -40,6 +52,28 @@ class ExplanationResult(dict[str, Any]):
         super().__init__(entries)
         self._thumbnail, self._image_size = thumbnail, image_size
 
+    if TYPE_CHECKING:  # what each entry is
+
+        @overload
+        def __getitem__(self, key: _Text, /) -> str: ...
+        @overload
+        def __getitem__(self, key: _Number, /) -> float: ...
+        @overload
+        def __getitem__(self, key: Literal["target"], /) -> int: ...
+        @overload
+        def __getitem__(self, key: Literal["attribution", "head_maps"], /) -> torch.Tensor: ...
+        @overload
+        def __getitem__(self, key: _Heads, /) -> torch.Tensor | None: ...
+        @overload
+        def __getitem__(self, key: Literal["box"], /) -> Box: ...
+        @overload
+        def __getitem__(self, key: Literal["heatmap", "overlay"], /) -> Image.Image: ...
+        @overload
+        def __getitem__(self, key: Literal["explanation"], /) -> Explanation: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /) -> Any: ...
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self), self._thumbnail, self._image_size)
 
@@ -47,7 +81,7 @@ class ExplanationResult(dict[str, Any]):
         """Return all entries but pictures and `explanation` as plain JSON: tensors as lists of lists, NaN as None."""
         return {name: _as_json(value) for name, value in self.items() if name not in _NO_JSON}
 
-    def top_heads(self, k: int = 3) -> list[dict[str, Any]]:
+    def top_heads(self, k: int = 3) -> list[HeadEntry]:
         """Return the heads that contribute most, either way, or where contributions are unknown, weigh most.
 
         Args:
@@ -60,7 +94,7 @@ class ExplanationResult(dict[str, Any]):
         key = "head_contribution" if self.get("head_contribution") is not None else "head_importance"
         values = self.get(key)
         heads = [] if values is None else strongest(values, k)
-        return [{"layer": layer, "head": head, key: value} for layer, head, value in heads]
+        return [cast(HeadEntry, {"layer": layer, "head": head, key: value}) for layer, head, value in heads]
 
     def _repr_html_(self) -> str:
         pictures = [map_on(self._thumbnail, self["attribution"], self["box"], self._image_size)]
@@ -73,7 +107,10 @@ class ExplanationResult(dict[str, Any]):
         return card(pictures, _title(self), *lines)
 
 
-class ResultList(list[Any]):
+Item = TypeVar("Item", bound="ExplanationResult | ResultList[Any]")
+
+
+class ResultList(list[Item]):
     """A list of [`ExplanationResult`], or of such lists."""
 
     def _repr_html_(self) -> str:

@@ -1,8 +1,9 @@
 """Models that explain themselves: the mixin, and four ready classes."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, overload
 
 import torch
 from transformers import (
@@ -15,6 +16,7 @@ from transformers import (
 from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.retention import RetainedAttentions, retain_attention
+from gmar_hf.models.targets import Target
 
 
 class AttentionRetentionMixin:
@@ -32,6 +34,16 @@ class AttentionRetentionMixin:
     def retain_attention(self) -> AbstractContextManager[RetainedAttentions]:
         """Keep explicit attention probabilities, with gradients, inside a `with` block: see [`retain_attention`]."""
         return retain_attention(self)  # type: ignore[arg-type]
+
+    @overload
+    def explain(
+        self, pixel_values: torch.Tensor, target: Target = None, method: str = "gmar", **options: Any
+    ) -> Explanation: ...
+
+    @overload
+    def explain(
+        self, pixel_values: torch.Tensor, target: Target = None, *, method: Sequence[str], **options: Any
+    ) -> list[Explanation]: ...
 
     def explain(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Explanation | list[Explanation]:
         """Explain a batch of images: see [`explain`], whose arguments after the model these are."""

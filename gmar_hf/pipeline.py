@@ -1,9 +1,9 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
@@ -26,6 +26,9 @@ from gmar_hf.plotting.overlays import overlay
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
     from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 TASK = "gmar-explanation"
@@ -107,6 +110,21 @@ class GMARExplainer(Pipeline):
             )
         check_label_names(self.model)
 
+    @overload
+    def __call__(
+        self, inputs: "str | os.PathLike[str] | Image | np.ndarray | torch.Tensor", **kwargs: Any
+    ) -> ResultList[ExplanationResult]: ...
+
+    @overload
+    def __call__(
+        self, inputs: list[Any] | tuple[Any, ...], **kwargs: Any
+    ) -> ResultList[ResultList[ExplanationResult]]: ...
+
+    @overload
+    def __call__(
+        self, inputs: Iterator[Any] | Dataset[Any], **kwargs: Any
+    ) -> Iterator[ResultList[ExplanationResult]]: ...
+
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Explain `inputs`; see the class for arguments and results."""
         if inputs is None or (isinstance(inputs, list | tuple) and not inputs):
@@ -120,7 +138,7 @@ class GMARExplainer(Pipeline):
         results = super().__call__(inputs, **kwargs)
         return ResultList(results) if type(results) is list else results
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write model and image processor as a plain repository, which loads without gmar_hf too.
 
         Args:
@@ -131,7 +149,7 @@ class GMARExplainer(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
 
-    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         before = getattr(self, "_forward_params", {})  # the constructor's, in a call
         return sort_parameters(parameters, before, self.model.config.id2label)
 
@@ -202,7 +220,7 @@ class GMARExplainer(Pipeline):
         overlay_caption: bool = False,
         return_heatmap: bool = True,
         return_explanation: bool = False,
-    ) -> ResultList:
+    ) -> ResultList[ExplanationResult]:
         image_size: tuple[int, int] = model_outputs["image_size"]
         explanations = [
             Explanation(
@@ -217,7 +235,7 @@ class GMARExplainer(Pipeline):
         scores = scores_of(first.logits[0], self.model, function_to_apply)
         box = self._box(image_size, first.settings)
         labels, heatmap_size = self.model.config.id2label, image_size if return_heatmap else None
-        results = ResultList()
+        results: ResultList[ExplanationResult] = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
             for explanation in explanations:
                 entries = describe_target(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
+    from gmar_hf._pipeline_results import ExplanationResult, ResultList
     from gmar_hf.pipeline import GMARExplainer
 
 METHODS = ("gmar", "contribution")
@@ -72,7 +73,7 @@ def demo(options: DemoOptions) -> None:
         _print(summary, out)
 
 
-def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict]:
+def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict[str, Any]]:
     """Return the first scenes on which the model puts both garments first, so that there is something to explain."""
     import torch
 
@@ -88,7 +89,7 @@ def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict]:
     return [scene for scene, labels in zip(candidates, best, strict=True) if scene["labels"] == labels][:NUM_SCENES]
 
 
-def _describe(scene: dict, result: dict, number: int, method: str) -> dict[str, Any]:
+def _describe(scene: dict[str, Any], result: "ExplanationResult", number: int, method: str) -> dict[str, Any]:
     import numpy as np
 
     (neighbour,) = (label for label in scene["labels"] if label != result["target"])
@@ -111,7 +112,7 @@ def _enlarge(image: "Image.Image") -> "Image.Image":
     return image.resize((image.width * _ENLARGED, image.height * _ENLARGED), Image.Resampling.BICUBIC)
 
 
-def _picture(image: "Image.Image", result: dict) -> "Image.Image":
+def _picture(image: "Image.Image", result: "ExplanationResult") -> "Image.Image":
     from gmar_hf.images.placement import scale_box
     from gmar_hf.plotting import overlay
 
@@ -119,7 +120,7 @@ def _picture(image: "Image.Image", result: dict) -> "Image.Image":
     return overlay(large, result["attribution"], box=scale_box(result["box"], image.size, large.size))
 
 
-def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> "Figure":
+def _contact_sheet(shown: list[tuple[dict[str, Any], "dict[str, ResultList[ExplanationResult]]"]]) -> "Figure":
     """Draw a row a target: the scene with the target outlined, the map of each method, the heads' contributions."""
     import numpy as np
     from matplotlib.figure import Figure
@@ -148,6 +149,7 @@ def _contact_sheet(shown: list[tuple[dict, dict[str, list[dict]]]]) -> "Figure":
         for ax in axes[:-1]:
             ax.set(xticks=[], yticks=[])
         contribution = results["gmar"][number]["head_contribution"]
+        assert contribution is not None
         plot_head_importance(contribution, title="head contributions", label="logits", ax=axes[-1])
     return figure
 

@@ -10,12 +10,13 @@ from gmar_hf.utils.text import printable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from gmar_hf._pipeline_results import ExplanationResult
     from gmar_hf.pipeline import GMARExplainer
 
 
 def explained_images(
     explainer: "GMARExplainer", images: "ImagesAgain", sources: list[str], batch_size: int
-) -> Iterator[list[dict] | Exception]:
+) -> Iterator[list["ExplanationResult"] | Exception]:
     """Yield results in the order of the sources, and an exception in the place of each image that has none."""
     for start in range(0, len(sources), batch_size):
         batch = sources[start : start + batch_size]
@@ -31,11 +32,11 @@ def explained_images(
 
 def _explained(
     explainer: "GMARExplainer", images: "ImagesAgain", sources: list[str], errors: dict[str, Exception]
-) -> list[list[dict]]:
+) -> list[list["ExplanationResult"]]:
     """Explain a batch; images that cannot be read are left out, and their errors noted."""
     from torch.utils.data import IterableDataset
 
-    class Readable(IterableDataset):
+    class Readable(IterableDataset["Image.Image"]):
         """The images, one after the other: the pipeline keeps their pixel values, and none of them."""
 
         def __iter__(self) -> "Iterator[Image.Image]":
@@ -50,7 +51,7 @@ def _explained(
     return list(explainer(Readable(), batch_size=len(sources)))
 
 
-def _explained_alone(explainer: "GMARExplainer", images: "ImagesAgain", source: str) -> list[dict]:
+def _explained_alone(explainer: "GMARExplainer", images: "ImagesAgain", source: str) -> list["ExplanationResult"]:
     return explainer(images.read(source))
 
 

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import MaskFolder
@@ -86,7 +87,7 @@ def files_in(folder: Path, suffixes: Collection[str], argument: str = "data") ->
     """
     # Folders that wait to be listed, each with the folders above it, so that a link in a circle ends.
     files: list[tuple[str, int]] = []
-    waiting: list[tuple[str, str, tuple]] = [(str(folder), "", ())]
+    waiting: list[tuple[str, str, tuple[Any, ...]]] = [(str(folder), "", ())]
     while waiting:
         path, prefix, above = waiting.pop()
         try:

@@ -17,7 +17,7 @@ Photo = tuple[int, int]
 """A photo's place in its data, and the model's index of its class."""
 
 
-class Mosaics(Dataset):
+class Mosaics(Dataset[Any]):
     """Photos of different classes in squares of one size, `side` by `side`, as items for [`evaluate`].
 
     An item is a dict of `image`, `label` (the classes, row by row) and `masks` (from each class to the bool array of

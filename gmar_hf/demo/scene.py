@@ -1,7 +1,7 @@
 """Fashion scenes: garments pasted on textured backgrounds, with the exact mask of every garment."""
 
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -33,7 +33,9 @@ class SceneStyle(NamedTuple):
 _USUAL = SceneStyle()
 
 
-def scenes(num_images: int, seed: int = 0, num_garments: int = 2, *, without: int | None = None) -> list[dict]:
+def scenes(
+    num_images: int, seed: int = 0, num_garments: int = 2, *, without: int | None = None
+) -> list[dict[str, Any]]:
     """Make scenes of the bundled test garments, none of which any demo model was trained on.
 
     Args:

@@ -34,15 +34,51 @@ if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
 
 
-@overload
+@overload  # in full, as editors show and complete these
 def explain(
-    model: nn.Module, pixel_values: torch.Tensor, target: Target = None, method: str = "gmar", **options: Any
+    model: nn.Module,
+    pixel_values: torch.Tensor,
+    target: Target = None,
+    method: str = "gmar",
+    *,
+    norm: str = "l1",
+    residual_weight: float = 1.0,
+    start_layer: int = 0,
+    return_maps: bool = True,
+    return_head_maps: bool = False,
+    return_logits: bool = True,
+    head_weights: "HeadWeights | None" = None,
+    num_masks: int = 0,
+    mask_baseline: Baseline = "blur",
+    mask_pattern: str = "pairs",
+    seed: int = 0,
+    num_points: int | None = None,
+    value_reference: float | str | None = None,
+    **model_kwargs: Any,
 ) -> Explanation: ...
 
 
 @overload
 def explain(
-    model: nn.Module, pixel_values: torch.Tensor, target: Target = None, *, method: Sequence[str], **options: Any
+    model: nn.Module,
+    pixel_values: torch.Tensor,
+    target: Target = None,
+    *,
+    method: Sequence[str],
+    norm: str = "l1",
+    residual_weight: float = 1.0,
+    start_layer: int = 0,
+    return_maps: bool = True,
+    return_head_maps: bool = False,
+    return_logits: bool = True,
+    head_weights: "HeadWeights | None" = None,
+    num_masks: int = 0,
+    mask_baseline: Baseline = "blur",
+    mask_pattern: str = "pairs",
+    seed: int = 0,
+    num_points: int | None = None,
+    value_reference: float | str | None = None,
+    **model_kwargs: Any,
 ) -> list[Explanation]: ...
 
 

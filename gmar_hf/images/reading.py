@@ -15,7 +15,7 @@ from gmar_hf.images.arrays import picture_of_array
 from gmar_hf.images.decoding import bits_per_sample, decoding_error, is_white_at_zero
 from gmar_hf.utils.text import is_web_page
 
-ImageSource = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
 
 # Formats that Pillow knows by name without a decoder of its own: in a folder these are no images.
 _NOT_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG"}

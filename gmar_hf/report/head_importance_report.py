@@ -88,17 +88,17 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
     @property
     def num_images(self) -> int:
         """The number of explained images, each counted once."""
-        return self.settings["counts"]["num_images"]
+        return int(self.settings["counts"]["num_images"])
 
     @property
     def num_explanations(self) -> int:
         """The number of explanations, one for each image and class."""
-        return self.settings["counts"]["num_explanations"]
+        return int(self.settings["counts"]["num_explanations"])
 
     @property
     def labels(self) -> list[str]:
         """The model's labels, by class index."""
-        return self.settings["model"]["labels"]
+        return list(self.settings["model"]["labels"])
 
     @cached_property
     def overall(self) -> HeadStatistics:
@@ -180,7 +180,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         layers, heads = self.mean["l1"].shape
         check_whole("layer", layer, maximum=layers - 1)
         check_whole("head", head, maximum=heads - 1)
-        return top["heads"][layer][head]
+        return list(top["heads"][layer][head])
 
     def prunable_heads(self, ratio: float) -> list[tuple[int, int]]:
         """Return the heads with the smallest mean "contribution_abs": what to remove first. Each is judged alone.

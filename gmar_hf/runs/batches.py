@@ -74,13 +74,13 @@ def stream_loader(
     num_processes: int,
     batch_size: int,
     image_processor: Any,
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Read a process's own share of a stream from its batch `first` on, up to its sample `stop`."""
     batches = _StreamBatches(data, first, stop, rank, num_processes, batch_size, image_processor)
     return DataLoader(batches, batch_size=None, generator=torch.Generator())
 
 
-class _MapBatches(Dataset):
+class _MapBatches(Dataset[Any]):
     def __init__(self, data: MapData, order: Sequence[int], batch_size: int, image_processor: Any) -> None:
         self._data, self._order, self._batch_size, self._processor = data, order, batch_size, image_processor
 
@@ -95,7 +95,7 @@ class _MapBatches(Dataset):
             return error
 
 
-class _StreamBatches(IterableDataset):
+class _StreamBatches(IterableDataset[Any]):
     def __init__(
         self,
         data: StreamData,

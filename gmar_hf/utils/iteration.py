@@ -44,7 +44,7 @@ did. Give `next` a default there, or raise another error.
         ) from error
 
 
-class GuardedItems(Dataset):
+class GuardedItems(Dataset[Any]):
     """A data set of the user's, whose items cannot end the loop that asks for them.
 
     Args:

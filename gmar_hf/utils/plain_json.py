@@ -4,7 +4,7 @@ A string of this module's is a kind of value; a dict must have these entries (an
 of one kind, and what stands in a pair with None may be null.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gmar_hf.errors import ArgumentError
@@ -12,7 +12,7 @@ from gmar_hf.utils.checks import is_number, is_whole
 
 TEXT, COUNT, NUMBER, FLAG = "a string", "a whole number of 0 or more", "a finite number", "true or false"
 _LIMIT = 2**64  # infinities and numbers that no tensor holds are not below it
-_KINDS = {
+_KINDS: dict[str, Callable[[Any], bool]] = {
     TEXT: lambda value: isinstance(value, str),
     COUNT: lambda value: is_whole(value) and 0 <= value < _LIMIT,
     NUMBER: lambda value: is_number(value) and abs(value) < _LIMIT,

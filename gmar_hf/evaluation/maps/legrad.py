@@ -103,14 +103,16 @@ def _separated(model: nn.Module, recorder: _Layers, stack: ExitStack) -> list[to
     _, layers = encoder_layers(model)
     tokens: list[torch.Tensor] = []
 
-    def cut(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def cut(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not is_recording(module, recorder):  # another thread's forward
             return None
         if args:
             return (args[0].detach(), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach()}
 
-    def keep(module: nn.Module, args: tuple, output: Any) -> Any:
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not is_recording(module, recorder):
             return None
         tokens.append(output if isinstance(output, torch.Tensor) else output[0])

@@ -88,7 +88,7 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file,
     ):
-        writer: csv.DictWriter | None = None
+        writer: csv.DictWriter[str] | None = None
         for row in rows:
             if writer is None:
                 writer = csv.DictWriter(file, fieldnames=[_cell(name) for name in row])
