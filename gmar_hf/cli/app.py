@@ -22,6 +22,7 @@ from gmar_hf.utils.text import printable
 app = typer.Typer(
     name="gmar-hf",
     help="Explain image classifiers of the ViT kind, head by head.",
+    epilog="Example: gmar-hf demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -77,7 +77,7 @@ class EvaluateOptions(DataOptions):
     num_steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 16
 
 
-@command(EvaluateOptions, example="gmar-hf evaluate --demo vit --methods gmar-l1,contribution,random --out maps")
+@command(EvaluateOptions, example="gmar-hf evaluate --demo vit --methods gmar,recommended --out maps")
 def evaluate(options: EvaluateOptions) -> None:
     """Find out which map to believe: measure maps side by side. Also under accelerate launch and torchrun."""
     from gmar_hf.evaluation.evaluating import evaluate

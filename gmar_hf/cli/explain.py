@@ -98,7 +98,7 @@ class ExplainOptions:
         }
 
 
-@command(ExplainOptions, example="gmar-hf explain cat.jpg --target 'tabby, tabby cat' --method contribution")
+@command(ExplainOptions, example="gmar-hf explain cat.jpg --target 'tabby, tabby cat' --html")
 def explain(options: ExplainOptions) -> None:
     """Explain images: an overlay for each target, maps and head scores, and a table of the strongest heads."""
     from tqdm import tqdm

@@ -16,7 +16,7 @@ from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS
 
-COMMANDS = ("explain", "demo", "check", "report", "evaluate", "compare")
+COMMANDS = ("explain", "demo", "check", "report", "evaluate", "compare", "env")
 LIGHT = [
     ["--help"],
     ["--version"],
@@ -82,7 +82,7 @@ def test_no_help_loses_a_word_to_markup(outcomes, command):
     options = typing.get_type_hints(info.callback, include_extras=True).values()
     helps = [option.__metadata__[0].help for option in options if typing.get_origin(option) is typing.Annotated]
     shown = "".join(re.findall(r"[^\s│]", outcomes[f"{command} --help"][2]))
-    assert len(helps) > 1 or command == "compare"
+    assert len(helps) > 1 or command in ("compare", "env")
     for text in [info.help, info.epilog, *helps]:
         assert "".join(text.replace("\\[", "[").split()) in shown
 
@@ -90,6 +90,12 @@ def test_no_help_loses_a_word_to_markup(outcomes, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_commands_help_ends_with_an_example(outcomes, command):
     assert f"Example: gmar-hf {command} " in outcomes[f"{command} --help"][2]
+
+
+def test_examples_stay_on_a_line_of_80_columns():
+    assert "Example: " in app.info.epilog
+    for info in app.registered_commands:
+        assert len(f" {info.epilog} ") <= 80
 
 
 def test_an_unknown_method_is_told_with_those_there_are(outcomes):
