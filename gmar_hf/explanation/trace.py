@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gmar_hf.errors import ArgumentError, NonFiniteError
-from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
+from gmar_hf.errors import NonFiniteError
 from gmar_hf.explanation.forward_errors import forward_errors_worded
+from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope
 from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
@@ -22,24 +22,6 @@ Start = Literal["value", "output", "head"]
 Visit = Callable[[int, torch.Tensor, torch.Tensor | None], None]
 NOT_IN_A_ROW = "its `last_hidden_state` does not come from all of its attention layers, one after another"
 NO_BACKBONE = "its logits do not depend on the backbone's `last_hidden_state`"
-# fp16 gradients live between 2^-24 and 2^16. Those of a head that averages thousands of tokens would underflow, those
-# of a head that normalises tiny features would overflow: the first scale that overflows nothing is taken.
-_HALF_HEAD_SCALES = (2.0**10, 1.0, 2.0**-10)
-_PEAK = 2.0**6  # of the gradient that the encoder's backward starts with: 2^10 below overflow, 2^20 above underflow
-
-
-class HeadGradient(NamedTuple):
-    """Gradient of a score with respect to the backbone's last hidden state: `relative * size`, at least float32.
-
-    Args:
-        relative (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of a size that any dtype holds, squared too.
-        size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
-        slope (`torch.Tensor` of shape (batch, classes)): The score's gradient in the logits, divided by `size`.
-    """
-
-    relative: torch.Tensor
-    size: torch.Tensor
-    slope: torch.Tensor
 
 
 class Trace(ComputingRecorder):
@@ -154,41 +136,15 @@ class Trace(ComputingRecorder):
         Raises:
             ArgumentError: If some image's score does not depend on the hidden state.
             NonFiniteError: If a gradient is NaN or infinite.
+            UnsupportedModelError: If the logits do not depend on the hidden state, or it on the encoder.
         """
-        hidden = self.hidden
-        if not hidden.requires_grad:
+        if not self.hidden.requires_grad:
             raise unsupported(self.model, NOT_IN_A_ROW)
-        if not self._own_logits.requires_grad:
+        slope, slope_size = score_slope(score, self.logits)
+        gradient = hidden_gradient(self._own_logits, self.hidden, slope, slope_size)
+        if gradient is None:
             raise unsupported(self.model, NO_BACKBONE)
-        slope, slope_size = self._slope(score)
-        # Half precision tries one scale after the other; wider dtypes need none.
-        for scale in _HALF_HEAD_SCALES if hidden.dtype == torch.float16 else (1.0,):
-            upstream = (slope * scale).to(self._own_logits.dtype)
-            (gradient,) = torch.autograd.grad(self._own_logits, hidden, upstream, retain_graph=True, allow_unused=True)
-            if gradient is None:
-                raise unsupported(self.model, NO_BACKBONE)
-            if gradient.isfinite().all():
-                break
-        else:
-            raise gradients_not_finite(FLOAT16_ADVICE)
-        # Divided to a size that the encoder's backward can carry in any dtype.
-        gradient = at_least_float32(gradient)
-        _check_each_depends(gradient)
-        lift = _power_of_two(gradient) / _PEAK
-        size = lift * slope_size.to(lift.device) / scale
-        return HeadGradient(gradient / lift[:, :, None], size, slope * (scale / lift.to(slope.device)))
-
-    def _slope(self, score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the score's gradient in the logits, and the power of two (batch, 1) it has been divided by."""
-        (slope,) = torch.autograd.grad(
-            score, self.logits, torch.ones_like(score), retain_graph=True, allow_unused=True
-        )
-        slope = torch.zeros_like(self.logits) if slope is None else slope
-        if not slope.isfinite().all():
-            raise gradients_not_finite("Check that `target` has a finite slope everywhere.")
-        _check_each_depends(slope)
-        size = _power_of_two(slope)
-        return slope / size, size
+        return gradient
 
     def backward(self, head_gradient: HeadGradient, visit: Visit, *, retain_graph: bool) -> None:
         """Walk back from the last layer to the first, along every path on which the logits depend on the encoder.
@@ -254,24 +210,9 @@ class Trace(ComputingRecorder):
             )
 
 
-def _power_of_two(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the largest power of two, (batch, 1), that each image's magnitudes in (batch, ...) reach."""
-    return tensor.flatten(1).abs().amax(dim=1, keepdim=True).log2().floor().exp2()
-
-
 def _num_layers(call: AttentionCall) -> int | None:
     """Return how many layers the encoder of an attention module has, by its config."""
     return getattr(getattr(call.module, "config", None), "num_hidden_layers", None)
-
-
-def _check_each_depends(gradient: torch.Tensor) -> None:
-    """Refuse a gradient (batch, ...) that is zero everywhere for some image."""
-    silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
-    if silent:
-        raise ArgumentError(
-            f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} of the "
-            "batch. Choose another target, or check that the classifier's weights are not all zero."
-        )
 
 
 @contextmanager
