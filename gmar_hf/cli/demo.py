@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmar_hf.cli.app import command, echo_json
+from gmar_hf.cli.demo_scenes import METHODS, ShownScene, choose_scenes, points_right, shares_on_garments
 from gmar_hf.cli.image_arguments import make_folder, safe
 from gmar_hf.cli.options import JsonOption
 from gmar_hf.utils.files import replacing
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from gmar_hf._pipeline_results import ExplanationResult, ResultList
-    from gmar_hf.pipeline import GMARExplainer
+    from gmar_hf._pipeline_results import ExplanationResult
 
-METHODS = ("gmar", "contribution")
-NUM_SCENES = 3
-_MAX_TRIED = 200
+_TITLE = (
+    "Red speaks for the label, blue against it. How much of a map lies on the garment asked for (outlined);\n"
+    "what taking that garment out of the scene really does to the label's logit stands below the scene."
+)
+_FAILURE = (
+    "Scene {} is shown because the recommended map misleads there: for one label it has less than twice as much on\n"
+    "its garment as on the other; compare what taking the garment out does. Maps are first-order estimates:\n"
+    "`gmar-hf evaluate` measures how far to believe them on your data."
+)
 _ENLARGED = 6  # times, so that a 64 pixel scene can be looked at
 
 
@@ -37,7 +43,10 @@ class DemoOptions:
 
 @command(DemoOptions, example="gmar-hf demo --out pictures")
 def demo(options: DemoOptions) -> None:
-    """Explain both garments of bundled scenes with the bundled ViT, offline, by two methods side by side."""
+    """Explain both garments of bundled scenes with the bundled ViT, offline, by two methods side by side.
+
+    Two scenes on which the recommended map points the right way come first, and then one on which it does not.
+    """
     from gmar_hf import demo
     from gmar_hf.pipeline import GMARExplainer
     from gmar_hf.plotting import plot_head_maps
@@ -46,23 +55,19 @@ def demo(options: DemoOptions) -> None:
     make_folder(out)
     model, image_processor = demo.load("vit")
     explainer = GMARExplainer(model=model, image_processor=image_processor, device="cpu")
-    summary: list[dict[str, Any]] = []
-    explained = []
-    for number, scene in enumerate(_ranked_right(explainer, options.seed), start=1):
-        results = {
-            method: explainer(scene["image"], target=scene["labels"], method=method, return_head_maps=True)
-            for method in METHODS
-        }
-        explained.append((scene, results))
+    shown = choose_scenes(explainer, options.seed)
+    summary = []
+    for number, scene in enumerate(shown, start=1):
         for method in METHODS:
-            for result in results[method]:
-                entry = _describe(scene, result, number, method)
+            for result, effect in zip(scene.results[method], scene.effects, strict=True):
+                entry = _describe(scene, result, effect, number)
                 with replacing(out / entry["file"]) as temporary:
-                    _picture(scene["image"], result).save(temporary)
+                    _picture(scene.scene["image"], result).save(temporary)
                 summary.append(entry)
-    # The sheet shows all scenes; the heads' maps are those of the first scene's best label.
-    _save_figure(_contact_sheet(explained), out / "contact-sheet.png")
-    best = explained[0][1]["contribution"][0]
+    # The sheet shows all scenes; the heads' maps are those of the first scene's first label.
+    _save_figure(_contact_sheet(shown), out / "contact-sheet.png")
+    first = shown[0].scene
+    (best,) = explainer(first["image"], target=first["labels"][:1], method="contribution", return_head_maps=True)
     figure = plot_head_maps(best["head_maps"], title=f"What every head adds to {best['label']!r}", label="logits")
     _save_figure(figure, out / "head-maps.png")
     with replacing(out / "demo.json") as temporary:
@@ -73,36 +78,18 @@ def demo(options: DemoOptions) -> None:
         _print(summary, out)
 
 
-def _ranked_right(explainer: "GMARExplainer", seed: int) -> list[dict[str, Any]]:
-    """Return the first scenes on which the model puts both garments first, so that there is something to explain."""
-    import torch
-
-    from gmar_hf import demo
-
-    # Two labels are put first: those of the scene, if the model is right.
-    candidates = demo.scenes(_MAX_TRIED, seed=seed)
-    pixel_values = explainer.image_processor([scene["image"] for scene in candidates], return_tensors="pt")[
-        "pixel_values"
-    ]
-    with torch.no_grad():
-        best = explainer.model(pixel_values=pixel_values).logits.topk(2).indices.sort().values.tolist()
-    return [scene for scene, labels in zip(candidates, best, strict=True) if scene["labels"] == labels][:NUM_SCENES]
-
-
-def _describe(scene: dict[str, Any], result: "ExplanationResult", number: int, method: str) -> dict[str, Any]:
-    import numpy as np
-
-    (neighbour,) = (label for label in scene["labels"] if label != result["target"])
-    heat = np.asarray(result["heatmap"], dtype=float)
-    total = heat.sum() or 1.0
+def _describe(shown: ShownScene, result: "ExplanationResult", effect: float, number: int) -> dict[str, Any]:
+    own, other = shares_on_garments(shown.scene, result)
     return {
         "scene": number,
         "label": result["label"],
         "score": result["score"],
-        "method": method,
-        "energy_on_target": heat[scene["masks"][result["target"]]].sum() / total,
-        "energy_on_other": heat[scene["masks"][neighbour]].sum() / total,
-        "file": f"scene{number}-{safe(result['label'])}-{method}.png",
+        "method": result["method"],
+        "energy_on_target": own,
+        "energy_on_other": other,
+        "logit_drop_without_target": effect,
+        "points_right": shown.points_right,
+        "file": f"scene{number}-{safe(result['label'])}-{result['method']}.png",
     }
 
 
@@ -117,39 +104,40 @@ def _picture(image: "Image.Image", result: "ExplanationResult") -> "Image.Image"
     from gmar_hf.plotting import overlay
 
     large = _enlarge(image)
-    return overlay(large, result["attribution"], box=scale_box(result["box"], image.size, large.size))
+    box = scale_box(result["box"], image.size, large.size)
+    return overlay(large, result["attribution"], box=box, style="signed")
 
 
-def _contact_sheet(shown: list[tuple[dict[str, Any], "dict[str, ResultList[ExplanationResult]]"]]) -> "Figure":
-    """Draw a row a target: the scene with the target outlined, the map of each method, the heads' contributions."""
+def _contact_sheet(shown: list[ShownScene]) -> "Figure":
+    """Draw a row a label: the scene with its garment outlined, the map of each method, the heads' contributions."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    from gmar_hf.demo.scene import LABELS
     from gmar_hf.plotting import plot_head_importance
 
-    rows = [(scene, results, number) for scene, results in shown for number in range(len(scene["labels"]))]
-    figure = Figure(figsize=(11, 2.5 * len(rows)), layout="constrained")
-    title = "How much of each map lies on the garment asked for (outlined); area: its share of the picture"
-    figure.suptitle(title, fontsize="medium")
+    rows = [(scene, place) for scene in shown for place in range(len(scene.effects))]
+    figure = Figure(figsize=(11, 2.6 * len(rows)), layout="constrained")
+    figure.suptitle(_TITLE, fontsize="medium")
     grid = figure.subplots(len(rows), len(METHODS) + 2, squeeze=False)
     # From left to right: the scene, a map a method, the heads.
-    for axes, (scene, results, number) in zip(grid, rows, strict=True):
-        target = scene["labels"][number]
+    for axes, (shown_scene, place) in zip(grid, rows, strict=True):
+        scene, results = shown_scene.scene, shown_scene.results
+        target = scene["labels"][place]
         mask = scene["masks"][target]
         axes[0].imshow(_enlarge(scene["image"]))
         axes[0].contour(np.kron(mask, np.ones((_ENLARGED, _ENLARGED))), levels=[0.5], colors="white", linewidths=1)
-        axes[0].set_title(f"area: {mask.mean():.0%}", fontsize="medium")
-        axes[0].set_ylabel(f"why {LABELS[target]!r}?")
+        axes[0].set_title(f"{mask.mean():.0%} of the picture", fontsize="medium")
+        axes[0].set_xlabel(f"taken out: {-shown_scene.effects[place]:+.1f} logits", fontsize="small")
+        axes[0].set_ylabel(f"why {results['gmar'][place]['label']!r}?")
         for ax, method in zip(axes[1:], METHODS, strict=False):
-            result = results[method][number]
-            energy = _describe(scene, result, 0, method)["energy_on_target"]
-            ax.imshow(_picture(scene["image"], result))
-            ax.set_title(f"{method}: {energy:.0%}", fontsize="medium")
+            own, other = shares_on_garments(scene, results[method][place])
+            ax.imshow(_picture(scene["image"], results[method][place]))
+            ax.set_title(f"{method}: {own:.0%} on it", fontsize="medium")
+            failed = method == "recommended" and not points_right(scene, results[method][place])
+            ax.set_xlabel(f"{other:.0%} on the other{': misleading' if failed else ''}", fontsize="small")
         for ax in axes[:-1]:
             ax.set(xticks=[], yticks=[])
-        contribution = results["gmar"][number]["head_contribution"]
-        assert contribution is not None
+        contribution = results["gmar"][place]["head_contribution"]
         plot_head_importance(contribution, title="head contributions", label="logits", ax=axes[-1])
     return figure
 
@@ -163,7 +151,7 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("scene", "label", "score", "method", "on the garment", "on the other")
+    table = Table("scene", "label", "score", "method", "on it", "on the other", "taken out")
     for entry in summary:
         table.add_row(
             str(entry["scene"]),
@@ -172,6 +160,10 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
             entry["method"],
             f"{entry['energy_on_target']:.0%}",
             f"{entry['energy_on_other']:.0%}",
+            f"{-entry['logit_drop_without_target']:+.1f}",
         )
     Console().print(table)
+    typer.echo("on it: share of the map on the label's garment; taken out: what its logit does without that garment")
+    if not summary[-1]["points_right"]:
+        typer.echo(_FAILURE.format(summary[-1]["scene"]))
     typer.echo(f"Look at {printable(out / 'contact-sheet.png')} and {printable(out / 'head-maps.png')}")
