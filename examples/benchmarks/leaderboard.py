@@ -1,4 +1,4 @@
-"""Measure every map on the three demo models, and write leaderboard.md beside this file, and the table of README.md.
+"""Measure every map on the three demo models, and write leaderboard.md beside this file.
 
     python examples/benchmarks/leaderboard.py                        # 300 scenes a model; goes on where it was stopped
     torchrun --nproc_per_node 2 examples/benchmarks/leaderboard.py   # shared by two processes
@@ -11,8 +11,10 @@ the trapezoid, hidden patches filled in three ways: the image under a Gaussian o
 pixel values (grey), the same patches of another scene. Needs `pip install "gmar-hf[compare]"`.
 """
 
+import itertools
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +32,11 @@ from gmar_hf.utils.files import replacing
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = Path(__file__).with_name("leaderboard.md")
-BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
 BASELINES = ("blur", "zero", "other")
 DIFFERENCE = ("insertion_minus_deletion", "insertion_minus_deletion_zero", "insertion_minus_deletion_other")
-IN_README = (
-    "contribution", "partition-contribution", "gradient-rollout", "gmar-l1", "rollout", "legrad",
-    "integrated-gradients",
+IN_SHORT = (
+    "path-half-centred", "path", "removal", "contribution", "partition-contribution", "gradient-rollout", "gmar-l1",
+    "rollout", "legrad", "integrated-gradients",
 )  # fmt: skip
 METRICS = (
     "insertion", "deletion", "insertion_minus_deletion", "energy_pointing_game", "energy_on_other", "pointing_game",
@@ -71,11 +72,17 @@ nothing was tuned on it), both explained.
 - **cost**: forwards, a backward counts as one; **ms**: for one class of one image in a batch of 16, one thread of the
   machine that measured, all maps in one run.
 
-## Beside each other
+## In short
 
-On the scenes on which the model ranks both labels first. Heads: zero-ablation of single heads against scores, over all
-heads / within a layer, mean over both garments of all scenes; unsigned scores against the size of the change.
+The scenes on which the model ranks both labels first.
 """
+BESIDE = (
+    "## Beside each other",
+    "",
+    "On the scenes on which the model ranks both labels first. Heads: zero-ablation of single heads against scores, over",
+    "all heads / within a layer, mean over both garments of all scenes; unsigned scores against the size of the change.",
+    "",
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -182,14 +189,14 @@ def table(rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
 
 
-def readme_table(found: dict[str, Evaluation]) -> list[str]:
+def short_table(found: dict[str, Evaluation]) -> list[str]:
     """All models in one table, on the scenes whose labels are ranked first."""
     summaries = {name: first_ranked(evaluation).summary() for name, evaluation in found.items()}
     heading = ["map", *(f"{TITLES[name]}: blur / zero / other" for name in found)]
     heading += ["energy on target", "class corr.", "cost"]
     rows = [heading]
     methods = {method["name"]: method for method in next(iter(found.values())).methods}
-    for name in (name for name in IN_README if name in methods):
+    for name in (name for name in IN_SHORT if name in methods):
         cells = [name]
         for summary in summaries.values():
             differences = zip(DIFFERENCE, BASELINES, strict=True)
@@ -283,7 +290,8 @@ def document(
     times: dict[str, dict[str, float]],
     num_scenes: int,
 ) -> str:
-    lines = [INTRODUCTION.format(num_scenes=num_scenes, seed=SEED), *ratios(found, heads), ""]
+    lines = [INTRODUCTION.format(num_scenes=num_scenes, seed=SEED), *short_table(found), "", *BESIDE]
+    lines += [*ratios(found, heads), ""]
     for name, evaluation in found.items():
         kept = first_ranked(evaluation)
         lines += [
@@ -301,13 +309,53 @@ def document(
     return "\n".join(lines)
 
 
+def with_rows_kept(old: str, new: str, times: dict[str, dict[str, float]]) -> str:
+    """Give the tables of a new document the rows that only the old one has, with the milliseconds of this run."""
+    order = {"map": -2, "---": -1} | {name: place for place, name in enumerate(MAP_METHODS)}
+    old_tables, new_lines = dict(_tables(old)), []
+    for heading, part in _tables(new, rest=True):
+        if heading is None:
+            new_lines += part
+            continue
+        rows = {_cells(row)[0]: row for row in [*old_tables.get(heading, []), *part]}
+        if "map" in rows:
+            model = next((name for name, title in TITLES.items() if heading[0] == f"## {title}"), None)
+            rows = {name: rows[name] for name in sorted(rows, key=lambda name: order[name])}
+            for name in (name for name in rows if model and name in times[model]):
+                rows[name] = f"| {' | '.join([*_cells(rows[name])[:-1], f'{times[model][name]:.1f}'])} |"
+        new_lines += rows.values()
+    return "\n".join(new_lines) + "\n"
+
+
+def _cells(row: str) -> list[str]:
+    return row.strip("| ").split(" | ")
+
+
+def _tables(text: str, rest: bool = False) -> Iterator[tuple[tuple[str, int] | None, list[str]]]:
+    """Yield a document's tables, under the section's heading and their number in it, and with `rest` other lines."""
+    section, number = "", 0
+    for is_table, group in itertools.groupby(text.splitlines(), lambda line: line.startswith("|")):
+        lines = list(group)
+        if is_table:
+            number += 1
+            yield (section, number), lines
+            continue
+        headings = [line for line in lines if line.startswith("## ")]
+        section, number = (headings[-1], 0) if headings else (section, number)
+        if rest:
+            yield None, lines
+
+
 @app.command(help=__doc__)
 def main(
     model: Annotated[list[str] | None, typer.Option(help="A demo model; may be repeated; all by default.")] = None,
     num_scenes: Annotated[int, typer.Option(min=2, help="Scenes a model.")] = 300,
     methods: Annotated[list[str] | None, typer.Option(help="Some maps only; may be repeated.")] = None,
     work: Annotated[Path, typer.Option(help="Folder that the figures are kept in.")] = Path("leaderboard"),
-    write: Annotated[bool, typer.Option("--write/--no-write", help="Write README.md and leaderboard.md.")] = True,
+    write: Annotated[bool, typer.Option("--write/--no-write", help="Write leaderboard.md.")] = True,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Rows of maps left out now stay as they are.")
+    ] = False,
 ) -> None:
     accelerator = joined(None)
     names = model or list(demo.MODELS)
@@ -316,16 +364,14 @@ def main(
     found = {name: measure_maps(name, num_scenes, maps, work, accelerator) for name in names}
     if accelerator.is_main_process:
         heads = {name: measure_heads(name, num_scenes, work) for name in names}
-        times = {name: measure_times(name, maps, work) for name in names}
+        timed = list(MAP_METHODS) if keep else maps  # rows that stay get times of this run too
+        times = {name: measure_times(name, timed, work) for name in names}
         text = document(found, heads, times, num_scenes)
+        if keep:
+            text = with_rows_kept(DOCUMENT.read_text(encoding="utf-8"), text, times)
         if write:
             with replacing(DOCUMENT) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-            readme = ROOT / "README.md"
-            before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-            after = rest.split(END)[1]
-            with replacing(readme) as temporary:
-                temporary.write_text("\n".join([before + BEGIN, *readme_table(found), END + after]), encoding="utf-8")
         else:
             typer.echo(text)
     accelerator.end_training()

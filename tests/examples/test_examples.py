@@ -56,7 +56,7 @@ def figures(name, values, images=(0, 0, 1, 1), firsts=(True, True, False, False)
 
 def test_tables_are_of_the_scenes_ranked_first():
     parts = [figures("contribution", [0.5, 0.7, 9, 9]), figures("partition-contribution", [0.6, 0.6, 9, 9])]
-    lines = leaderboard.readme_table({"vit": Evaluation.join(parts)})
+    lines = leaderboard.short_table({"vit": Evaluation.join(parts)})
     assert lines[0] == "| map | ViT: blur / zero / other | energy on target | class corr. | cost |"
     assert lines[2:] == [
         "| contribution | 0.60 / 0.60 / 0.60 | 0.60 | 0.60 | 2 |",
@@ -86,20 +86,12 @@ def test_ratios_by_hand():
 
 @pytest.mark.slow
 def test_the_script_writes_both_tables_and_goes_on(tmp_path, monkeypatch):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- leaderboard -->\nold\n<!-- /leaderboard -->\nafter\n")
-    monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
     monkeypatch.setattr(leaderboard, "DOCUMENT", tmp_path / "leaderboard.md")
-    monkeypatch.setattr(leaderboard, "IN_README", ("contribution", "rollout"))
     arguments = ["--model", "vit", "--num-scenes", "2", "--work", str(tmp_path / "work")]
     for method in ("contribution", "rollout"):
         arguments += ["--methods", method]
     done = CliRunner().invoke(leaderboard.app, arguments)
     assert done.exit_code == 0, done.output
-    lines = readme.read_text().splitlines()
-    assert lines[:2] == ["before", "<!-- leaderboard -->"]
-    assert [line.split(" | ")[0] for line in lines[4:6]] == ["| contribution", "| rollout"]
-    assert lines[6:] == ["<!-- /leaderboard -->", "after"]
     document = (tmp_path / "leaderboard.md").read_text()
     assert "## ViT" in document
     assert "| contribution to rollout, blur | " in document
@@ -107,7 +99,22 @@ def test_the_script_writes_both_tables_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard, "evaluate", None)  # everything is there already
     monkeypatch.setattr(leaderboard.gmar_hf, "explain", None)
     assert CliRunner().invoke(leaderboard.app, arguments).exit_code == 0
-    assert readme.read_text().splitlines() == lines
+    assert (tmp_path / "leaderboard.md").read_text() == document
+
+
+def test_rows_of_maps_left_out_stay():
+    old = "## In short\n\n| map | a |\n| --- | --- |\n| rollout | 1 |\n| contribution | 2 |\n\n"
+    old += (
+        "## ViT\n\nFirst:\n\n| map | a | ms |\n| --- | --- | --- |\n| rollout | 0.5 | 9.0 |\n| random | 0.1 | 9.0 |\n"
+    )
+    new = "## In short\n\n| map | a |\n| --- | --- |\n| removal | 3 |\n\n"
+    new += (
+        "## ViT\n\nFirst:\n\n| map | a | ms |\n| --- | --- | --- |\n| rollout | 0.6 | 1.0 |\n| removal | 0.7 | 2.0 |\n"
+    )
+    times = {"vit": {"rollout": 1.0, "removal": 2.0, "random": 3.0}}
+    short, vit = leaderboard.with_rows_kept(old, new, times).split("\n## ViT")
+    assert short.splitlines()[4:7] == ["| contribution | 2 |", "| removal | 3 |", "| rollout | 1 |"]
+    assert vit.splitlines()[6:] == ["| removal | 0.7 | 2.0 |", "| rollout | 0.6 | 1.0 |", "| random | 0.1 | 3.0 |"]
 
 
 def test_maps_of_the_truth_by_hand():
