@@ -76,13 +76,11 @@ nothing was tuned on it), both explained.
 
 The scenes on which the model ranks both labels first.
 """
-BESIDE = (
-    "## Beside each other",
-    "",
-    "On the scenes on which the model ranks both labels first. Heads: zero-ablation of single heads against scores, over",
-    "all heads / within a layer, mean over both garments of all scenes; unsigned scores against the size of the change.",
-    "",
-)
+BESIDE = """## Beside each other
+
+On the scenes on which the model ranks both labels first. Heads: zero-ablation of single heads against scores, over all
+heads / within a layer, mean over both garments of all scenes; unsigned scores against the size of the change.
+"""
 
 app = typer.Typer(add_completion=False)
 
@@ -290,7 +288,7 @@ def document(
     times: dict[str, dict[str, float]],
     num_scenes: int,
 ) -> str:
-    lines = [INTRODUCTION.format(num_scenes=num_scenes, seed=SEED), *short_table(found), "", *BESIDE]
+    lines = [INTRODUCTION.format(num_scenes=num_scenes, seed=SEED), *short_table(found), "", BESIDE]
     lines += [*ratios(found, heads), ""]
     for name, evaluation in found.items():
         kept = first_ranked(evaluation)
