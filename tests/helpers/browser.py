@@ -1,10 +1,15 @@
 """A real browser for pages: Chromium, where it is installed, by its own protocol over a pipe."""
 
+import base64
+import io
 import json
 import os
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
+
+from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -33,13 +38,14 @@ class Tab:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, path, width, height=800):
+    def open(self, address, width, height=800):
+        """Opens a page, by its file's path or its address, in a window of so many pixels."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=address if isinstance(address, str) else address.as_uri())
         # The page's own script stands at its end, and is done once the page is loaded.
         self.run("new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))")
         self.run("new Promise(done => setTimeout(done, 300))")
@@ -49,6 +55,24 @@ class Tab:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, script, seconds=30):
+        """Waits until an expression comes to something true."""
+        end = time.monotonic() + seconds
+        while not self.run(f"Boolean({script})"):  # an element by itself would come as an empty dict
+            assert time.monotonic() < end, f"after {seconds} seconds still not: {script}"
+            time.sleep(0.1)
+
+    def upload(self, selector, path):
+        """Gives a file to a field of the page, as who has chosen it."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=field)
+
+    def screenshot(self, *, whole=False):
+        """What the window shows, or the whole page, as a PIL image."""
+        answer = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+        return Image.open(io.BytesIO(base64.b64decode(answer["data"]))).convert("RGB")
 
     def press(self, key):
         for kind in ("keyDown", "keyUp"):

@@ -198,7 +198,8 @@ def list_tree(self, repo, revision):
 def model_info(self, repo, revision="main"):
     repo = self.repo(repo)
     oid, tree = self.tree(repo, revision)
-    siblings = [{"rfilename": path} for path in sorted(tree)]
+    with_sizes = "blobs" in self.query
+    siblings = [{"rfilename": path} | ({"size": tree[path].size} if with_sizes else {}) for path in sorted(tree)]
     return {"id": repo.id, "sha": oid, "private": repo.is_private, "gated": repo.is_gated, "siblings": siblings}
 
 
