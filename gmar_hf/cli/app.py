@@ -62,6 +62,8 @@ def command(options: type, *, example: str) -> Callable[[Callable[[Any], None]],
     def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(function)
         def run(**values: Any) -> None:
+            if "torch" not in sys.modules:
+                tell("Starting torch and transformers ...")  # seconds in which nothing else is seen
             _quiet_transformers()
             function(options(**values))
 

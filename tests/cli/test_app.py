@@ -44,6 +44,13 @@ for arguments in json.loads(sys.argv[1]):
     heavy = [name for name in ("accelerate", "datasets", "numpy", "torch", "transformers") if name in sys.modules]
     print(json.dumps([code, heavy, output.getvalue()]))
 """
+ON_A_TERMINAL = """
+import sys
+sys.stderr.isatty = lambda: True
+sys.argv = ["gmar-hf", "env"]
+from gmar_hf.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +75,14 @@ def test_version_and_help(outcomes):
     assert outcomes["--version"][2] == f"{gmar_hf.__version__}\n"
     assert all(command in outcomes["--help"][2] for command in COMMANDS)
     assert "a GPU by default" in outcomes["explain --help"][2]  # in brackets it would be taken for markup
+
+
+def test_a_terminal_is_told_what_the_first_seconds_are_for():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_TERMINAL], capture_output=True, text=True, cwd=Path(gmar_hf.__file__).parents[1]
+    )
+    assert done.stderr == "Starting torch and transformers ...\n"
+    assert "torch:" in done.stdout
 
 
 def test_the_help_of_evaluate_lists_all_maps_metrics_and_baselines(outcomes):
