@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar,
 
 import torch
 from PIL import Image
-from torch import nn
-from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import Box, heatmap
-from gmar_hf.models.introspection import config_of, is_multi_label
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix, strongest
 
 _NUM_SHOWN = 12  # entries of a list that are shown
@@ -169,27 +166,6 @@ def describe_target(
     if "completeness_gap" in tensors:
         result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
     return result
-
-
-def scores_of(logits: torch.Tensor, model: nn.Module, function: ClassificationFunction | None) -> torch.Tensor:
-    """Make scores of logits as `ImageClassificationPipeline` does.
-
-    Args:
-        logits (`torch.Tensor` of shape (classes,)): What the model said of an image.
-        model (`nn.Module`): The model, whose config says what its logits are.
-        function (`ClassificationFunction`, *optional*): What to apply, in place of what suits the model.
-    """
-    if function is None:
-        config = config_of(model)
-        if config.problem_type == "regression":
-            function = ClassificationFunction.NONE
-        elif is_multi_label(model) or config.num_labels == 1:
-            function = ClassificationFunction.SIGMOID
-        else:
-            function = ClassificationFunction.SOFTMAX
-    if function is ClassificationFunction.SIGMOID:
-        return logits.sigmoid()
-    return logits.softmax(dim=-1) if function is ClassificationFunction.SOFTMAX else logits
 
 
 def caption_of(result: Mapping[str, Any]) -> str:

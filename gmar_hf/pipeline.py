@@ -13,7 +13,8 @@ from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf._pipeline_images import prepare_image, stack_images
 from gmar_hf._pipeline_parameters import make_requests, sort_parameters
-from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target, scores_of
+from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target
+from gmar_hf._pipeline_scores import scores_of
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
