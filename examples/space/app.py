@@ -148,7 +148,7 @@ def build() -> gr.Blocks:
                     info="One of these, or the id of any image classifier on the Hub: click and type owner/name.",
                 )
                 start = gr.Button("Explain", variant="primary")
-                said = gr.Markdown(HINT)
+                said = gr.Markdown(HINT, elem_id="said", min_height=60)
         with gr.Column(visible=False) as answer:
             with gr.Row():
                 label = gr.Radio(
@@ -170,9 +170,9 @@ def build() -> gr.Blocks:
 
         shown = [look, maps, heads, head]
         strip.select(take, outputs=picture)
-        start.click(explain, [picture, model, more], [*shown, label, versus, said, answer])
+        start.click(explain, [picture, model, more], [*shown, label, versus, said, answer], show_progress_on=said)
         for control in (label, versus, more):
-            control.input(choose, [look, label, versus, more], shown)
+            control.input(choose, [look, label, versus, more], shown, show_progress_on=maps)
         heads.select(show_head, look, head)
         opacity.input(
             None, opacity, js="value => document.documentElement.style.setProperty('--opacity', value / 100)"

@@ -152,6 +152,7 @@ def test_a_photo_a_label_and_a_head_in_a_browser(address, explainer, tmp_path):
             tab.run("document.querySelector('input[aria-label=Model]').select()")
             tab.call("Input.insertText", text="/etc/passwd")
             tab.press("Enter")
+            tab.run("new Promise(done => setTimeout(done, 500))")
             tab.run(f"{button}.click()")
             tab.wait("document.body.innerText.includes('The model must be the id of one on the Hub')")
             assert "etc" not in tab.run("document.querySelector('[data-testid=toast-body]').innerText")
