@@ -28,6 +28,7 @@ from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usab
 from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
 from gmar_hf.utils.tensors import described
+from gmar_hf.utils.text import did_you_mean
 
 if TYPE_CHECKING:
     from gmar_hf.explanation.head_weights import HeadWeights
@@ -287,7 +288,8 @@ def _check_kwargs(model: nn.Module, model_kwargs: dict[str, Any]) -> None:
         if "interpolate" in name and size:
             return f" It was made for images of {by_size(size)} pixels: resize to that, or leave the argument out."
         parameters = inspect.signature(explain).parameters.values()
-        keywords = ", ".join(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
-        return f" `explain` itself has target, method, {keywords}."
+        keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        own = ["target", "method", *keywords]
+        return f" `explain` itself has {', '.join(own)}.{did_you_mean(name, own)}"
 
     check_known_kwargs(model, model_kwargs, advise)

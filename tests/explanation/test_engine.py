@@ -342,7 +342,7 @@ class TestBadInput:
             f"`traget` must be an argument that {type(model).__name__} knows; it does not. `explain` itself has "
             "target, method, norm, residual_weight, start_layer, return_maps, return_head_maps, return_logits, "
             "head_weights, "
-            "num_masks, mask_baseline, mask_pattern, seed, num_points, value_reference."
+            "num_masks, mask_baseline, mask_pattern, seed, num_points, value_reference. Did you mean 'target'?"
         )
 
     def test_labels(self):
