@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from gmar_hf.evaluation.maps.map_lookup import NAMES_IN_EXPLAIN
 from gmar_hf.utils.text import printable, quantity
 
 RULE = (
@@ -133,6 +134,8 @@ class Verdict:
             yield f"Which map to believe cannot be said: {self.reason}."
             return
         yield self._headline()
+        for name in (name for name, row in NAMES_IN_EXPLAIN.items() if row == self.map):
+            yield f'To draw it: method="{name}" of `explain`, the pipeline and `gmar-hf explain`.'
         assert self.criterion is not None
         yield (
             f"Its {_CRITERIA[self.criterion]} is {_interval(vars(self))}, "

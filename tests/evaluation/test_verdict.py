@@ -50,6 +50,13 @@ class TestTheChoice:
         )
         assert "Ahead of b by 0.20 (0.20 to 0.20); of c by 1.00 (1.00 to 1.00)." in verdict.sentences
 
+    def test_a_map_that_explain_calls_otherwise_is_named_as_one_calls_it(self):
+        verdict = judged({"path-half-centred": [2, 2, 2], "rollout": [1, 1, 1]}).verdict()
+        assert verdict.sentences[:2] == (
+            "Believe path-half-centred on this model and these data.",
+            'To draw it: method="recommended" of `explain`, the pipeline and `gmar-hf explain`.',
+        )
+
     def test_where_it_was_measured_the_logit_decides(self):
         metrics = [*srg(), *srg(f"{SRG}_logit")]
         verdict = judged({"a": [9, 9, 9, 1, 1, 1], "b": [1, 1, 1, 2, 2, 2]}, metrics).verdict()

@@ -9,7 +9,8 @@ from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
 from gmar_hf.evaluation.maps.method import MapMethod, first_line
 from gmar_hf.utils.text import did_you_mean
 
-_AS_EXPLAIN_CALLS_THEM = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
+NAMES_IN_EXPLAIN = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
+"""What `explain` calls a method by default settings, and its row among the maps."""
 
 
 def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
@@ -43,7 +44,7 @@ def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
 
 
 def _find_map_method(name: str) -> MapMethod:
-    name = _AS_EXPLAIN_CALLS_THEM.get(name, name)
+    name = NAMES_IN_EXPLAIN.get(name, name)
     if name in MAP_METHODS:
         return MAP_METHODS[name]
     module, colon, function = str(name).partition(":")
