@@ -31,6 +31,7 @@ PAGES = {
     "examples/benchmarks/README.md": "benchmarks.md",
     "examples/benchmarks/garments.md": "garments.md",
     "examples/benchmarks/leaderboard.md": "leaderboard.md",
+    "examples/models.md": "models.md",
     "examples/photos/README.md": "photos.md",
     "examples/several_machines.md": "how_to/several_machines.md",
     "examples/which_map.md": "which_map.md",

@@ -1,12 +1,13 @@
 """`gmar-hf check`: the first thing to run on an own model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from gmar_hf.cli.app import command, echo_json
-from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
+from gmar_hf.cli.architecture_table import check_all
+from gmar_hf.cli.options import DeviceOption, JsonOption, RevisionOption
 from gmar_hf.errors import ArgumentError, GMARError, UnsupportedModelError
 from gmar_hf.utils.text import printable
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 class CheckOptions:
     """The options of `gmar-hf check`."""
 
-    model: ModelOption
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of an image classifier.")] = None
+    every: Annotated[
+        bool, typer.Option("--all", help="In place of --model: every architecture, on tiny random models; minutes.")
+    ] = False
     revision: RevisionOption = None
     device: DeviceOption = None
     as_json: JsonOption = False
@@ -32,15 +36,24 @@ def check(options: CheckOptions) -> None:
 
     Two images of noise are explained, of the size that the image processor gives to photographs.
     """
+    if (options.model is None) != options.every:
+        raise typer.BadParameter("one of them is needed, and no more", param_hint="--model / --all")
+    if options.model is None:
+        check_all(as_json=options.as_json)
+    else:
+        _check_model(options.model, options)
+
+
+def _check_model(name: str, options: CheckOptions) -> None:
     import torch
 
     from gmar_hf.cli.loading import checked_device, load_model
 
     device = checked_device(options.device) or torch.device("cpu")
-    model = load_model(options.model, options.revision, torch.float32).to(device).eval()
-    processor = _find_processor(options.model, options.revision)
+    model = load_model(name, options.revision, torch.float32).to(device).eval()
+    processor = _find_processor(name, options.revision)
     # A model that cannot be explained is a verdict, no failure of the command.
-    summary: dict[str, Any] = {"model": options.model, "class": type(model).__name__}
+    summary: dict[str, Any] = {"model": name, "class": type(model).__name__}
     try:
         summary.update(_measure(model, _noise(model, processor.found).to(device)))
     except (UnsupportedModelError, ArgumentError) as error:  # the second, of pixels that the model does not take
@@ -51,7 +64,7 @@ def check(options: CheckOptions) -> None:
     else:
         _print(summary)
         if summary["verdict"] == "ok" and processor.is_placeable:
-            typer.echo(f"Explain an image with: gmar-hf explain IMAGE --model {printable(options.model)}")
+            typer.echo(f"Explain an image with: gmar-hf explain IMAGE --model {printable(name)}")
     if summary["verdict"] != "ok":
         raise typer.Exit(1)
 

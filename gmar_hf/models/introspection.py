@@ -10,12 +10,13 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 
 SERVED = "ViT, DeiT, BEiT, DINOv2, SigLIP, CLIP, I-JEPA and their kin"
+ADVICE = f"Use a model like {SERVED}."
 OFF_THE_INTERFACE = "its attention does not go through transformers' attention interface"
 
 
 def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
     """Return the error for a model that cannot be explained, with its class and the reason."""
-    return UnsupportedModelError(f"{class_name(model)} cannot be explained: {reason}. Use a model like {SERVED}.")
+    return UnsupportedModelError(f"{class_name(model)} cannot be explained: {reason}. {ADVICE}")
 
 
 def class_name(model: nn.Module) -> str:
@@ -123,7 +124,8 @@ def _check_takes_images(model: nn.Module) -> None:
         raise unsupported(model, "it takes flattened patches (NaFlex), no plain images")
     if getattr(config, "is_encoder_decoder", False):
         raise unsupported(model, "it decodes texts from images")
-    if getattr(config, "num_frames", None) is not None:
+    # Perceiver's config tells of frames too, for another of its models.
+    if getattr(config, "num_frames", None) is not None and classifier.main_input_name == "pixel_values":
         raise unsupported(model, "it takes videos, no images")
 
 

@@ -8,7 +8,8 @@ import torch
 from transformers import ViTImageProcessorPil
 from transformers.models.vit.modeling_vit import ViTMLP
 
-from gmar_hf.explanation import parity
+from gmar_hf.explanation import architectures, parity
+from gmar_hf.explanation.methods import METHODS
 from tests.helpers import zoo
 from tests.helpers.commands import printed, refusal, save_model
 from tests.helpers.explainers import image_processor
@@ -145,7 +146,8 @@ def test_models_that_are_missing(run, tmp_path):
     assert refusal(run("check", "-m", tmp_path / "none", "--json")).startswith(
         "`--model` must be the Hub id or the folder of an image classifier"
     )
-    assert run("check")[0] == 2  # the model has to be named
+    assert run("check")[0] == 2  # the model has to be named, unless all are meant
+    assert run("check", "--all", "-m", tmp_path)[0] == 2
 
 
 def test_weights_that_are_nan(run, tmp_path):
@@ -155,3 +157,34 @@ def test_weights_that_are_nan(run, tmp_path):
     assert refusal(run("check", "-m", save_model(tmp_path, model))).startswith(
         "The logits must be finite; got NaN or infinity for image(s) [0, 1]"
     )
+
+
+class TestAll:
+    @pytest.fixture(autouse=True)
+    def two(self, monkeypatch):
+        known = {each.name: each for each in architectures.architectures()}
+        names = ["ViTForImageClassification", "Siglip2ForImageClassification"]
+        monkeypatch.setattr(architectures, "architectures", lambda: [known[name] for name in names])
+
+    def test_the_table(self, run):
+        out = printed(run("check", "--all"))
+        served, refused = [line.split("│")[1:-1] for line in out.splitlines() if "ForImageClassification" in line]
+        assert [cell.strip() for cell in served[:3]] == ["image-classification", "ViTForImageClassification", "all"]
+        assert float(served[3]) < 1e-5
+        assert [cell.strip() for cell in refused[2:]] == [
+            "-",
+            "-",
+            "it takes flattened patches (NaFlex), no plain images",
+        ]
+
+    def test_json(self, run):
+        served, refused = json.loads(printed(run("check", "--all", "--json")))
+        assert (served["methods"], served["is_right"], served["sentence"]) == ([*METHODS], True, "")
+        assert (refused["methods"], refused["error"]) == ([], None)
+        assert refused["sentence"].startswith("Siglip2ForImageClassification cannot be explained: it takes flattened")
+
+    def test_one_that_is_wrong(self, run, monkeypatch):
+        monkeypatch.setattr(parity, "TOLERANCE", 0.0)
+        code, out, err = run("check", "--all")
+        assert (code, err) == (1, "")
+        assert "differs from explicit attention" in out

@@ -46,54 +46,14 @@ from transformers import (
     ViTMSNForImageClassification,
 )
 
+from gmar_hf.models.tiny_models import DINO, NARROW, SQUARE, TEXT, WIDE, build
+from gmar_hf.models.tiny_models import perturb as perturb  # for the tests
+
 NUM_LABELS = 5
 NUM_REGISTERS = 2
 
-# 3 heads of 8 channels and 4 heads of 8: an exchange of heads, layers or channels changes a shape somewhere.
-NARROW = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
-WIDE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-# The classifiers of SigLIP and CLIP build no text tower, but their configurations have one.
-TEXT = {**NARROW, "vocab_size": 16, "max_position_embeddings": 4, "bos_token_id": 0, "eos_token_id": 1}
-DINO = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 2}
-SQUARE = {"image_size": 32, "patch_size": 8}  # 4 x 4 patches
 TALL_PATCHES = {"image_size": 32, "patch_size": (8, 4)}  # 4 x 8 patches of a square image
 LANDSCAPE = {"image_size": (24, 40), "patch_size": 8}  # 3 x 5 patches
-
-
-def perturb(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
-    """Add seeded Gaussian noise to every parameter, in place.
-
-    Args:
-        model: The model to change.
-        seed: Seed of the noise.
-        std: Standard deviation of the noise. 0.2 gives projections of 24 to 32 channels a gain of about one, so
-            attention is neither uniform nor one-hot.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * std)
-
-
-def build(
-    model_class: type[PreTrainedModel], config: PreTrainedConfig, seed: int = 0, std: float = 0.2
-) -> PreTrainedModel:
-    """Build a model in evaluation mode with seeded, perturbed weights; the global random state is left as it was.
-
-    Args:
-        model_class: A class such as `ViTForImageClassification`.
-        config: A configuration of its own: models that share one also switch their attention together.
-        seed: Seed of the initial weights and of the noise.
-        std: Standard deviation of the noise.
-
-    Returns:
-        The model, in float32 on the CPU.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = model_class(config)
-    perturb(model, seed, std)
-    return model.eval()
 
 
 def vit() -> PreTrainedModel:
@@ -192,8 +152,21 @@ def vit_msn() -> PreTrainedModel:
 
 
 def data2vec_vision() -> PreTrainedModel:
-    """Data2VecVision: its attention does not go through the attention interface."""
+    """Data2VecVision with a relative bias in every layer, mean pooling: its attention is off the interface."""
     config = Data2VecVisionConfig(**NARROW, **SQUARE, num_labels=NUM_LABELS, use_relative_position_bias=True)
+    return build(Data2VecVisionForImageClassification, config)
+
+
+def data2vec_vision_both_cls() -> PreTrainedModel:
+    """Data2VecVision with the shared bias and one more per layer, CLS pooling, 4 x 4 patches."""
+    config = Data2VecVisionConfig(
+        **WIDE,
+        **SQUARE,
+        num_labels=NUM_LABELS,
+        use_shared_relative_position_bias=True,
+        use_relative_position_bias=True,
+        use_mean_pooling=False,
+    )
     return build(Data2VecVisionForImageClassification, config)
 
 
