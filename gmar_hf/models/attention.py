@@ -1,4 +1,4 @@
-"""Hands a model's attention calls to recorders, through transformers' attention interface.
+"""Hands a model's attention calls to recorders, through transformers' attention interface or as `off_interface` knows.
 
 One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which
 recorders get a call is told by a context variable and by the module that calls. A module that no recorder waits for (a
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gmar_hf.errors import ArgumentTypeError
 from gmar_hf.models.freezing import Borrowed, Undo
 from gmar_hf.models.introspection import unsupported
+from gmar_hf.models.off_interface import has_reader, reroute
 
 IMPLEMENTATION = "gmar_hf"
 
@@ -114,6 +116,7 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     entry = (recorder, frozenset(map(id, model.modules())))
     with ExitStack() as stack:
         stack.enter_context(_switched.hold(configs))
+        stack.enter_context(_rerouted.hold(filter(has_reader, model.modules())))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
                 stack.callback(module.register_forward_pre_hook(begin).remove)
@@ -218,6 +221,8 @@ def _own_function(module: nn.Module) -> Any:
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
+
+_rerouted = Borrowed(partial(reroute, attention=_attention, is_heard=lambda module: bool(_recorders(module))))
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
 AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)  # without it a padding mask would silently be dropped

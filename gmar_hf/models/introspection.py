@@ -11,7 +11,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelErr
 
 SERVED = "ViT, DeiT, BEiT, DINOv2, SigLIP, CLIP, I-JEPA and their kin"
 ADVICE = f"Use a model like {SERVED}."
-OFF_THE_INTERFACE = "its attention does not go through transformers' attention interface"
+OFF_THE_INTERFACE = "it has no attention that goes through transformers' attention interface"
 
 
 def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:

@@ -74,7 +74,7 @@ def test_the_table(run, tmp_path):
     assert f"Explain an image with: gmar-hf explain IMAGE --model {tmp_path}" in out
 
 
-@pytest.mark.parametrize("name", ["data2vec_vision", "swin", "convnext", "resnet"])
+@pytest.mark.parametrize("name", ["swin", "convnext", "resnet"])
 def test_models_that_cannot_be_explained(run, tmp_path, name):
     model = zoo.REFUSED[name]()
     code, summary = check(run, save_model(tmp_path, model))

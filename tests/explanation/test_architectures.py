@@ -14,7 +14,8 @@ from tests.helpers.sampling import pick
 
 PAGE = Path(gmar_hf.__file__).parents[1] / "examples" / "models.md"
 SERVED = {
-    "BeitForImageClassification", "CLIPForImageClassification", "DeiTForImageClassification",
+    "BeitForImageClassification", "CLIPForImageClassification", "Data2VecVisionForImageClassification",
+    "DeiTForImageClassification",
     "DeiTForImageClassificationWithTeacher", "Dinov2ForImageClassification",
     "Dinov2WithRegistersForImageClassification", "IJepaForImageClassification", "MetaClip2ForImageClassification",
     "SiglipForImageClassification", "ViTForImageClassification", "ViTMSNForImageClassification",

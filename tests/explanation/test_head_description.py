@@ -168,7 +168,7 @@ class TestUndefined:
 
     def test_models_that_are_refused(self):
         with pytest.raises(UnsupportedModelError):
-            describe_heads(zoo.data2vec_vision(), torch.zeros(1, 3, 32, 32))
+            describe_heads(zoo.swinv2(), torch.zeros(1, 3, 32, 32))
         with pytest.raises(ArgumentError, match="`depth` must be an argument that ViTForImageClassification knows"):
             describe_heads(zoo.vit(), torch.zeros(1, 3, 32, 32), depth=3)
 

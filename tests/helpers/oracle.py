@@ -19,6 +19,8 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from tests.helpers import zoo
+
 ATTENTION_NAME = "oracle_explicit"
 
 
@@ -332,6 +334,34 @@ class _Tape:
         return output.transpose(1, 2), attention
 
 
+class _EagerTape:
+    """The same of a model that is off the attention interface, from transformers' own explicit attention in it.
+
+    Hooks keep what its modules make: A, and V and O with the heads side by side (B, N, H d).
+    """
+
+    def __init__(self, eager: PreTrainedModel, scale: float) -> None:
+        self.attentions: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.outputs: list[torch.Tensor] = []
+
+        def keep(module, args, results):
+            output = scale * results[0]
+            self.outputs.append(output)
+            self.attentions.append(results[1])
+            return output, results[1]
+
+        for module in eager.modules():
+            if type(module).__name__ == "Data2VecVisionSelfAttention":
+                module.value.register_forward_hook(lambda module, args, output: self.values.append(output))
+                module.register_forward_hook(keep)
+
+
+def by_head(tensor: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Return (B, H, N, d) from heads side by side (B, N, H d); what has its heads apart stays as it is."""
+    return tensor if tensor.ndim == 4 else tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
 def backbone(model: PreTrainedModel) -> torch.nn.Module:
     """Return the vision backbone: the one direct child of the classifier that is a pretrained model itself."""
     (child,) = [child for child in model.children() if isinstance(child, PreTrainedModel)]
@@ -373,15 +403,7 @@ def explicit_reference(
     Returns:
         One `Reference` per image.
     """
-    tape = _Tape(scale)
-    AttentionInterface.register(ATTENTION_NAME, tape)
-    # Without its own entry here a padding mask would silently become None.
-    AttentionMaskInterface.register(ATTENTION_NAME, eager_mask)
-    explicit = copy.deepcopy(model).double().eval()
-    # By name where there is a vision part: SigLIP's and CLIP's classifiers have no text tower, and for want of one
-    # transformers would warn.
-    names = {"": ATTENTION_NAME, "vision_config": ATTENTION_NAME}
-    explicit.set_attn_implementation(names if "vision_config" in explicit.config.sub_configs else ATTENTION_NAME)
+    explicit, tape = _explicit_copy(model, scale)
 
     kept: dict[str, torch.Tensor] = {}
     handle = backbone(explicit).register_forward_hook(
@@ -397,14 +419,14 @@ def explicit_reference(
         gradients = torch.autograd.grad(scalars.sum(), wanted)
     handle.remove()
 
-    num_layers = _vision_config(explicit).num_hidden_layers
+    num_layers, num_heads = _vision_config(explicit).num_hidden_layers, _vision_config(explicit).num_attention_heads
     if len(tape.attentions) != num_layers:
         raise AssertionError(f"{len(tape.attentions)} attention calls in a model of {num_layers} layers")
     height, width = images.shape[-2:]
     patch_size = _vision_config(explicit).patch_size
     patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     stacked = [
-        torch.stack(group, dim=1).detach().numpy()
+        torch.stack([by_head(tensor, num_heads) for tensor in group], dim=1).detach().numpy()
         for group in (
             tape.attentions,
             gradients[:num_layers],
@@ -425,6 +447,24 @@ def explicit_reference(
         )
         for image in range(images.shape[0])
     ]
+
+
+def _explicit_copy(model: PreTrainedModel, scale: float) -> tuple[PreTrainedModel, _Tape | _EagerTape]:
+    """Return a float64 copy of a model with explicit attention, and what will keep A, V and O of its forward."""
+    if isinstance(model, zoo.Data2VecVisionForImageClassification):
+        explicit = zoo.in_eager(model).double().eval()
+        explicit.config.output_attentions = True
+        return explicit, _EagerTape(explicit, scale)
+    tape = _Tape(scale)
+    AttentionInterface.register(ATTENTION_NAME, tape)
+    # Without its own entry here a padding mask would silently become None.
+    AttentionMaskInterface.register(ATTENTION_NAME, eager_mask)
+    explicit = copy.deepcopy(model).double().eval()
+    # By name where there is a vision part: SigLIP's and CLIP's classifiers have no text tower, and for want of one
+    # transformers would warn.
+    names = {"": ATTENTION_NAME, "vision_config": ATTENTION_NAME}
+    explicit.set_attn_implementation(names if "vision_config" in explicit.config.sub_configs else ATTENTION_NAME)
+    return explicit, tape
 
 
 def _vision_config(model: PreTrainedModel) -> PreTrainedConfig:

@@ -234,12 +234,14 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         clip,
         ijepa,
         vit_msn,
+        data2vec_vision,
+        data2vec_vision_both_cls,
     )
 }
 """Models that the package explains."""
 
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
-    function.__name__: function for function in (data2vec_vision, swin, swinv2, segformer, convnext, resnet)
+    function.__name__: function for function in (swin, swinv2, segformer, convnext, resnet)
 }
 """Models that the package has to refuse in words."""
 
@@ -255,7 +257,16 @@ def relative_error(actual: torch.Tensor, expected: object) -> float:
 
 def explicit(name: str) -> PreTrainedModel:
     """Return a family's model with transformers' own explicit attention."""
-    model = MODELS[name]()
+    return in_eager(MODELS[name]())
+
+
+def in_eager(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model with transformers' explicit attention; a copy, where it is chosen at its birth."""
+    if isinstance(model, Data2VecVisionForImageClassification):
+        config = type(model.config)(**model.config.to_dict(), attn_implementation="eager")
+        copy = type(model)(config).to(model.dtype).train(model.training)
+        copy.load_state_dict(model.state_dict())
+        return copy
     names = {"": "eager", "vision_config": "eager"}
     model.set_attn_implementation(names if "vision_config" in model.config.sub_configs else "eager")
     return model

@@ -1,0 +1,133 @@
+"""Attention modules of transformers that do not go through its attention interface, a row a kind.
+
+A row says how such a module makes its queries, keys, values and bias. While a model is recorded the module's forward
+hands them to the attention function that modules on the interface call; before and after it is the module's own.
+"""
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from gmar_hf.models.freezing import Undo
+
+
+class AttentionInputs(NamedTuple):
+    """What a module attends with.
+
+    Args:
+        query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): Not yet scaled.
+        bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): What is added to the scores.
+        scaling (`float`): Factor of the products of queries and keys.
+        dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    bias: torch.Tensor | None
+    scaling: float
+    dropout: float
+
+
+def _data2vec_vision(
+    module: Any,
+    hidden_states: torch.Tensor,
+    output_attentions: bool = False,
+    relative_position_bias: torch.Tensor | None = None,
+    interpolate_pos_encoding: bool = False,
+    resolution: tuple[int, int] | None = None,
+) -> AttentionInputs:
+    def by_head(projection: nn.Module) -> torch.Tensor:
+        states: torch.Tensor = projection(hidden_states)
+        return states.unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2)
+
+    # A bias of the layer's own, one that all layers share, both, or none.
+    bias = relative_position_bias
+    if module.has_relative_position_bias:
+        assert resolution is not None
+        window = (resolution[0] // module.config.patch_size, resolution[1] // module.config.patch_size)
+        own = module.relative_position_bias(window, interpolate_pos_encoding, dim_size=hidden_states.shape[1])
+        bias = own if bias is None else own + bias
+    return AttentionInputs(
+        query=by_head(module.query),
+        key=by_head(module.key),
+        value=by_head(module.value),
+        bias=bias,
+        scaling=module.attention_head_size**-0.5,
+        dropout=module.dropout.p if module.training else 0.0,
+    )
+
+
+# By the class that attends, matched as it is: a subclass may attend otherwise. Each row takes the arguments of the
+# the module's forward, which returns the heads' outputs side by side (batch, tokens, channels), and the probabilities.
+_DATA2VEC_VISION = "transformers.models.data2vec.modeling_data2vec_vision"
+READERS: dict[tuple[str, str], Callable[..., AttentionInputs]] = {
+    (_DATA2VEC_VISION, "Data2VecVisionSelfAttention"): _data2vec_vision,
+    (_DATA2VEC_VISION, "Data2VecVisionSdpaSelfAttention"): _data2vec_vision,
+}
+
+
+_MARK = "_gmar_hf_reroutes"  # of the forwards that [`reroute`] has put somewhere
+
+
+def has_reader(module: nn.Module) -> bool:
+    """Tell whether a module is of a kind that is known here, and attends as its class does."""
+    if _kind(module) not in READERS:
+        return False
+    # Accelerate's hooks keep what they wrap; of a forward that somebody else has put there nothing is known.
+    forward = module.__dict__.get(_slot(module))
+    return forward in (None, _class_forward(module)) or hasattr(forward, _MARK)
+
+
+def reroute(
+    module: nn.Module, attention: Callable[..., tuple[torch.Tensor, Any]], is_heard: Callable[[nn.Module], bool]
+) -> Undo:
+    """Let a module attend by `attention`, where it is heard.
+
+    Args:
+        module (`nn.Module`): One that [`has_reader`].
+        attention (`Callable`): A function of transformers' attention interface.
+        is_heard (`Callable`): Tells at every call whether somebody waits for the module's; else it attends as ever.
+
+    Returns:
+        `Callable`: Gives the module its own forward back.
+    """
+    read = READERS[_kind(module)]
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+        if not is_heard(self):  # a copy that was made meanwhile is nobody's either
+            own: tuple[torch.Tensor, Any] = _class_forward(self)(*args, **kwargs)
+            return own
+        inputs = read(self, *args, **kwargs)
+        output, probabilities = attention(
+            self, *inputs[:4], scaling=inputs.scaling, dropout=inputs.dropout
+        )  # (batch, tokens, heads, head_dim)
+        return output.flatten(2), probabilities
+
+    slot = _slot(module)
+    before = module.__dict__.get(slot)
+
+    def undo() -> None:
+        module.__dict__.pop(slot)
+        if before is not None:
+            setattr(module, slot, before)
+
+    setattr(forward, _MARK, True)
+    setattr(module, slot, MethodType(forward, module))  # whose copies are of the module's copies
+    return undo
+
+
+def _slot(module: nn.Module) -> str:
+    """Return where a module has a forward of its own: inside accelerate's hooks, if there are any."""
+    return "_old_forward" if "_old_forward" in module.__dict__ else "forward"
+
+
+def _kind(module: nn.Module) -> tuple[str, str]:
+    return type(module).__module__, type(module).__qualname__
+
+
+def _class_forward(module: nn.Module) -> MethodType:
+    return MethodType(type(module).forward, module)
