@@ -22,6 +22,7 @@ from .modeling import (
 )
 from .models.retention import retain_attention
 from .models.silencing import silence_heads
+from .models.text_classifier import TextClassifier, text_classifier
 from .pipeline import GMARExplainer
 from .report import HeadImportanceReport
 from .surveys import SurveyInterrupted, centred_head_contribution, survey
@@ -46,6 +47,7 @@ __all__ = [
     "ImageError",
     "NonFiniteError",
     "SurveyInterrupted",
+    "TextClassifier",
     "UnsupportedModelError",
     "__version__",
     "centred_head_contribution",
@@ -61,4 +63,5 @@ __all__ = [
     "retain_attention",
     "silence_heads",
     "survey",
+    "text_classifier",
 ]

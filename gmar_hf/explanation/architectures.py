@@ -16,7 +16,8 @@ from gmar_hf.errors import ArgumentError, GMARError, UnsupportedModelError
 from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.parity import check_parity
-from gmar_hf.models.introspection import ADVICE
+from gmar_hf.models.introspection import ADVICE, is_dual_encoder
+from gmar_hf.models.text_classifier import TextClassifier, checked_encoder
 from gmar_hf.models.tiny_models import tiny_model
 from gmar_hf.utils.text import shown
 
@@ -104,13 +105,23 @@ def check_architecture(architecture: Architecture) -> ArchitectureCheck:
         warnings.simplefilter("ignore")
         try:
             model = tiny_model(architecture.model_class, architecture.config_class)
-            return _check(architecture, model)
+            return _check(architecture, _of_texts(model) if is_dual_encoder(model) else model)
+        except UnsupportedModelError as error:  # of a dual encoder, before any image
+            return ArchitectureCheck(architecture=architecture, sentence=str(error))
         except ImportError as error:  # of a package that the architecture needs, and that is not installed
             sentence = shown(str(error).strip().split(". ")[0].splitlines()[0])
             return ArchitectureCheck(architecture=architecture, sentence=sentence)
         except Exception as error:
             sentence = f"a foreign error, {type(error).__name__}: {shown(error)}"
             return ArchitectureCheck(architecture=architecture, is_right=False, sentence=sentence)
+
+
+def _of_texts(model: Any) -> TextClassifier:
+    """Make a classifier of two texts of a dual encoder, whose tokens mean nothing."""
+    encoder = checked_encoder(model)
+    with torch.no_grad():
+        text_embeds = encoder.get_text_features(input_ids=torch.tensor([[0, 2, 3, 1], [0, 4, 5, 1]])).pooler_output
+    return TextClassifier(encoder, text_embeds, ["2 3", "4 5"])
 
 
 def _check(architecture: Architecture, model: nn.Module) -> ArchitectureCheck:

@@ -84,6 +84,22 @@ def checked_model(model: nn.Module) -> nn.Module:
             f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
+    check_weights(model)
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # there is no public way to ask
+        raise ArgumentError(
+            "`model` must be explained outside the transforms of `torch.func` (its own backwards cannot be "
+            "transformed); got a call inside grad, vmap or jvp. Take batches as they are, in a loop."
+        )
+    _check_takes_images(model)
+    return runnable(model)
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse weights that no gradient can pass.
+
+    Raises:
+        ArgumentError: If they are inference tensors, or on the meta device.
+    """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ArgumentError(
             "`model` must have been loaded outside `torch.inference_mode` (no gradient can pass its weights); "
@@ -96,13 +112,6 @@ def checked_model(model: nn.Module) -> nn.Module:
             "`model` must have its weights; got some on the meta device, which holds none. Load it with "
             "`from_pretrained`, outside `torch.device('meta')` and `init_empty_weights`."
         )
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # there is no public way to ask
-        raise ArgumentError(
-            "`model` must be explained outside the transforms of `torch.func` (its own backwards cannot be "
-            "transformed); got a call inside grad, vmap or jvp. Take batches as they are, in a loop."
-        )
-    _check_takes_images(model)
-    return runnable(model)
 
 
 def _check_takes_images(model: nn.Module) -> None:
@@ -114,6 +123,11 @@ def _check_takes_images(model: nn.Module) -> None:
     classifier, config = unwrapped(model), config_of(model)
     if not isinstance(classifier, transformers.PreTrainedModel):  # a module of the user's, with whatever it holds
         return
+    if is_dual_encoder(model):
+        raise UnsupportedModelError(
+            f"{class_name(model)} cannot be explained without texts, with which it compares images. Explain "
+            "`gmar_hf.text_classifier(model, tokenizer, labels)`, or give the pipeline `candidate_labels`."
+        )
     parameters = inspect.signature(classifier.forward).parameters
     takes_anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     is_of_images = takes_anything and classifier.main_input_name == "pixel_values"
@@ -127,6 +141,13 @@ def _check_takes_images(model: nn.Module) -> None:
     # Perceiver's config tells of frames too, for another of its models.
     if getattr(config, "num_frames", None) is not None and classifier.main_input_name == "pixel_values":
         raise unsupported(model, "it takes videos, no images")
+
+
+def is_dual_encoder(model: Any) -> bool:
+    """Tell whether a model compares images with texts, and has logits only once the texts are known."""
+    encoder = unwrapped(model)
+    towers = ("get_image_features", "get_text_features")
+    return isinstance(encoder, transformers.PreTrainedModel) and all(hasattr(encoder, tower) for tower in towers)
 
 
 def known_kwargs(model: nn.Module) -> set[str]:

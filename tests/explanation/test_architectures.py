@@ -19,6 +19,7 @@ SERVED = {
     "DeiTForImageClassificationWithTeacher", "Dinov2ForImageClassification",
     "Dinov2WithRegistersForImageClassification", "IJepaForImageClassification", "MetaClip2ForImageClassification",
     "SiglipForImageClassification", "ViTForImageClassification", "ViTMSNForImageClassification",
+    "AltCLIPModel", "ChineseCLIPModel", "CLIPModel", "CLIPSegModel", "MetaClip2Model", "SiglipModel",
 }  # fmt: skip
 BY_NAME = {architecture.name: architecture for architecture in architectures()}
 

@@ -394,7 +394,7 @@ def explicit_reference(
     """Run a float64 copy of a model with explicit attention and differentiate one scalar per image.
 
     Args:
-        model: A classifier of the zoo; it is copied and stays as it is.
+        model: A classifier of the zoo, or a module around a backbone with its config; it is copied and stays as it is.
         pixel_values: (B, 3, height, width), any floating dtype.
         target: As in `select_scalar`.
         scale: What the output of every attention layer is multiplied by.
@@ -463,7 +463,8 @@ def _explicit_copy(model: PreTrainedModel, scale: float) -> tuple[PreTrainedMode
     # By name where there is a vision part: SigLIP's and CLIP's classifiers have no text tower, and for want of one
     # transformers would warn.
     names = {"": ATTENTION_NAME, "vision_config": ATTENTION_NAME}
-    explicit.set_attn_implementation(names if "vision_config" in explicit.config.sub_configs else ATTENTION_NAME)
+    switched = explicit if isinstance(explicit, PreTrainedModel) else backbone(explicit)
+    switched.set_attn_implementation(names if "vision_config" in switched.config.sub_configs else ATTENTION_NAME)
     return explicit, tape
 
 
