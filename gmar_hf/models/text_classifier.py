@@ -97,7 +97,7 @@ def text_classifier(
         ArgumentError: If there are no labels, two are the same, one is empty, the template has no `{}`, a text has
             more tokens than the model reads, or the model's weights are inference tensors or on the meta device.
         ArgumentTypeError: If the model is no dual encoder, the tokenizer is none, or a label is no string.
-        UnsupportedModelError: If the model makes its logits in another way.
+        UnsupportedModelError: If the model's kind is not served.
 
     Example:
         >>> import gmar_hf
@@ -184,7 +184,7 @@ def checked_encoder(model: Any) -> Any:
     Raises:
         ArgumentError: If no gradient can pass its weights.
         ArgumentTypeError: If it is no dual encoder.
-        UnsupportedModelError: If it makes its logits in another way than CLIP and SigLIP.
+        UnsupportedModelError: If its kind is not served.
     """
     if not is_dual_encoder(model):
         raise ArgumentTypeError(
@@ -196,5 +196,5 @@ def checked_encoder(model: Any) -> Any:
     if encoder.config.model_type == "siglip2":
         raise unsupported(model, "it takes flattened patches (NaFlex), no plain images")
     if encoder.config.model_type not in _SERVED:
-        raise unsupported(model, "its logits are not the scaled cosines of CLIP and SigLIP")
+        raise unsupported(model, f"of models that compare images with texts {', '.join(_SERVED)} are served")
     return encoder

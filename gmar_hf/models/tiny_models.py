@@ -29,7 +29,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     **{name: {**NARROW, **SQUARE, "use_relative_position_bias": True} for name in ("beit", "data2vec-vision")},
     **{name: {**DINO, **SQUARE} for name in ("dinov2", "dinov2_with_registers")},
     **dict.fromkeys(("clip", "metaclip_2", "chinese_clip", "clipseg"), _PROJECTED),
-    "siglip": _TOWERS,
+    "siglip": {**_TOWERS, "text_config": {**TEXT, "projection_size": 32}},
     **dict.fromkeys(("swin", "swinv2", "donut-swin"), _WINDOWS),
     **dict.fromkeys(("convnext", "convnextv2", "poolformer", "resnet", "regnet"), _STAGES),
     "bit": {**_STAGES, "hidden_sizes": [32, 32, 32, 32], "embedding_size": 32, "num_groups": 8},
