@@ -61,12 +61,10 @@ def report(options: ReportOptions) -> None:
     report = run_over_data(survey, options, num_scenes=_DEMO_SCENES, settings=settings)
     if report is None:  # the first process tells
         return
-    page = options.out / PAGE_FILE
-    report.write_page(page)
     # The push may fail: the report is in its folder before it.
     summary = {
         "out": str(options.out),
-        "page": str(page),
+        "page": str(options.out / PAGE_FILE),
         **report.settings["counts"],
         "top_heads": [
             {"layer": layer, "head": head, "contribution_abs": value} for layer, head, value in _strongest(report, 5)

@@ -18,7 +18,7 @@ from gmar_hf.evaluation.maps.map_registry import BUILT_IN
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.output.page import write_page
 from gmar_hf.evaluation.output.pictures import draw_pictures
-from gmar_hf.evaluation.output.tables import write_results
+from gmar_hf.evaluation.output.tables import IMAGE_TABLE, SUMMARY_TABLE, write_results
 from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
 from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
@@ -28,7 +28,9 @@ from gmar_hf.runs.processes import RunInterrupted, gather
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
+from gmar_hf.utils.files import remove_leftovers
 
+_PAGE = "index.html"
 _SAVE_EVERY = 30.0  # seconds, within a batch
 
 
@@ -159,9 +161,11 @@ class EvaluationRun(Run[Evaluation]):
             evaluation, work.model, work.data, work.image_processor, self._questions.methods, work.accelerator.device
         )
         summary = evaluation.summary()
-        write_page(evaluation, summary, pictures, folder / "index.html")
+        write_page(evaluation, summary, pictures, folder / _PAGE)
         evaluation.save(folder / ROWS)
         write_results(evaluation, summary, folder)
+        for name in (_PAGE, ROWS, SUMMARY_TABLE, IMAGE_TABLE, RESULTS):
+            remove_leftovers(folder / name)
 
     def _described_methods(self, measured: list[Measured]) -> list[dict[str, Any]]:
         """Return what the results say of each method; its time is the median over the batches."""

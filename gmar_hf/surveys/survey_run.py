@@ -20,6 +20,7 @@ from gmar_hf.report.figures import FIGURES
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import merge_all
 from gmar_hf.report.moments import Moments
+from gmar_hf.report.page import PAGE_FILE
 from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
 from gmar_hf.report.top_images import add_images, empty_top_images, merge_top_images
@@ -35,7 +36,7 @@ from gmar_hf.utils.files import remove_leftovers
 
 _STABLE_EVERY = 16  # batches between two looks at the standard errors, whatever the number of processes
 _NAMED_UNREADABLE = 1000
-_REPORT_FILES = (TENSORS_FILE, SETTINGS_FILE, CARD_FILE, *(f"{score}.png" for score in FIGURES))
+_REPORT_FILES = (TENSORS_FILE, SETTINGS_FILE, CARD_FILE, PAGE_FILE, *(f"{score}.png" for score in FIGURES))
 
 
 class SurveyInterrupted(RunInterrupted):
@@ -261,6 +262,7 @@ class SurveyRun(Run[HeadImportanceReport]):
 
     def write(self, report: HeadImportanceReport, folder: Path) -> None:
         report.save_pretrained(folder, overwrite_card=self._overwrite_card)
+        report.write_page(folder / PAGE_FILE)  # while there are checkpoints: whoever kills it now may go on
         for name in _REPORT_FILES:
             remove_leftovers(folder / name)
 

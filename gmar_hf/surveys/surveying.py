@@ -68,7 +68,7 @@ def survey(
         image_processor: The model's image processor; not needed for `pixel_values`.
         batch_size (`int`, defaults to 32): Images explained at once.
         target (`str`, defaults to "predicted"): Explain each image's top logit, or each of its labels ("label").
-        output_dir (`str` or `os.PathLike`, *optional*): Folder for checkpoints and the report.
+        output_dir (`str` or `os.PathLike`, *optional*): Folder for checkpoints, the report and its page, index.html.
         resume (`bool`, defaults to True): Whether to go on from the folder's checkpoints; else they are deleted.
         split (`str`, *optional*): The split of a data set with several.
         streaming (`bool`, defaults to False): Read a data set of the Hub without storing it first.

@@ -1,4 +1,6 @@
-"""Surveys in processes that can be killed: under the real launchers, or forked and put together as those would do it.
+"""Surveys and evaluations in processes that can be killed.
+
+They run under the real launchers, or are forked and put together as those would do it.
 
 Importing everything takes a process seconds. So most of them are forked from one that has imported it all, and run
 the command line as it is; their surroundings (RANK, WORLD_SIZE, ...) are those that a launcher makes.
@@ -19,6 +21,8 @@ import psutil
 import torch
 
 from gmar_hf.cli import main
+from gmar_hf.evaluation import evaluation_run
+from gmar_hf.evaluation.evaluation_checkpoint import Measured
 from gmar_hf.surveys import survey_run
 from gmar_hf.surveys.survey_checkpoint import Part
 
@@ -62,8 +66,9 @@ def wait_until(condition, alive, seconds=PATIENCE):
 def saved(*folders):
     """Numbers of the batches in the checkpoints of processes' folders, where none must stand twice."""
     # A folder that is listed while a file in it is replaced may name the file twice.
-    files = [file for folder in folders for file in sorted(set((folder / "out" / "checkpoints").glob("rank-*")))]
-    numbers = [number for file in files for number in Part.load(file).done]
+    found = [file for folder in folders for file in sorted(set((folder / "out" / "checkpoints").glob("[rb]a*-*")))]
+    parts = [Part.load(file) if file.name.startswith("rank") else Measured.load(file) for file in found]
+    numbers = [number for part in parts for number in part.done]
     assert len(numbers) == len(set(numbers))
     return set(numbers)
 
@@ -148,16 +153,17 @@ _FORKS = multiprocessing.get_context("forkserver")
 
 
 class Forks:
-    """`gmar-hf report` in one process for each folder, which they start in.
+    """`gmar-hf report`, or another command over data, in one process for each folder, which they start in.
 
     Args:
         arguments: Of the command.
         folders: One for each process; they are machines of their own where these differ.
         pace (`float`): Seconds that each batch, and each change of a file's name, takes longer; or one for each rank.
         control_c: What Ctrl-C does when the process starts.
+        command: "report" or "evaluate".
     """
 
-    def __init__(self, arguments, folders, pace=0.0, control_c=signal.default_int_handler):
+    def __init__(self, arguments, folders, pace=0.0, control_c=signal.default_int_handler, command="report"):
         self.folders = folders
         self._notes = folders[0] / "notes"
         self._notes.unlink(missing_ok=True)
@@ -173,9 +179,9 @@ class Forks:
             }  # fmt: skip
             self._logs.append(folders[0] / f"log-{rank}")
             process = _FORKS.Process(
-                target=_report,
+                target=_run,
                 args=(
-                    list(map(str, arguments)), surroundings, folder, self._logs[-1], self._notes,
+                    [command, *map(str, arguments)], surroundings, folder, self._logs[-1], self._notes,
                     pace[rank] if isinstance(pace, tuple) else pace, control_c,
                 ),
                 daemon=True,
@@ -225,7 +231,7 @@ class Forks:
         return [int(line) for line in self._notes.read_text().split()] if self._notes.exists() else []
 
 
-def _report(arguments, surroundings, folder, log, notes, pace, control_c):
+def _run(arguments, surroundings, folder, log, notes, pace, control_c):
     """What a forked process does."""
     os.environ.update({name: str(value) for name, value in surroundings.items()})
     os.chdir(folder)
@@ -235,20 +241,25 @@ def _report(arguments, surroundings, folder, log, notes, pace, control_c):
         os.close(file)
     signal.signal(signal.SIGINT, control_c)
     torch.set_num_threads(1)
-    take = survey_run.SurveyRun.take
+    for run in (survey_run.SurveyRun, evaluation_run.EvaluationRun):
+        run.take = _noted(run.take, notes)
+    evaluation_run._SAVE_EVERY = 0.0  # behind every map
+    if pace:
+        survey_run.score_heads = _delayed(survey_run.score_heads, pace)
+        evaluation_run.EvaluationRun._after_method = _delayed(evaluation_run.EvaluationRun._after_method, pace)
+        for name in ("replace", "unlink", "rmdir"):  # so that a kill may well come between two of them
+            setattr(os, name, _delayed(getattr(os, name), pace))
+    sys.argv = ["gmar-hf", *arguments]
+    main()
 
+
+def _noted(take, notes):
     def noted(self, batch):
         with notes.open("a") as file:
             file.write(f"{batch.number}\n")
         take(self, batch)
 
-    survey_run.SurveyRun.take = noted
-    if pace:
-        survey_run.score_heads = _delayed(survey_run.score_heads, pace)
-        for name in ("replace", "unlink", "rmdir"):  # so that a kill may well come between two of them
-            setattr(os, name, _delayed(getattr(os, name), pace))
-    sys.argv = ["gmar-hf", "report", *arguments]
-    main()
+    return noted
 
 
 def _delayed(function, seconds):

@@ -1,15 +1,12 @@
 """Surveys in several processes, killed and gone on with: the report must be that of an undisturbed one, always."""
 
-import contextlib
 import itertools
 import json
 import os
-import random
 import re
 import shutil
 import signal
 import time
-from collections import Counter
 from functools import partial
 
 import pytest
@@ -20,6 +17,7 @@ from gmar_hf.report.statistics import KEYS
 from tests.helpers import zoo
 from tests.helpers.commands import save_model
 from tests.helpers.explainers import name_classes, photo
+from tests.helpers.kills import MOMENTS, SURVEY, kill_often
 from tests.helpers.survey_processes import (
     PATIENCE,
     Command,
@@ -305,95 +303,22 @@ def test_two_machines_under_accelerate_launch(home, variants, undisturbed, tmp_p
 # Killed at any moment
 
 
-class Moments:
-    """Conditions on what a survey that has just been started does in its folder."""
+def check_report(expected):
+    """What looks at the report of a survey whose processes were of these numbers: it is an undisturbed one's."""
 
-    def __init__(self, out, delay):
-        self._out, self._time = out, time.monotonic() + delay
-        self._before = {path: path.stat().st_mtime_ns for path in [*out.rglob(".*"), *out.glob("config.json")]}
+    def check(folder, used):
+        assert_same(load(folder), expected(max(used)), EQUAL if len(used) == 1 else NEAR)
 
-    def _is_new(self, pattern):
-        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-            return any(self._before.get(path) != path.stat().st_mtime_ns for path in self._out.glob(pattern))
-        return False
-
-    def starting(self):
-        return time.monotonic() > self._time
-
-    def between_checkpoints(self):
-        return time.monotonic() > self._time and any(self._out.glob("checkpoints/rank-*"))
-
-    def writing_a_checkpoint(self):
-        return self._is_new("checkpoints/.rank-*")
-
-    def writing_the_report(self):
-        return self._is_new(".config-*")
-
-    def deleting_the_checkpoints(self):
-        return self._is_new("config.json")
-
-
-MOMENTS = [name for name in vars(Moments) if not name.startswith("_")]
-
-
-def campaign(tmp_path, arguments, expected, seed, num_kills, numbers):
-    """Kill surveys at moments that a seed decides until so many kills are done; gives what was met, counted.
-
-    Args:
-        arguments: Of the command.
-        expected: Gives the undisturbed report by the number of processes.
-        numbers: Of processes, to draw from for each start.
-    """
-    chance = random.Random(seed)
-    met = Counter()
-    for survey_number in itertools.count():
-        folder = tmp_path / f"survey-{survey_number}"
-        out, used, kills_left = folder / "out", set(), min(chance.randint(1, 6), num_kills - met["kills"])
-        while True:
-            number, save_every = chance.choice(numbers), chance.choice([1, 2])
-            name = chance.choice(MOMENTS) if kills_left else None
-            alone, patience = chance.random() < 0.5, chance.choice([0, 3])
-            before = saved(folder)
-            moments = Moments(out, chance.uniform(0, 1.5))
-            with Forks([*arguments, "--save-every", save_every], [folder] * number, pace=0.03) as survey:
-                if name and wait_until(getattr(moments, name), lambda: survey.alive):
-                    time.sleep(chance.uniform(0, 0.05))
-                    victims = [chance.randrange(number)] if alone else range(number)
-                    hit = [rank for rank in victims if survey.processes[rank].exitcode is None]
-                    survey.signal(signal.SIGKILL, victims)
-                    if hit:
-                        kills_left -= 1
-                        met.update(["kills", name, f"{len(hit)} of {number}"])
-                    if alone:  # sooner or later the launcher asks the others to stop
-                        for process in survey.processes:
-                            process.join(patience)
-                        survey.signal(signal.SIGTERM)
-                codes = survey.finish()
-                assert not before.intersection(survey.taken), "explained again"
-                assert codes == [0] * number or (name and any(codes)), survey.errors
-                used.add(number)
-            if is_finished(out):
-                break
-            met["resumed"] += 1
-        if any(codes):  # killed when all was done but the removal of an empty folder
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        report = load(folder)
-        assert_same(report, expected(max(used)), EQUAL if len(used) == 1 else NEAR)
-        met["reports"] += 1
-        if met["kills"] >= num_kills:
-            return met
-
-
-def is_finished(out):
-    return (out / "config.json").exists() and not any((out / "checkpoints").glob("rank-*"))
+    return check
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("predicted", [1, 2]), ("stream", [2])])
 @pytest.mark.slow
 def test_a_few_kills(home, variants, undisturbed, tmp_path, name, numbers):
-    met = campaign(tmp_path, variants[name], partial(undisturbed, name), 1, 2, numbers)
+    check = check_report(partial(undisturbed, name))
+    met = kill_often(tmp_path, SURVEY, variants[name], check, seed=1, num_kills=2, numbers=numbers)
     assert met["kills"] == 2
-    assert met["reports"] >= 1
+    assert met["results"] >= 1
 
 
 @pytest.mark.campaign
@@ -402,7 +327,8 @@ def test_a_few_kills(home, variants, undisturbed, tmp_path, name, numbers):
     [("predicted", [1, 2], 0), ("label", [1, 2, 3], 1), ("stable", [1, 2], 2), ("stream", [2], 3)],
 )
 def test_many_kills(home, variants, undisturbed, tmp_path, name, numbers, seed, record_property):
-    met = campaign(tmp_path, variants[name], partial(undisturbed, name), seed, 25, numbers)
+    check = check_report(partial(undisturbed, name))
+    met = kill_often(tmp_path, SURVEY, variants[name], check, seed=seed, num_kills=25, numbers=numbers)
     record_property("met", dict(met))
     assert all(met[name] for name in MOMENTS)
 

@@ -14,6 +14,7 @@ from gmar_hf.utils.files import replacing
 # A spreadsheet would run a text that begins so, some also after blanks or with full-width signs.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _FIGURES = ("mean", "low", "high")
+SUMMARY_TABLE, IMAGE_TABLE = "results.csv", "images.csv"
 
 
 def write_results(evaluation: Evaluation, summary: dict[str, Any], folder: Path) -> None:
@@ -29,8 +30,8 @@ def write_results(evaluation: Evaluation, summary: dict[str, Any], folder: Path)
     Raises:
         ArgumentError: If the folder cannot be written.
     """
-    _write_csv(folder / "results.csv", _summary_rows(evaluation, summary))
-    _write_csv(folder / "images.csv", _image_rows(evaluation))
+    _write_csv(folder / SUMMARY_TABLE, _summary_rows(evaluation, summary))
+    _write_csv(folder / IMAGE_TABLE, _image_rows(evaluation))
     content = {
         "verdict": evaluation.verdict().as_dict(),
         "model": evaluation.settings["model"]["id"],
