@@ -165,6 +165,8 @@ def _open_url(url: str, name: str, timeout: float | None) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Return an upright RGB image that shares nothing with `image`, which stays as it is."""
+    # Some formats hold files of other formats (ICO, ICNS): of these the mode is known once they are decoded.
+    image.load()
     # A transposed copy does not know its file any more: ask first. PNG and PGM of 16 bits may arrive in mode I.
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     largest = 2 ** bits_per_sample(image) - 1

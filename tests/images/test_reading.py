@@ -172,6 +172,12 @@ def test_16_bit_grey_files(format, tmp_path):
     np.testing.assert_array_equal(pixels(read_image(path))[:, :, 0], np.rint(DEEP / 257))
 
 
+def test_16_bit_grey_in_an_icon(file):
+    """An icon of macOS holds PNGs, and tells another mode until one is decoded."""
+    path = file(encode(Image.fromarray(np.full((16, 16), 128 * 257, dtype=np.uint16)), "ICNS"))
+    assert read_image(path).getextrema() == ((128, 128),) * 3
+
+
 def test_16_bit_grey_is_turned_too(tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
