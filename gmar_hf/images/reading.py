@@ -3,7 +3,8 @@
 import base64
 import os
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 
 import numpy as np
@@ -103,7 +104,7 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
     if os.path.isfile(text):
         if os.path.getsize(text) == 0:
             raise ImageError(f"`image` must hold an image; got {name}, an empty file. Copy or download it again.")
-        return Image.open(text)
+        return _opened_file(text)
     is_data = text.startswith("data:")
     try:
         return Image.open(BytesIO(base64.decodebytes((text.partition(",")[2] if is_data else text).encode())))
@@ -117,6 +118,13 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
             f"`image` must be a file that exists, an http(s) URL or an image in base64; got {name}. "
             f"Check the path (relative ones start in {os.getcwd()!r})."
         ) from error
+
+
+@contextmanager
+def _opened_file(path: str) -> Iterator[Image.Image]:
+    # Not by its path: Pillow would map an uncompressed TIFF into memory, and not turn it as the file says (Pillow 13).
+    with open(path, "rb") as file, Image.open(file) as image:
+        yield image
 
 
 def _start(source: ImageSource) -> bytes:
@@ -187,4 +195,5 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
                 f"not known); got {name} with {low:g} to {high:g}. Scale it to 0 to 255 and convert it to mode L."
             )
     rgb = image if image.mode == "RGB" else image.convert("RGB")
+    rgb.info.clear()  # the conversion of LAB leaves a profile there
     return ImageOps.invert(rgb) if is_negative else rgb

@@ -49,7 +49,8 @@ FORMATS = {
     },
     "MPO": {"save_all": [True], "quality": [90]},
     "JPEG2000": {"irreversible": [True], "no_jp2": [True], "num_resolutions": [1, 2]},
-    "AVIF": {"quality": [20, 100], "speed": [10], "subsampling": ["4:4:4", "4:0:0"], "save_all": [True]},
+    # Not `save_all`: of several frames that are to be turned, Pillow 13's encoder ends the process.
+    "AVIF": {"quality": [20, 100], "speed": [10], "subsampling": ["4:4:4", "4:0:0"]},
     "PPM": {},
     "ICO": {"sizes": [[(16, 16)], [(8, 8), (16, 16)]], "bitmap_format": ["bmp", "png"]},
     "ICNS": {},

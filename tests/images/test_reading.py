@@ -118,6 +118,21 @@ def test_exif_orientation(orientation, format, tmp_path):
     assert read_image(read).tobytes() == read.tobytes()  # the tag is gone with the turn
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16", "RGB"])
+def test_an_uncompressed_tiff_is_turned_wherever_it_lies(mode, tmp_path):
+    """Pillow maps such files into memory when it opens them by their path, and forgets to turn some."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned clockwise
+    left_to_right = Image.fromarray(np.repeat(np.arange(0, 240, 40, dtype=np.uint8)[None], 3, axis=0))
+    image = Image.fromarray(np.asarray(left_to_right).astype(np.uint16) * 257) if mode == "I;16" else left_to_right
+    path = tmp_path / "turned.tif"
+    image.convert(mode).save(path, exif=exif)
+    read = pixels(read_image(path))
+    assert read.shape == (6, 3, 3)
+    np.testing.assert_array_equal(np.abs(np.diff(read[:, 0, 0].astype(int))), 40)
+    np.testing.assert_array_equal(read[:, :1].repeat(3, axis=1), read)
+
+
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG"])
 def test_first_of_several_frames(format, tmp_path):
     frames = [Image.new("RGB", SIZE, color) for color in ("red", "green", "blue")]
@@ -272,7 +287,7 @@ INFO = [
     ("P", "PNG", {"transparency": bytes(range(256))}), ("RGB", "PNG", {"transparency": (0, 0, 0)}),
     ("P", "GIF", {"transparency": 0}), ("I;16", "PNG", {}), ("CMYK", "JPEG", {"icc_profile": b"of printing"}),
     ("L", "PNG", {"icc_profile": b"of greys", "dpi": (300, 300)}), ("LA", "PNG", {}), ("RGBA", "WEBP", {}),
-    ("RGB", "JPEG", {"comment": b"mine", "dpi": (72, 72)}), ("L", "TIFF", {"dpi": (72, 72)}),
+    ("RGB", "JPEG", {"comment": b"mine", "dpi": (72, 72)}), ("L", "TIFF", {"dpi": (72, 72)}), ("LAB", "TIFF", {}),
 ]  # fmt: skip
 
 
