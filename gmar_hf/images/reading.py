@@ -28,8 +28,9 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     Of files with several frames (GIF, TIFF) it is the first. Transparency is dropped, not blended, as
     `ImageClassificationPipeline` does; so scores are the same. Deep grey images are the exception, because Pillow
     clips them to white: 16-bit grey (modes I;16, and I from PNG or PGM) is divided by 257, and 12-bit grey of TIFF by
-    4095 / 255; where a TIFF says that zero is white, it is. Where the depth is not known (modes I and F otherwise)
-    numbers from 0 to 255 are taken as they are and all others refused, also those that stay within 0 to 1.
+    4095 / 255; where a TIFF says that zero is white, it is. A TIFF of 12 bits that calls itself one of 16 stays dark,
+    since nothing in the file tells. Where the depth is not known (modes I and F otherwise) numbers from 0 to 255 are
+    taken as they are and all others refused, also those that stay within 0 to 1.
 
     Args:
         source: a path, an http(s) URL, a data URI, base64 text, a PIL image (which is left as it is), or an array or
