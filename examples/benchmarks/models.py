@@ -24,10 +24,11 @@ Written by `python examples/benchmarks/models.py`, not by hand, with transformer
 prints it for yours.
 
 Every class that transformers has for the task, as a tiny random model made from its config, in float32: which methods
-give a map, and the largest error of logits, head scores (L1 and L2), contributions, head maps and GMAR's map against
-explicit attention in float64, as a share of the tensor's largest magnitude. The gradient is held against finite
-differences of the logits, too. What is not served is refused; the words of the error stand beside it. Of models that
-compare images with texts `gmar_hf.text_classifier` is tried, with two texts. "all" are {methods}.
+give a map, and the largest error of logits, head scores (L1 and L2), contributions, head maps and the maps of all
+methods against explicit attention in float64, as a share of the tensor's largest magnitude. The gradient is held
+against finite differences of the logits, too. What is not served is refused; the words of the error stand beside it.
+Of models that compare images with texts `gmar_hf.text_classifier` is tried, with two texts. "all" are
+{methods}.
 
 Whether *your* checkpoint is served, `gmar-hf check --model me/my-model` says.
 """

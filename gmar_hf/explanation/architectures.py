@@ -14,8 +14,9 @@ from transformers.models.auto.modeling_auto import (
 
 from gmar_hf.errors import ArgumentError, GMARError, UnsupportedModelError
 from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.explicit_maps import map_errors
 from gmar_hf.explanation.methods import METHODS
-from gmar_hf.explanation.parity import check_parity
+from gmar_hf.explanation.parity import TOLERANCE, check_parity
 from gmar_hf.models.introspection import ADVICE, is_dual_encoder
 from gmar_hf.models.text_classifier import TextClassifier, checked_encoder
 from gmar_hf.models.tiny_models import tiny_model
@@ -57,8 +58,8 @@ class ArchitectureCheck:
     Args:
         architecture ([`Architecture`]): Which.
         methods (`tuple[str, ...]`): The methods of [`explain`] that give a map.
-        error (`float`, *optional*): The largest of the errors of [`check_parity`], in float32 against float64; None
-            where nothing is served.
+        error (`float`, *optional*): The largest of the errors of [`check_parity`] and [`map_errors`], in float32
+            against float64; None where nothing is served.
         is_right (`bool`): Whether nothing is wrong: what is served agrees with explicit attention and with the logits'
             own gradient, and what is not is refused in words of this package.
         sentence (`str`): Why not all methods are served, or what is wrong; else empty.
@@ -136,15 +137,19 @@ def _check(architecture: Architecture, model: nn.Module) -> ArchitectureCheck:
     # It is served: by which methods, and do they say what explicit attention says?
     refusals = {method: _refusal(model, pixels, method) for method in METHODS}
     sentence = next((str(error) for error in refusals.values() if error is not None), "")
-    parity = check_parity(model, pixels, reference=copy.deepcopy(model).double())
-    if not parity.agrees:
-        wrong = "the gradient is not the logits' own" if parity.engine_agrees else "differs from explicit attention"
-        sentence = f"{architecture.name}: {wrong}."
+    reference = copy.deepcopy(model).double()
+    parity = check_parity(model, pixels, reference)
+    errors = {**parity.errors, **map_errors(model, pixels, reference)}
+    name, error = max(errors.items(), key=lambda item: item[1])
+    if error > TOLERANCE:
+        sentence = f"{architecture.name}: {name} differs from explicit attention."
+    elif not parity.gradient_agrees:
+        sentence = f"{architecture.name}: the gradient is not the logits' own."
     return ArchitectureCheck(
         architecture=architecture,
         methods=tuple(method for method, error in refusals.items() if error is None),
-        error=max(parity.errors.values()),
-        is_right=parity.agrees,
+        error=error,
+        is_right=parity.gradient_agrees and error <= TOLERANCE,
         sentence=sentence,
     )
 

@@ -13,7 +13,7 @@ from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.retention import retain_attention
-from gmar_hf.utils.tensors import at_least_float32
+from gmar_hf.utils.tensors import at_least_float32, relative_error
 
 TOLERANCE = 1e-4  # of a tensor's largest magnitude, in float32; agreement is about 1e-6
 
@@ -93,7 +93,10 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
         "head_maps": (_by_token(explanation), edges.sum(dim=-2)),
         "attribution": (explanation.attribution, _rollout(attention, weights, explanation)),
     }
-    errors = {name: _error(ours, theirs) for name, (ours, theirs) in expected.items()}
+    errors = {}
+    for name, (ours, theirs) in expected.items():
+        assert ours is not None
+        errors[name] = relative_error(ours, theirs)
     pixels = checked_pixels(model, pixel_values)
     return Parity(
         explanation=explanation,
@@ -121,9 +124,3 @@ def _by_token(explanation: Explanation) -> torch.Tensor:
     assert explanation.head_maps is not None
     assert explanation.prefix_contribution is not None
     return torch.cat([explanation.prefix_contribution, explanation.head_maps.flatten(-2)], dim=-1)
-
-
-def _error(ours: torch.Tensor | None, theirs: torch.Tensor) -> float:
-    assert ours is not None
-    difference = (ours.double() - theirs.double()).abs().max()
-    return (difference / theirs.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)).item()

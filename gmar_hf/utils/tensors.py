@@ -12,6 +12,17 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Return `max|a - b| / max|b|`, in float64.
+
+    Example:
+        >>> relative_error(torch.tensor([1.0, -4.0]), torch.tensor([2.0, -4.0]))
+        0.25
+    """
+    difference = (ours.double() - theirs.double()).abs().max()
+    return (difference / theirs.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)).item()
+
+
 def described(value: object) -> object:
     """Return a value as plain JSON has it; of a tensor its shape, and a digest that tells it from others.
 

@@ -184,7 +184,7 @@ class TestAll:
         assert refused["sentence"].startswith("Siglip2ForImageClassification cannot be explained: it takes flattened")
 
     def test_one_that_is_wrong(self, run, monkeypatch):
-        monkeypatch.setattr(parity, "TOLERANCE", 0.0)
+        monkeypatch.setattr(architectures, "TOLERANCE", 0.0)
         code, out, err = run("check", "--all")
         assert (code, err) == (1, "")
         assert "differs from explicit attention" in out
