@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from gmar_hf.explanation.trace import traced
-from gmar_hf.models.attention import AttentionCall, Recorder, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import encoder_shape
+from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.targets import class_scores
 from gmar_hf.utils.tensors import at_least_float32
 

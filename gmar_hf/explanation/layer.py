@@ -12,7 +12,7 @@ from gmar_hf.explanation.head_scores import (
     token_contribution,
 )
 from gmar_hf.explanation.rollout import attend_back
-from gmar_hf.models.attention import AttentionCall
+from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.utils.tensors import at_least_float32
 
 NORMS = {"l1": l1_norm, "l2": l2_norm}

@@ -15,7 +15,7 @@ from gmar_hf.explanation.masking import masked_images
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Start, Trace, traced
 from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.introspection import setting, unsupported
+from gmar_hf.models.introspection import entry, unsupported
 from gmar_hf.models.patches import Grid, find_grid, pair
 from gmar_hf.models.targets import Choice
 
@@ -107,7 +107,7 @@ def _find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tenso
     for request in requests:
         if request.start_layer >= num_layers:
             raise ArgumentError(f"`start_layer` must be in [0, {num_layers - 1}]; got {request.start_layer}.")
-    size = setting(trace.layers[0].module, "patch_size")
+    size = entry(trace.layers[0].config, "patch_size")
     if size is None:
         raise unsupported(trace.model, "its config has no `patch_size`")
     return Patches(find_grid(pair(pixels.shape[-2:]), pair(size), trace.hidden.shape[1]), pair(size))

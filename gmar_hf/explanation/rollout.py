@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from gmar_hf.explanation.blocks import pieces
-from gmar_hf.models.attention import AttentionCall
+from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.utils.tensors import at_least_float32
 
 

@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from gmar_hf.errors import NonFiniteError
 from gmar_hf.explanation.forward_errors import forward_errors_worded
 from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope
-from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, unsupported
+from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.utils.tensors import at_least_float32
 
 Start = Literal["value", "output", "head"]
@@ -78,13 +78,10 @@ class Trace(ComputingRecorder):
                 cuts the gradient, or if there are no logits.
         """
         self._batch = pixel_values.shape[0]
-        # Every attention call comes to `attend`, every backbone's last hidden state to `_keep_hidden`.
+        # Every attention call comes to `attend`, every backbone's last hidden state to `end`.
         with ExitStack() as stack:
             stack.enter_context(recording(self.model, self))
             stack.enter_context(gradients_passing(self.model))
-            for module in self.model.modules():
-                if isinstance(module, PreTrainedModel):
-                    stack.callback(module.register_forward_hook(self._keep_hidden).remove)
             logits = getattr(self.model(pixel_values=pixel_values, **model_kwargs), "logits", None)
         # The forward is done: was it that of a model which can be explained?
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
@@ -107,6 +104,9 @@ class Trace(ComputingRecorder):
             raise unsupported(self.model, "its head does not read the tokens of its attention")
         self._own_logits = logits
         self.logits = at_least_float32(logits.detach()).requires_grad_()
+
+    def end(self, hidden: torch.Tensor) -> None:
+        self._hidden = hidden
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, None]:
         self._check(call)
@@ -194,11 +194,6 @@ class Trace(ComputingRecorder):
         if visited != list(reversed(range(len(self.layers)))):
             raise unsupported(self.model, NOT_IN_A_ROW)
 
-    def _keep_hidden(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        hidden = getattr(output, "last_hidden_state", None)
-        if is_recording(module, self) and isinstance(hidden, torch.Tensor) and hidden.ndim == 3:
-            self._hidden = hidden  # the outermost model inside the classifier is the last to return
-
     def _check(self, call: AttentionCall) -> None:
         batch, heads, tokens, _ = call.query.shape
         expected = (self._batch, *(self.layers[0].query.shape[1:3] if self.layers else (heads, tokens)))
@@ -212,7 +207,7 @@ class Trace(ComputingRecorder):
 
 def _num_layers(call: AttentionCall) -> int | None:
     """Return how many layers the encoder of an attention module has, by its config."""
-    return getattr(getattr(call.module, "config", None), "num_hidden_layers", None)
+    return getattr(call.config, "num_hidden_layers", None)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, NonFiniteError
-from gmar_hf.models.attention import AttentionCall, Recorder, is_recording, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, checked_model, encoder_layers, unsupported
 from gmar_hf.models.layer_order import LayerOrder
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
+from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
 from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
 

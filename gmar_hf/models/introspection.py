@@ -12,6 +12,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelErr
 SERVED = "ViT, DeiT, BEiT, DINOv2, SigLIP, CLIP, I-JEPA and their kin"
 ADVICE = f"Use a model like {SERVED}."
 OFF_THE_INTERFACE = "it has no attention that goes through transformers' attention interface"
+CAUSAL = "its attention is causal"
 
 
 def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
@@ -168,8 +169,12 @@ def config_of(model: nn.Module) -> Any:
 
 
 def setting(model: nn.Module, name: str) -> Any:
-    """Return an entry of a model's config, or of the config's vision part (CLIP, SigLIP); None where there is none."""
-    config = config_of(model)
+    """Return an entry of a model's config, see [`entry`]."""
+    return entry(config_of(model), name)
+
+
+def entry(config: Any, name: str) -> Any:
+    """Return an entry of a config, or of its vision part (CLIP, SigLIP); None where there is none."""
     return getattr(config, name, None) or getattr(getattr(config, "vision_config", None), name, None)
 
 

@@ -8,7 +8,8 @@ from typing import overload
 import torch
 from torch import nn
 
-from gmar_hf.models.attention import AttentionCall, ComputingRecorder, recording
+from gmar_hf.models.attention import recording
+from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 
 
 class RetainedAttentions(ComputingRecorder, Sequence[torch.Tensor]):

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.models.attention import AttentionCall, Recorder, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.introspection import encoder_layers, encoder_shape
 from gmar_hf.models.layer_order import LayerOrder
+from gmar_hf.models.recorders import AttentionCall, Recorder
 
 
 class _Silencer(Recorder):

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.attention import AttentionCall, Recorder, is_recording, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, encoder_layers, setting, unsupported
 from gmar_hf.models.patches import patch_grid
+from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
 from gmar_hf.utils.tensors import at_least_float32
 
 

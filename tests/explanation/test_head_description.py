@@ -10,8 +10,8 @@ from torch import nn
 from gmar_hf import ArgumentError, UnsupportedModelError, describe_heads
 from gmar_hf.explanation import blocks
 from gmar_hf.explanation.head_description import describe_attention
-from gmar_hf.models.attention import AttentionCall
 from gmar_hf.models.patches import Grid
+from gmar_hf.models.recorders import AttentionCall
 from tests.helpers import oracle, zoo
 from tests.helpers.state import make_uneven, snapshot
 

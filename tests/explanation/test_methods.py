@@ -14,7 +14,7 @@ from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.methods import METHODS, get_method
 from gmar_hf.explanation.request import requests_of
 from gmar_hf.explanation.steps import StepView
-from gmar_hf.models.attention import AttentionCall
+from gmar_hf.models.recorders import AttentionCall
 from tests.helpers import zoo
 
 # Two tokens, one image. With these scores the first head attends evenly, the second to the first token only.

@@ -9,7 +9,7 @@ import torch
 
 from gmar_hf.explanation import blocks
 from gmar_hf.explanation.rollout import attention_blocks, fuse
-from gmar_hf.models.attention import AttentionCall
+from gmar_hf.models.recorders import AttentionCall
 
 LOG_2, LOG_3 = math.log(2.0), math.log(3.0)
 

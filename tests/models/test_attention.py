@@ -10,8 +10,9 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification, ViTModel
 
 from gmar_hf.errors import ArgumentTypeError, UnsupportedModelError
-from gmar_hf.models.attention import IMPLEMENTATION, AttentionCall, ComputingRecorder, is_recording, recording
+from gmar_hf.models.attention import IMPLEMENTATION, recording
 from gmar_hf.models.introspection import class_name, unsupported
+from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, is_recording
 from tests.helpers import state, zoo
 from tests.helpers.threads import in_threads
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import gmar_hf
-from gmar_hf.models.attention import AttentionCall, Recorder, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.off_interface import has_reader
+from gmar_hf.models.recorders import AttentionCall, Recorder
 from tests.helpers import state, zoo
 
 NAMES = ["data2vec_vision", "data2vec_vision_both_cls"]

@@ -8,12 +8,13 @@ from torch import nn
 
 from gmar_hf.errors import NonFiniteError
 from gmar_hf.explanation.blocks import pieces
-from gmar_hf.models.attention import AttentionCall, ComputingRecorder, is_recording, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import checked_model, encoder_layers, unsupported, unwrapped
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
+from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, is_recording
 from gmar_hf.models.targets import choose_target, class_scores
 from gmar_hf.utils.tensors import at_least_float32
 

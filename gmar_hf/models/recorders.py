@@ -1,0 +1,141 @@
+"""Those who hear of a model's attention, each call of it as one object, and which of them hears of which module."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(kw_only=True)
+class AttentionCall:
+    """One attention module's call: (batch, heads, tokens, head_dim) tensors, and the bias that is added to the scores.
+
+    Args:
+        module (`nn.Module`): The attention module.
+        config: The config of the encoder that it is in, or what tells the same of a timm model; None where none does.
+        query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): As the module made them.
+        bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached.
+        scaling (`float`): Factor of the products of queries and keys.
+        dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
+    """
+
+    module: nn.Module
+    config: Any = None
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    bias: torch.Tensor | None
+    scaling: float
+    dropout: float
+
+    def compute_output(self) -> torch.Tensor:
+        """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""
+        bias = None if self.bias is None else self.bias.to(self.query.dtype)
+        return scaled_dot_product_attention(
+            self.query, self.key, self.value, attn_mask=bias, dropout_p=self.dropout, scale=self.scaling
+        )
+
+
+class Recorder:
+    """What hears of the attention calls of one model, and may change what goes into them and what comes out.
+
+    Of recorders around each other every one takes part that changes something; of those that compute the attention
+    (see [`ComputingRecorder`]) only the innermost does.
+    """
+
+    def begin(self) -> None:
+        """Hear that a forward of the model, or of a transformers model inside it, begins."""
+
+    def prepare(self, call: AttentionCall) -> None:
+        """Change what goes into the attention."""
+
+    def end(self, hidden: torch.Tensor) -> None:
+        """Hear of the last hidden state (batch, tokens, hidden_size), which a backbone returns; the outermost last."""
+
+    def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        """Return what comes out of the attention, (batch, heads, tokens, head_dim), changed."""
+        return output
+
+
+class ComputingRecorder(Recorder, ABC):
+    """A recorder that computes the attention itself, and keeps what it wants of it."""
+
+    @abstractmethod
+    def attend(self, call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Compute the output (batch, heads, tokens, head_dim), and the probabilities where they are explicit."""
+
+
+_Recording = tuple[Recorder, frozenset[int]]  # and the ids of the modules whose calls it gets
+_recordings: ContextVar[tuple[_Recording, ...]] = ContextVar("gmar_hf_recordings", default=())  # outer ones first
+
+
+def is_recording(module: nn.Module, recorder: Recorder) -> bool:
+    """Tell whether this thread's calls of `module` go to `recorder` now."""
+    return any(each is recorder for each in recorders_of(module))
+
+
+def recorders_of(module: nn.Module) -> list[Recorder]:
+    """Return the recorders that this module's calls go to, outer ones first; one at most computes."""
+    waiting = [recorder for recorder, modules in _recordings.get() if id(module) in modules]
+    computing = [id(recorder) for recorder in waiting if isinstance(recorder, ComputingRecorder)]
+    return [recorder for recorder in waiting if id(recorder) not in computing[:-1]]
+
+
+@contextmanager
+def heard(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Let calls of the modules of `model`, which this thread makes inside the block, go to `recorder`."""
+    entry = (recorder, frozenset(map(id, model.modules())))
+    _recordings.set((*_recordings.get(), entry))
+    try:
+        yield
+    finally:  # without the variable's own `reset`: blocks may end in any order
+        _recordings.set(tuple(one for one in _recordings.get() if one is not entry))
+
+
+def call_of(
+    module: nn.Module,
+    config: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+) -> AttentionCall:
+    """Return one module's call, from what attention functions of transformers or of torch are given."""
+    return AttentionCall(
+        module=module,
+        config=config,
+        query=query,
+        key=key,
+        value=value,
+        bias=_bias(mask, query.dtype),
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        dropout=dropout,
+    )
+
+
+def record(call: AttentionCall, recorders: list[Recorder]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Let the recorders see what a module asked for; one of them computes it, or we do."""
+    for recorder in recorders:
+        recorder.prepare(call)
+    computing = next((recorder for recorder in recorders if isinstance(recorder, ComputingRecorder)), None)
+    output, probabilities = (call.compute_output(), None) if computing is None else computing.attend(call)
+    for recorder in recorders:
+        output = recorder.edit(call, output)
+    return output, probabilities
+
+
+def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return what is added to the scores; detached, as SDPA leaves its fused path for a bias that wants gradients."""
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:  # a mask of four dimensions arrives as the user made it: True takes part
+        return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    return mask.detach()
