@@ -310,7 +310,7 @@ def contribution_map(reference: Reference, start_layer: int = 0) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-class _Tape:
+class Tape:
     """An attention function that keeps every layer's A, V and O, in the order in which the layers run."""
 
     def __init__(self, scale: float) -> None:
@@ -413,18 +413,41 @@ def explicit_reference(
         # A frozen model would give an A that needs no gradient.
         images = pixel_values.detach().double().requires_grad_(True)
         logits = explicit(pixel_values=images, **model_kwargs).logits
-        scalars = select_scalar(logits, target)
-        wanted = [*tape.attentions, *tape.values, *tape.outputs, kept["hidden_state"]]
-        # Images do not see each other in evaluation mode, so the sum's gradient is each image's own.
-        gradients = torch.autograd.grad(scalars.sum(), wanted)
     handle.remove()
 
-    num_layers, num_heads = _vision_config(explicit).num_hidden_layers, _vision_config(explicit).num_attention_heads
+    num_layers = _vision_config(explicit).num_hidden_layers
     if len(tape.attentions) != num_layers:
         raise AssertionError(f"{len(tape.attentions)} attention calls in a model of {num_layers} layers")
     height, width = images.shape[-2:]
     patch_size = _vision_config(explicit).patch_size
     patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    grid = (height // patch_height, width // patch_width)
+    return differentiate(tape, kept["hidden_state"], logits, target, grid)
+
+
+def differentiate(
+    tape: Tape | _EagerTape,
+    hidden: torch.Tensor,
+    logits: torch.Tensor,
+    target: int | list[int] | Callable | None,
+    grid: tuple[int, int],
+) -> list[Reference]:
+    """Differentiate one scalar per image, of a run that is on a tape.
+
+    Args:
+        tape: What its layers computed.
+        hidden: The last hidden state (B, N, channels), which the head reads.
+        logits: (B, C).
+        target: As in `select_scalar`.
+        grid: Rows and columns of the patches.
+
+    Returns:
+        One `Reference` per image.
+    """
+    num_layers, num_heads = len(tape.attentions), tape.attentions[0].shape[1]
+    scalars = select_scalar(logits, target)
+    # Images do not see each other in evaluation mode, so the sum's gradient is each image's own.
+    gradients = torch.autograd.grad(scalars.sum(), [*tape.attentions, *tape.values, *tape.outputs, hidden])
     stacked = [
         torch.stack([by_head(tensor, num_heads) for tensor in group], dim=1).detach().numpy()
         for group in (
@@ -442,20 +465,20 @@ def explicit_reference(
             readout=_readout(gradients[-1][image].numpy()),
             logits=logits[image].detach().numpy(),
             scalar=float(scalars[image].detach()),
-            rows=height // patch_height,
-            cols=width // patch_width,
+            rows=grid[0],
+            cols=grid[1],
         )
-        for image in range(images.shape[0])
+        for image in range(len(logits))
     ]
 
 
-def _explicit_copy(model: PreTrainedModel, scale: float) -> tuple[PreTrainedModel, _Tape | _EagerTape]:
+def _explicit_copy(model: PreTrainedModel, scale: float) -> tuple[PreTrainedModel, Tape | _EagerTape]:
     """Return a float64 copy of a model with explicit attention, and what will keep A, V and O of its forward."""
     if isinstance(model, zoo.Data2VecVisionForImageClassification):
         explicit = zoo.in_eager(model).double().eval()
         explicit.config.output_attentions = True
         return explicit, _EagerTape(explicit, scale)
-    tape = _Tape(scale)
+    tape = Tape(scale)
     AttentionInterface.register(ATTENTION_NAME, tape)
     # Without its own entry here a padding mask would silently become None.
     AttentionMaskInterface.register(ATTENTION_NAME, eager_mask)
