@@ -11,6 +11,7 @@ from transformers.image_processing_utils import get_size_dict
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.resizing import BACKENDS, Size, resized_size
+from gmar_hf.images.timm_transforms import is_timm_processor, timm_crop, why_not_placeable
 
 Box = tuple[float, float, float, float]
 
@@ -37,7 +38,7 @@ def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_siz
     """Find the rectangle of the input image that the patch grid covers.
 
     Follows the `_preprocess` of transformers' image processing backends: resize, centre crop, padding at the right
-    and bottom. The grid starts at the top left of `pixel_values`.
+    and bottom; or timm's resize and centre crop. The grid starts at the top left of `pixel_values`.
 
     Args:
         image_size: (width, height) of the input image, as PIL gives it, in pixels.
@@ -59,11 +60,15 @@ def image_box(image_size: Size, image_processor: Any, pixel_size: Size, grid_siz
     # Sizes are (height, width): after the resize, then after crop and padding.
     resized = size = resized_size(height, width, image_processor)
     top = left = 0
-    if image_processor.do_center_crop:
+    if is_timm_processor(image_processor):
+        size, (top, left) = timm_crop(resized, image_processor)
+    elif image_processor.do_center_crop:
         crop = get_size_dict(image_processor.crop_size, param_name="crop_size")
         size = (crop["height"], crop["width"])
         top, left = (_crop_start(*sizes, image_processor) for sizes in zip(resized, size, strict=True))
-    if image_processor.do_pad and type(image_processor)._preprocess in {c._preprocess for c in BACKENDS}:
+    if getattr(image_processor, "do_pad", False) and type(image_processor)._preprocess in {
+        c._preprocess for c in BACKENDS
+    }:
         # Without a `pad_size` every image is padded to the largest of its batch.
         pad = get_size_dict(image_processor.pad_size or dict(zip(("height", "width"), pixel_size, strict=True)))
         size = (max(size[0], pad["height"]), max(size[1], pad["width"]))
@@ -226,7 +231,11 @@ def check_placeable(image_processor: Any) -> None:
     Raises:
         ArgumentTypeError: it is not known where its pixels come from.
     """
-    reason = "is not built on them"
+    reason: str | None = "is not built on them"
+    if is_timm_processor(image_processor):
+        reason = why_not_placeable(image_processor)
+        if reason is None:
+            return
     if isinstance(image_processor, BACKENDS):
         # Only what a class below the backends overrides can place pixels elsewhere.
         classes = type(image_processor).__mro__

@@ -9,6 +9,7 @@ from transformers.image_transforms import get_resize_output_image_size, get_size
 from transformers.image_utils import ChannelDimension, get_image_size_for_max_height_width
 
 from gmar_hf.errors import ImageError
+from gmar_hf.images.timm_transforms import is_timm_processor, timm_resized_size
 
 Size = tuple[int, int]
 BACKENDS = (PilBackend, TorchvisionBackend)
@@ -17,7 +18,9 @@ MAX_ENLARGED_PIXELS = 2**26
 
 
 def resized_size(height: int, width: int, image_processor: Any) -> Size:
-    """Return (height, width) after the backends' `resize`, whose order of precedence this is."""
+    """Return (height, width) after the backends' `resize`, whose order of precedence this is, or after timm's."""
+    if is_timm_processor(image_processor):
+        return timm_resized_size(height, width, image_processor)
     if not image_processor.do_resize:
         return height, width
     # Shortest and longest edge together, the shortest alone, a maximum, then plain height and width.
@@ -47,7 +50,8 @@ def check_enlargement(image_size: Size, image_processor: Any) -> None:
     Raises:
         ImageError: If it is too large.
     """
-    if not isinstance(image_processor, BACKENDS) or not image_processor.size:
+    has_size = isinstance(image_processor, BACKENDS) and image_processor.size
+    if not has_size and not is_timm_processor(image_processor):
         return
     width, height = image_size
     new_height, new_width = resized_size(height, width, image_processor)
