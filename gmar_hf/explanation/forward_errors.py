@@ -30,11 +30,11 @@ def forward_errors_worded(model: nn.Module, pixels: torch.Tensor, layers: Sized)
         yield
     except (GMARError, torch.OutOfMemoryError):
         raise
-    except (ValueError, RuntimeError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, RuntimeError, TypeError, AttributeError, LookupError, AssertionError) as error:
         size = setting(model, "image_size")
         is_other_size = size is not None and pair(size) != tuple(pixels.shape[-2:])
         # The model refused another size than its own before its first layer.
-        if is_other_size and not layers and isinstance(error, ValueError | RuntimeError):
+        if is_other_size and not layers and isinstance(error, ValueError | RuntimeError | AssertionError):
             advice = "Resize to that"
             if "interpolate_pos_encoding" in known_kwargs(model):
                 advice += ", or pass `interpolate_pos_encoding=True`"

@@ -122,11 +122,13 @@ class AblatedModel(Recorder):
         repeats = len(self._silent) // len(self._pixel_values)
 
         def spread(value: Any) -> Any:
-            # A bias of one matrix for all images broadcasts by itself.
+            # A bias of one matrix for all images broadcasts by itself; timm's rotations are the same for all.
             of_images = isinstance(value, torch.Tensor) and value.ndim > 2 and len(value) == len(self._pixel_values)
             return value.repeat(repeats, *[1] * (value.ndim - 1)) if of_images else value
 
-        return tuple(map(spread, inputs)), {name: spread(value) for name, value in kwargs.items()}
+        return tuple(map(spread, inputs)), {
+            name: value if name == "rope" else spread(value) for name, value in kwargs.items()
+        }
 
     def _forward(self) -> torch.Tensor:
         logits = getattr(self._model(pixel_values=self._pixel_values, **self._model_kwargs), "logits", None)

@@ -3,7 +3,7 @@
 One function is registered, under the name `gmar_hf`. While a model is recorded its configs name that function; which
 recorders get a call is told by a context variable and by the module that calls. A module that no recorder waits for (a
 second model built from the same config, another thread's model) computes what its own implementation would have
-computed.
+computed. Models that do not go through the interface are heard otherwise: timm's, see `timm_recording`.
 """
 
 import sys
@@ -23,6 +23,8 @@ from gmar_hf.models.freezing import Borrowed, Undo
 from gmar_hf.models.introspection import CAUSAL, unsupported
 from gmar_hf.models.off_interface import has_reader, reroute
 from gmar_hf.models.recorders import Recorder, call_of, heard, is_recording, record, recorders_of
+from gmar_hf.models.timm_models import is_timm
+from gmar_hf.models.timm_recording import overheard
 
 IMPLEMENTATION = "gmar_hf"
 _own_implementation: dict[int, str | None] = {}  # of every config that is switched now, by its id
@@ -60,6 +62,7 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_switched.hold(configs))
         stack.enter_context(_rerouted.hold(filter(has_reader, model.modules())))
+        stack.enter_context(overheard.hold(filter(is_timm, model.modules())))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
                 stack.callback(module.register_forward_pre_hook(begin).remove)

@@ -8,6 +8,7 @@ import transformers
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
+from gmar_hf.models.timm_models import describe_encoder, is_timm, why_not
 
 SERVED = "ViT, DeiT, BEiT, DINOv2, SigLIP, CLIP, I-JEPA and their kin"
 ADVICE = f"Use a model like {SERVED}."
@@ -42,10 +43,11 @@ def unwrapped(model: Any) -> Any:
     return runnable(model.get_base_model()) if hasattr(model, "get_base_model") else model
 
 
-def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
     """Find the list of the encoder's layers, and its name in the transformers model.
 
-    It is the largest list of modules that has as many members as the config says there are layers.
+    It is the largest list of modules that has as many members as the config says there are layers; of a timm model, it
+    is `blocks`.
 
     Args:
         model (`nn.Module`): A transformers model, or a wrapper of one.
@@ -54,11 +56,13 @@ def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
         UnsupportedModelError: If there is no such list.
     """
     num_layers = setting(model, "num_hidden_layers")
-    lists = [
+    lists: list[tuple[str, nn.ModuleList | nn.Sequential]] = [
         (name, module)
         for name, module in unwrapped(model).named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers
     ]
+    if timm_model(model) is not None and num_layers is not None:
+        lists = [("timm_model.blocks", unwrapped(model).timm_model.blocks)]
     if not lists:
         expected = "layers" if num_layers is None else f"the {num_layers} layers in its config"
         raise unsupported(model, f"it has no list of {expected}")
@@ -129,6 +133,9 @@ def _check_takes_images(model: nn.Module) -> None:
             f"{class_name(model)} cannot be explained without texts, with which it compares images. Explain "
             "`gmar_hf.text_classifier(model, tokenizer, labels)`, or give the pipeline `candidate_labels`."
         )
+    wrapped = timm_model(model)
+    if wrapped is not None and (reason := why_not(wrapped)) is not None:
+        raise unsupported(model, reason)
     parameters = inspect.signature(classifier.forward).parameters
     takes_anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     is_of_images = takes_anything and classifier.main_input_name == "pixel_values"
@@ -168,9 +175,16 @@ def config_of(model: nn.Module) -> Any:
     return getattr(unwrapped(model), "config", None)
 
 
+def timm_model(model: nn.Module) -> nn.Module | None:
+    """Return the timm model that a transformers model wraps; None for others."""
+    wrapped = getattr(unwrapped(model), "timm_model", None)
+    return wrapped if is_timm(wrapped) else None
+
+
 def setting(model: nn.Module, name: str) -> Any:
-    """Return an entry of a model's config, see [`entry`]."""
-    return entry(config_of(model), name)
+    """Return an entry of a model's config, see [`entry`]; a timm model says itself what transformers' configs say."""
+    wrapped = timm_model(model)
+    return entry(config_of(model) if wrapped is None else describe_encoder(wrapped), name)
 
 
 def entry(config: Any, name: str) -> Any:

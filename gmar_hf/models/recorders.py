@@ -55,6 +55,9 @@ class Recorder:
     def prepare(self, call: AttentionCall) -> None:
         """Change what goes into the attention."""
 
+    def prepare_pooling(self, call: AttentionCall) -> None:
+        """Change what goes into the attention by which a head reads the tokens."""
+
     def end(self, hidden: torch.Tensor) -> None:
         """Hear of the last hidden state (batch, tokens, hidden_size), which a backbone returns; the outermost last."""
 

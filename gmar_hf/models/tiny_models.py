@@ -64,6 +64,10 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "mobilevitv2": {"image_size": 64, "base_attn_unit_dims": [8, 8, 8], "width_multiplier": 0.25},
     "swiftformer": {"image_size": 64, "depths": [1] * 4, "embed_dims": [8] * 4},
     "efficientnet": _EFFICIENT,
+    "timm_wrapper": {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3},
+    },
     "align": {"vision_config": _EFFICIENT, "text_config": _BERT, "projection_dim": 8},
     "altclip": {"vision_config": {**WIDE, **SQUARE}, "text_config": {**_BERT, "project_dim": 8}, "projection_dim": 8},
     "blip": {**_PROJECTED, "text_config": {**_BERT, "encoder_hidden_size": 32}, "image_text_hidden_size": 8},

@@ -44,11 +44,17 @@ class _TokenRemoval(Recorder):
             )
         self.layers.add(id(call.module))
         self._num_tokens = num_tokens
+        self._hide_keys(call, num_prefix)
+
+    def prepare_pooling(self, call: AttentionCall) -> None:
+        self._hide_keys(call, call.key.shape[2] - self._hidden.shape[1])
+
+    def _hide_keys(self, call: AttentionCall, num_prefix: int) -> None:
         # A row without any key left attends as ever: nobody reads what comes of it, and it stays finite.
         hidden = self._hidden.to(call.query.device)
         if num_prefix == 0:
             hidden = hidden & ~hidden.all(dim=1, keepdim=True)
-        hidden = torch.cat([hidden.new_zeros(num_rows, num_prefix), hidden], dim=1)[:, None, None, :]
+        hidden = torch.cat([hidden.new_zeros(len(hidden), num_prefix), hidden], dim=1)[:, None, None, :]
         bias = torch.zeros((), dtype=call.query.dtype, device=hidden.device) if call.bias is None else call.bias
         call.bias = torch.where(hidden, torch.finfo(bias.dtype).min, bias)
 

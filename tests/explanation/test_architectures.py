@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from transformers.utils import is_timm_available
 
 import gmar_hf
 from gmar_hf.explanation import architectures as module
@@ -22,6 +23,8 @@ SERVED = {
     "SiglipForImageClassification", "ViTForImageClassification", "ViTMSNForImageClassification",
     "AltCLIPModel", "ChineseCLIPModel", "CLIPModel", "CLIPSegModel", "MetaClip2Model", "SiglipModel",
 }  # fmt: skip
+if is_timm_available():
+    SERVED.add("TimmWrapperForImageClassification")
 BY_NAME = {architecture.name: architecture for architecture in architectures()}
 
 
