@@ -14,10 +14,11 @@ from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.passes import path_points
 from gmar_hf.explanation.request import Request
-from gmar_hf.models.attention import AttentionCall, Recorder, recording
+from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.utils.tensors import relative_error
 
