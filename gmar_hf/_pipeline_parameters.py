@@ -23,8 +23,8 @@ _OF_POSTPROCESS = [
     "return_overlay", "overlay_style", "overlay_grid", "overlay_caption", "return_heatmap", "return_explanation",
 ]  # fmt: skip
 _KNOWN = [
-    "top_k", "target", "versus", *_OF_FORWARD, "function_to_apply", *_OF_POSTPROCESS, "timeout", "batch_size",
-    "num_workers",
+    "top_k", "target", "versus", "candidate_labels", "hypothesis_template", *_OF_FORWARD, "function_to_apply",
+    *_OF_POSTPROCESS, "timeout", "batch_size", "num_workers",
 ]  # fmt: skip
 
 
@@ -89,7 +89,9 @@ def _choice(given: dict[str, Any], before: Mapping[str, Any], labels: Mapping[in
         raise ArgumentError("`top_k` must not be given together with `target` (which says what to explain). Drop one.")
     choice: dict[str, Any] = {name: None for name in ("top_k", "target", "versus") if name in given}
     if top_k is not None:
-        choice.update(top_k=min(check_whole("top_k", top_k, minimum=1), len(labels)), target=None, versus=None)
+        check_whole("top_k", top_k, minimum=1)
+        # Without labels, which a call will give, nobody knows how many there are.
+        choice.update(top_k=min(top_k, len(labels) or top_k), target=None, versus=None)
     if target is not None:
         choice.update(top_k=None, target=_indices(target, labels))
     if versus is not None:

@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
-from transformers import AutoModelForImageClassification, Pipeline
+from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf._pipeline_images import prepare_image, stack_images
+from gmar_hf._pipeline_models import dtype_of, pipeline_model, save_pretrained, users_model
 from gmar_hf._pipeline_parameters import make_requests, sort_parameters
 from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target
 from gmar_hf._pipeline_scores import scores_of
+from gmar_hf._pipeline_texts import take_texts
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import image_box
-from gmar_hf.models.introspection import runnable
+from gmar_hf.models.auto_model import AutoModelForImageClassification
+from gmar_hf.models.introspection import class_name, is_dual_encoder
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.targets import Choice, class_scores
+from gmar_hf.models.text_classifier import TextClassifier
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
@@ -66,6 +70,8 @@ class GMARExplainer(Pipeline):
         top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
         target (`str`, `int` or a list of them): The labels or indices to explain, in place of the best.
         versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
+        candidate_labels (`list[str]`): The labels, where the model compares images with texts (CLIP, SigLIP).
+        hypothesis_template (`str`, defaults to "This is a photo of {}."): What these are put into, at `{}`.
         method (`str` or a list of them, defaults to "gmar"): How the map is made; [`explain`] says what each name
             means. The default cannot tell why this class and not another.
         norm, residual_weight, start_layer, num_points, value_reference: More of how, as [`explain`] takes it.
@@ -100,16 +106,26 @@ class GMARExplainer(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args:
-            args = (runnable(args[0]), *args[1:])
+            args = (pipeline_model(args[0]), *args[1:])
         if "model" in kwargs:
-            kwargs["model"] = runnable(kwargs["model"])
+            kwargs["model"] = pipeline_model(kwargs["model"])
         super().__init__(*args, **kwargs)
+        self.model: Any = users_model(self.model)
         if self.image_processor is None:
             raise ArgumentTypeError(
                 "`image_processor` must be given where the model's repository has none; got None. "
                 "Pass `image_processor=AutoImageProcessor.from_pretrained(...)`."
             )
-        check_label_names(self.model)
+        if not is_dual_encoder(self.model):
+            check_label_names(self.model)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({class_name(self.model)}, device={str(self.device)!r})"
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of the model's weights."""
+        return dtype_of(self.model)
 
     @overload
     def __call__(
@@ -140,19 +156,20 @@ class GMARExplainer(Pipeline):
         return ResultList(results) if type(results) is list else results
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write model and image processor as a plain repository, which loads without gmar_hf too.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): The folder.
-            **kwargs: Handed to the model's and the processor's `save_pretrained`.
-        """
-        # The inherited method would name this class as code of the repository, which loads only for who trusts it.
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.image_processor.save_pretrained(save_directory, **kwargs)
+        """Write model and processors to a folder as a plain repository, which loads without gmar_hf too."""
+        save_pretrained(self, save_directory, **kwargs)
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        before = getattr(self, "_forward_params", {})  # the constructor's, in a call
-        return sort_parameters(parameters, before, self.model.config.id2label)
+        before = getattr(self, "_forward_params", None)  # the constructor's, in a call
+        others, texts = take_texts(parameters, before, self.model, self.tokenizer)
+        labels = {} if texts is None and is_dual_encoder(self.model) else self._classifier(texts).config.id2label
+        steps = sort_parameters(others, before or {}, labels)
+        for step in steps[1:] if texts is not None else ():
+            step["texts"] = texts
+        return steps
+
+    def _classifier(self, texts: TextClassifier | None) -> Any:
+        return self.model if texts is None else texts
 
     @no_stop_iteration("image_processor", "preprocessing an image")
     def preprocess(self, image: Any, timeout: float | None = None, return_overlay: bool = False) -> dict[str, Any]:
@@ -178,14 +195,16 @@ class GMARExplainer(Pipeline):
         versus: int | None = None,
         head_weights: "HeadImportanceReport | None" = None,
         interpolate_pos_encoding: bool | None = None,
+        texts: TextClassifier | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
+        classifier = self._classifier(texts)
         pixel_values = stack_images(model_inputs["pixel_values"])
 
         def choose(logits: torch.Tensor) -> Choice:
-            check_label_names(self.model, logits.shape[1])
+            check_label_names(classifier, logits.shape[1])
             if target is None:
-                indices = logits.detach().topk(top_k or 1, dim=-1).indices
+                indices = logits.detach().topk(min(top_k or 1, logits.shape[1]), dim=-1).indices
             else:
                 indices = torch.tensor(target, device=logits.device).expand(logits.shape[0], -1)
 
@@ -197,7 +216,7 @@ class GMARExplainer(Pipeline):
 
         requests = make_requests({**settings, "head_weights": head_weights})
         kwargs = {} if interpolate_pos_encoding is None else {"interpolate_pos_encoding": interpolate_pos_encoding}
-        explanations = explain_scores(self.model, pixel_values, choose, requests, kwargs, head_weights)
+        explanations = explain_scores(classifier, pixel_values, choose, requests, kwargs, head_weights)
         # transformers cuts batches apart along dimension 0, and lists by their entries: what is the same for every
         # image of a batch is repeated. A single image comes without a list.
         more = {"pixel_size": list(pixel_values.shape[-2:]), "versus": versus}
@@ -221,6 +240,7 @@ class GMARExplainer(Pipeline):
         overlay_caption: bool = False,
         return_heatmap: bool = True,
         return_explanation: bool = False,
+        texts: TextClassifier | None = None,
     ) -> ResultList[ExplanationResult]:
         image_size: tuple[int, int] = model_outputs["image_size"]
         explanations = [
@@ -233,9 +253,9 @@ class GMARExplainer(Pipeline):
         first = explanations[0]
         assert first.logits is not None
         assert first.target is not None
-        scores = scores_of(first.logits[0], self.model, function_to_apply)
+        scores = scores_of(first.logits[0], self._classifier(texts), function_to_apply)
         box = self._box(image_size, first.settings)
-        labels, heatmap_size = self.model.config.id2label, image_size if return_heatmap else None
+        labels, heatmap_size = self._classifier(texts).config.id2label, image_size if return_heatmap else None
         results: ResultList[ExplanationResult] = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
             for explanation in explanations:

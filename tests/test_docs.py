@@ -10,7 +10,7 @@ import pytest
 
 import gmar_hf
 from gmar_hf.evaluation.maps import map_registry
-from tests.helpers.documents import MODEL, check_command, code_blocks, make_stand_ins
+from tests.helpers.documents import CLIP, MODEL, check_command, code_blocks, make_stand_ins
 
 ROOT = Path(gmar_hf.__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,7 +32,8 @@ def run_code(page, tmp_path, monkeypatch):
     monkeypatch.setattr(map_registry, "MAP_METHODS", dict(map_registry.MAP_METHODS))  # a page adds one
     namespace = {}
     for block in code_blocks(page, "python"):
-        exec(compile(block.replace(MODEL, str(tmp_path / "model")), str(page), "exec"), namespace)
+        block = block.replace(MODEL, str(tmp_path / "model")).replace(CLIP, str(tmp_path / "clip"))
+        exec(compile(block, str(page), "exec"), namespace)
     matplotlib.pyplot.close("all")
 
 

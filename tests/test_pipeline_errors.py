@@ -216,8 +216,9 @@ def test_unknown_function(explainer, function):
 
 def test_unknown_parameters(explainer):
     message = (
-        "`topk` is not a parameter of this pipeline. There are: top_k, target, versus, method, norm, "
-        "residual_weight, start_layer, return_head_maps, num_masks, mask_baseline, mask_pattern, seed, "
+        "`topk` is not a parameter of this pipeline. There are: top_k, target, versus, candidate_labels, "
+        "hypothesis_template, method, norm, residual_weight, start_layer, return_head_maps, num_masks, "
+        "mask_baseline, mask_pattern, seed, "
         "num_points, value_reference, head_weights, "
         "interpolate_pos_encoding, function_to_apply, return_overlay, overlay_style, overlay_grid, overlay_caption, "
         "return_heatmap, return_explanation, timeout, batch_size, num_workers. Did you mean 'top_k'?"

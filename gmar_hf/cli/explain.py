@@ -69,6 +69,13 @@ class ExplainOptions:
         list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
     ] = None
     versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to compare images with, for a CLIP or SigLIP; repeat it for each of several."),
+    ] = None
+    hypothesis_template: Annotated[
+        str | None, typer.Option(help='What each --label is put into; by default "This is a photo of {}.".')
+    ] = None
     top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
     method: Annotated[list[str] | None, typer.Option(help=_METHODS_HELP, metavar="NAME", callback=_known_methods)] = (
         None
@@ -89,7 +96,9 @@ class ExplainOptions:
 
     def parameters(self) -> dict[str, Any]:
         """Return the pipeline's parameters, which are the settings in the files too; what is only printed is none."""
+        texts = {"candidate_labels": self.label, "hypothesis_template": self.hypothesis_template}
         return {
+            **{name: value for name, value in texts.items() if value is not None},
             "target": [_label(text) for text in self.target] if self.target else None,
             "versus": None if self.versus is None else _label(self.versus),
             "top_k": self.top_k,

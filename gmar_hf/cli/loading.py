@@ -7,13 +7,14 @@ import torch
 import typer
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
-from transformers import AutoModelForImageClassification
 
 # From where pipelines have it: transformers 5.9 shows it under its own name only where torchvision is.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from gmar_hf.cli.app import tell
 from gmar_hf.errors import ArgumentError
+from gmar_hf.models.auto_model import AutoModelForImageClassification
+from gmar_hf.models.introspection import class_name, is_dual_encoder
 from gmar_hf.pipeline import GMARExplainer
 from gmar_hf.utils.text import printable
 
@@ -31,8 +32,16 @@ def load_explainer(model: str, revision: str | None, device: str | None, paramet
         ArgumentError: If it cannot be loaded, there is no such device, or a parameter is wrong.
     """
     place = checked_device(device)
+    loaded = load_model(model, revision)
+    if is_dual_encoder(loaded):
+        if not parameters.get("candidate_labels"):
+            raise ArgumentError(
+                f"`--label` must be given ({class_name(loaded)} compares images with texts, and has no labels of its "
+                'own); got none. Pass such as --label "a cat" --label "a dog".'
+            )
+        parameters = {"tokenizer": model, **parameters}
     return GMARExplainer(
-        model=load_model(model, revision),
+        model=loaded,
         image_processor=load_image_processor(model, revision),
         device=place,
         **{name: value for name, value in parameters.items() if value is not None},
@@ -40,7 +49,7 @@ def load_explainer(model: str, revision: str | None, device: str | None, paramet
 
 
 def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
-    """Load an image classifier of transformers; say on standard error if a part of it is untrained.
+    """Load a classifier, or a model that compares images with texts; say on standard error if a part is untrained.
 
     Raises:
         ArgumentError: If it cannot be loaded, or brings code of its own, which is never run and never asked about; the

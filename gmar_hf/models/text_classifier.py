@@ -27,13 +27,17 @@ class TextClassifier(nn.Module):
         model (`nn.Module`): The dual encoder.
         text_embeds (`torch.Tensor` of shape (texts, channels)): What its text tower and projection make of the texts.
         labels (`Sequence[str]`): One for each text.
+        hypothesis_template (`str`, defaults to "{}"): What made the texts of the labels.
 
     Attributes:
         config (`PreTrainedConfig`): The image tower's, with the labels.
     """
 
-    def __init__(self, model: nn.Module, text_embeds: torch.Tensor, labels: Sequence[str]) -> None:
+    def __init__(
+        self, model: nn.Module, text_embeds: torch.Tensor, labels: Sequence[str], hypothesis_template: str = "{}"
+    ) -> None:
         super().__init__()
+        self.labels, self.hypothesis_template = list(labels), hypothesis_template
         encoder = unwrapped(model)
         self.vision_model = encoder.vision_model
         self.visual_projection = getattr(encoder, "visual_projection", None)  # SigLIP has none
@@ -130,7 +134,7 @@ def text_classifier(
     with torch.inference_mode(False), torch.no_grad():
         with frozen(encoder):
             text_embeds = encoder.get_text_features(**tokens.to(encoder.device)).pooler_output
-        return TextClassifier(encoder, text_embeds, labels)
+        return TextClassifier(encoder, text_embeds, labels, hypothesis_template)
 
 
 def check_texts(argument: str, labels: object, hypothesis_template: object) -> None:

@@ -22,6 +22,7 @@ from gmar_hf.cli import loading
 from gmar_hf.images.reading import read_image
 from tests.helpers import zoo
 from tests.helpers.commands import LABELS, printed, refusal, save_model
+from tests.helpers.dual_encoders import clip, tokenizer
 from tests.helpers.explainers import photo, serving
 from tests.helpers.pages import Page, assert_self_contained
 
@@ -618,3 +619,20 @@ def test_control_c(here, model):
     assert out == ""
     assert any(name.endswith(".json") for name in written())  # what was finished before stays
     assert not any(name.startswith(".") for name in written())
+
+
+def test_texts_as_labels(here, run):
+    name = save_model(here / "clip", clip())
+    tokenizer().save_pretrained(name)
+    told = run("explain", "one.png", "-m", name, "--label", "a cat", "--label", "a dog", "-t", "a dog", "--json")
+    (image,) = json.loads(printed(told))
+    assert {result["label"] for result in image["results"]} == {"a dog"}
+    # Without texts there is nothing to explain, and a classifier needs none.
+    assert "`--label` must be given (CLIPModel compares images with texts" in refusal(
+        run("explain", "one.png", "-m", name)
+    )
+
+
+def test_texts_for_a_classifier(here, run, model):
+    message = refusal(run("explain", "one.png", "-m", model, "--label", "a cat"))
+    assert "which has labels of its own" in message

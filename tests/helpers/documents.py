@@ -7,8 +7,10 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from gmar_hf import demo
 from gmar_hf.cli import app
+from tests.helpers.dual_encoders import clip, tokenizer
 
 MODEL = "google/vit-base-patch16-224"
+CLIP = "openai/clip-vit-base-patch32"
 
 
 def code_blocks(document, language):
@@ -26,7 +28,7 @@ def check_command(words):
 
 
 def make_stand_ins(folder):
-    """Puts the images that documents name into a folder, and a tiny ViT with ImageNet's number of labels."""
+    """Puts the images that documents name into a folder, a tiny ViT with ImageNet's number of labels, and a CLIP."""
     labels = {index: f"class {index}" for index in range(1000)}
     labels.update({281: "tabby, tabby cat", 282: "tiger cat", 287: "lynx, catamount"})
     config = ViTConfig(
@@ -41,5 +43,7 @@ def make_stand_ins(folder):
     )
     ViTForImageClassification(config).save_pretrained(folder / "model")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder / "model")
+    for part in (clip(), tokenizer(), ViTImageProcessorPil(size={"height": 32, "width": 32})):
+        part.save_pretrained(folder / "clip")
     for name, scene in zip(("cat.jpg", "a.jpg", "b.jpg"), demo.scenes(3), strict=True):
         scene["image"].save(folder / name)

@@ -1,0 +1,100 @@
+"""The pipeline's labels where the model compares images with texts: they are texts that the user gives."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from transformers import AutoTokenizer
+from transformers.utils import cached_file
+
+from gmar_hf.errors import ArgumentError
+from gmar_hf.models.introspection import class_name, config_of, is_dual_encoder
+from gmar_hf.models.text_classifier import TEMPLATE, TextClassifier, check_texts, text_classifier
+
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
+_OF_TEXTS = ("candidate_labels", "hypothesis_template")
+
+
+def take_texts(
+    parameters: dict[str, Any], before: Mapping[str, Any] | None, model: Any, tokenizer: Any
+) -> tuple[dict[str, Any], TextClassifier | None]:
+    """Take what is said of texts out of the parameters of the constructor or of a call, and read the texts.
+
+    Args:
+        parameters (`dict[str, Any]`): All that was given.
+        before (`Mapping[str, Any]`, *optional*): In a call, the parameters of the constructor's forward.
+        model (`nn.Module`): The pipeline's.
+        tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): The pipeline's; the model's own is loaded where
+            there is none.
+
+    Returns:
+        The other parameters, and the classifier of the texts: the constructor's where none were given. In the
+        constructor there may be none.
+
+    Raises:
+        ArgumentError: If the texts cannot be used, the model has labels of its own, or there is no tokenizer.
+        ArgumentTypeError: If they are no texts.
+    """
+    texts = {name: parameters[name] for name in _OF_TEXTS if parameters.get(name) is not None}
+    others = {name: value for name, value in parameters.items() if name not in _OF_TEXTS}
+    held: TextClassifier | None = (before or {}).get("texts")
+    if not texts:
+        if held is None and is_dual_encoder(model) and (before is not None or others.get("target") is not None):
+            raise _no_texts(model)
+        return others, held
+    if not is_dual_encoder(model):
+        raise ArgumentError(
+            f"`{next(iter(texts))}` must come with a model that compares images with texts (CLIP, SigLIP); got "
+            f"{class_name(model)}, which has labels of its own. Name some of them by `target`."
+        )
+    labels = texts.get("candidate_labels", None if held is None else held.labels)
+    if labels is None:
+        raise _no_texts(model)
+    template = texts.get("hypothesis_template", TEMPLATE if held is None else held.hypothesis_template)
+    check_texts("candidate_labels", labels, template)
+    if held is not None and list(labels) != held.labels:
+        _check_named_anew(others, before or {}, held.labels)
+    return others, text_classifier(model, _find_tokenizer(tokenizer, model), labels, template)
+
+
+def _check_named_anew(given: Mapping[str, Any], before: Mapping[str, Any], labels: list[str]) -> None:
+    """Refuse other texts beside the constructor's target, which is one of its `labels`."""
+    target, versus = before.get("target") is not None, before.get("versus") is not None
+    is_chosen = given.get("target") is not None or given.get("top_k") is not None
+    for name, is_old in (("target", target and not is_chosen), ("versus", versus and "versus" not in given)):
+        if is_old and not (name == "versus" and given.get("top_k") is not None):
+            raise ArgumentError(
+                f"`{name}` must be given with other `candidate_labels` (it was one of {labels!r:.80}); got none. "
+                "Pass it too."
+            )
+
+
+def _no_texts(model: Any) -> ArgumentError:
+    """Return the error for a model that compares images with texts, and was given none."""
+    return ArgumentError(
+        f"`candidate_labels` must be given ({class_name(model)} compares images with texts, and has no labels of its "
+        'own); got none. Pass such as `candidate_labels=["a cat", "a dog"]`.'
+    )
+
+
+def _find_tokenizer(tokenizer: Any, model: Any) -> Any:
+    """Return the tokenizer that was given, loaded where it is a name; else the one beside the model's weights."""
+    if tokenizer is not None and not isinstance(tokenizer, str):
+        return tokenizer
+    config = config_of(model)
+    name = tokenizer or config._name_or_path
+    try:
+        if not name:
+            raise ValueError("the model was not loaded by a name")
+        revision = None if tokenizer else getattr(config, "_commit_hash", None)
+        # Where there is no file of one, transformers makes one of the model's kind that knows letters alone.
+        find = partial(cached_file, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if not any(find(file) for file in _TOKENIZER_FILES):
+            raise ValueError("no file of one")
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:  # missing and broken files end in errors of any kind
+        reason = " ".join(str(error).split())
+        raise ArgumentError(
+            "`tokenizer` must be given where the model's repository has none (it reads the labels); got "
+            f"{tokenizer!r} ({reason:.160}). Pass `tokenizer=AutoTokenizer.from_pretrained(...)`."
+        ) from error
