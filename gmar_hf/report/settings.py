@@ -56,8 +56,9 @@ _SCHEMA: dict[str, Any] = {
     "date": TEXT,
 }
 
-# Entries of surveys that looked for more; reports may lack them.
+# Entries of surveys that looked for more, or were made before there were such entries; reports may lack them.
 _OPTIONAL: dict[str, Any] = {
+    "reading_of_labels": (TEXT, None),
     "traits": ({"keys": [TEXT], "undefined": (TEXT, None)}, None),
     "top_images": ({"k": COUNT, "heads": [[[{"image": TEXT, "class": COUNT, "contribution": NUMBER}]]]}, None),
 }
@@ -205,6 +206,7 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
         None, or both in words where it is text that must be there.
     """
     hosted = second["model"] if first["model"]["is_local"] else first["model"]  # an id that strangers can load
+    readings = [settings["reading_of_labels"] for settings in (first, second) if settings.get("reading_of_labels")]
     top_images = merge_top_images([first.get("top_images"), second.get("top_images")])
     return {
         **{key: value for key, value in first.items() if key not in _OPTIONAL},
@@ -226,6 +228,7 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
         },
         "date": max(first["date"], second["date"]),
         **({} if top_images is None else {"top_images": top_images}),
+        **({} if len(readings) < 2 else {"reading_of_labels": _both(*readings)}),
     }
 
 

@@ -257,6 +257,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             "versions": {**versions(), "accelerate": accelerate.__version__},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **({} if top_images is None else {"top_images": top_images}),
+            "reading_of_labels": self.work.data.label_reading or None,
         }
         return HeadImportanceReport(moments, self._sample, settings, means, traits)
 

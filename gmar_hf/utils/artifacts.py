@@ -1,9 +1,11 @@
 """The one layout of the files that this package writes for itself to read: tensors, and plain JSON beside them.
 
 A file is safetensors. Its metadata has a single entry, since safetensors writes several in any order and the same
-artifact is to give the same bytes: a JSON object with `format`, `format_version` and `content`.
+artifact is to give the same bytes: a JSON object with `format`, `format_version`, `content` and `sha256`, by which a
+file that was damaged on its way is known; one of an older version has none, and is read without.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -77,6 +79,7 @@ class ArtifactFormat:
             for name, tensor in tensors.items()
         }
         header = {"format": self.name, "format_version": self.version, "content": content}
+        header["sha256"] = _digest(header, copies)
         with replacing(path, durable=durable) as temporary:
             # Not `save_file`, whose files only their owner may read.
             temporary.write_bytes(save(copies, {_ENTRY: json.dumps(header)}))
@@ -106,6 +109,8 @@ class ArtifactFormat:
                 header = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
                 self._check_header(header, name)
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if header.pop("sha256", None) not in (None, _digest(header, tensors)):
+                raise ValueError("it was damaged: its sha256 is another")
             yield Artifact(header["content"], tensors)
         except ArtifactError:
             raise
@@ -126,3 +131,15 @@ class ArtifactFormat:
                 f"{name!r} must have format version {self.version} to be read here; got "
                 f"{header.get('format_version')!r}. Use the gmar_hf that wrote it. {self.advice}"
             )
+
+
+def _digest(header: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]") -> str:
+    """Return the SHA-256 of all that a file says."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
