@@ -80,7 +80,12 @@ def check_image(numbers):
         with pytest.raises(ImageError):
             read_bytes(content, "image")
         return "refused"
-    image = read_bytes(content, "image")
+    try:
+        image = read_bytes(content, "image")
+    except ImageError as error:
+        if "its depth is not known" not in str(error):  # it is not of numbers that damage has made NaN
+            raise
+        return "refused"
     assert (image.mode, image.info) == ("RGB", {})
     np.testing.assert_array_equal(np.asarray(image), pixels)
     return "read"
