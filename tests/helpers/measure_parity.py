@@ -1,21 +1,37 @@
 """Print the engine's largest errors, family by family: `python -m tests.helpers.measure_parity`.
 
 Each is `max|a - b| / max|b|` of a tensor, worst over both GMAR norms, the other four methods and two images: float32
-by the engine against the oracle in float64, with explicit attention and plain autograd. ViT-B/16 has random weights.
+by the engine against the oracle in float64, with explicit attention and plain autograd. ViT-B/16 has random weights;
+timm's families come where it is installed.
 """
 
 import copy
 
 from transformers import ViTConfig, ViTForImageClassification
+from transformers.utils import is_timm_available
 
 from gmar_hf.explanation.parity import check_parity
-from tests.explanation.test_engine_parity import METHODS, expected_fields, explain, make_case, relative_error
-from tests.helpers import zoo
+from tests.explanation.test_engine_parity import (
+    METHODS,
+    TARGETS,
+    Case,
+    expected_fields,
+    explain,
+    make_case,
+    relative_error,
+)
+from tests.helpers import timm_zoo, zoo
 
 
-def family_errors(name: str) -> dict[str, float]:
+def make_timm_case(name: str) -> Case:
+    """The same for a family of timm."""
+    model = timm_zoo.make(name)
+    images = timm_zoo.pixel_values(model)
+    return Case(name, model, images, timm_zoo.explicit_reference(model, images, TARGETS))
+
+
+def family_errors(case: Case) -> dict[str, float]:
     """The worst error of every field of an explanation over all methods."""
-    case = make_case(name)
     worst: dict[str, float] = {}
     for method in METHODS:
         actual = explain(case, method, return_head_maps=True)
@@ -35,11 +51,15 @@ def vit_errors(**settings: int) -> dict[str, float]:
 
 def main() -> None:
     lines = []
-    for name in sorted(zoo.MODELS):
-        errors = family_errors(name)
+    cases = [(name, make_case) for name in sorted(zoo.MODELS)]
+    if is_timm_available():
+        cases += [(name, make_timm_case) for name in sorted(timm_zoo.MODELS)]
+    for name, make in cases:
+        errors = family_errors(make(name))
         fields = list(errors)
-        lines.append(f"{name:22}" + " ".join(f"{errors[field]:19.1e}" for field in fields))
-    print(" " * 22 + " ".join(f"{field:>19}" for field in fields))  # noqa: T201
+        label = f"timm {name}" if make is make_timm_case else name
+        lines.append(f"{label:24}" + " ".join(f"{errors[field]:19.1e}" for field in fields))
+    print(" " * 24 + " ".join(f"{field:>19}" for field in fields))  # noqa: T201
     print("\n".join(lines))  # noqa: T201
     print("ViT-B/16", ", ".join(f"{name} {error:.1e}" for name, error in vit_errors().items()))  # noqa: T201
 
