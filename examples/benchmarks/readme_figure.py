@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 from transformers import pipeline
 
 import gmar_hf  # makes the task known to transformers
@@ -32,8 +31,6 @@ def main(
     figure = gmar_hf.plotting.plot_explanation(str(photo), results)
     with replacing(out) as temporary:
         figure.savefig(temporary, dpi=90)
-        with Image.open(temporary) as picture:
-            picture.convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)  # half as many bytes
     typer.echo(f"{out.name}: " + ", ".join(f"{result['label']} {result['score']:.2f}" for result in results[::2]))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
+_SHARE = "share of the layer"
 _LEGEND = {
     "signed": "red speaks for the label, blue stripes against it; each map has a scale of its own",
     "positive": "red speaks for the label; each map has a scale of its own",
@@ -74,7 +75,9 @@ def plot_explanation(
     ax = figure.add_subplot(places[:, 0])
     ax.set_title("image", fontsize="medium")
     _show(ax, picture)
-    for number, (of_methods, (of_method, unit, values)) in enumerate(zip(rows.values(), scores, strict=True)):
+    for number, (of_methods, (of_method, of_scores, unit, values)) in enumerate(
+        zip(rows.values(), scores, strict=True)
+    ):
         for column, method in enumerate(methods, start=1):
             ax = figure.add_subplot(places[number, column])
             ax.set_title(plain(method) if number == 0 else "", fontsize="medium")
@@ -89,7 +92,8 @@ def plot_explanation(
                 ax.set_ylabel(f"{_name(result)}\n{result['score']:.2f}", fontsize="medium")
         if values is not None:
             ax = figure.add_subplot(places[number, -1])
-            plot_head_importance(values, title=f"heads ({of_method})" if number == 0 else "", label=unit, ax=ax)
+            title_of_heads = f"{of_scores} ({of_method})" if number == 0 else ""
+            plot_head_importance(values, title=title_of_heads, label=unit, ax=ax)
     figure.supxlabel(_LEGEND[style], fontsize="small")
     if title:
         figure.suptitle(plain(title), fontsize="medium")
@@ -118,13 +122,14 @@ def _range(attribution: Any, style: str) -> str:
     return f"±{np.abs(values).max():.2g}" if is_signed else f"0 to {max(values.max(), 0):.2g}"
 
 
-def _head_scores(results: Any) -> tuple[str, str, Any]:
-    """Return a method, a unit and its heads' scores: contributions where there are any, else weights, else None."""
-    for key, unit in (("head_contribution", "logits"), ("head_importance", "share of the layer")):
+def _head_scores(results: Any) -> tuple[str, str, str, Any]:
+    """Return a method, and name, unit and values of its heads' scores: contributions, where there are none weights."""
+    names = (("head_contribution", "head contributions", "logits"), ("head_importance", "head weights", _SHARE))
+    for key, name, unit in names:
         for result in results:
             if result.get(key) is not None:
-                return result["method"], unit, result[key]
-    return "", "", None
+                return result["method"], name, unit, result[key]
+    return "", "", "", None
 
 
 def _show(ax: Any, picture: Image.Image) -> None:

@@ -227,6 +227,9 @@ def test_the_page_in_a_browser(tmp_path):
         for width in (1280, 390):
             tab.open(tmp_path / "page.html", width)
             assert tab.run("document.documentElement.scrollWidth") <= width
+            # No photo is stretched: on the page it has the proportions of the file.
+            stretch = "(i => Math.abs(i.clientWidth / i.clientHeight - i.naturalWidth / i.naturalHeight))"
+            assert tab.run(f"{stretch}(document.querySelector('.photo img'))") < 0.02
             assert tab.run("document.querySelectorAll('script:not([type])').length") == 1
             tab.run("document.querySelector('#opacity').value = 100")
             tab.run("document.querySelector('#patches').click()")

@@ -40,7 +40,12 @@ def test_labels_are_rows_and_methods_columns(tmp_path):
         np.testing.assert_array_equal(drawn[place], np.asarray(expected))
     np.testing.assert_array_equal(drawn[4], results[0]["head_contribution"].double())
     shown = texts(figure)
-    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "heads (gmar)")] == [1, 1, 1, 1]
+    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "head contributions (gmar)")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
     assert f"{results[3]['label']}\n{results[3]['score']:.2f}" in shown
     assert draw(figure, tmp_path).std() > 10
 
@@ -60,7 +65,7 @@ def test_heads_show_contributions_before_weights():
     results = [made_up(method="a", head_importance=weights), made_up(method="b", head_contribution=contributions)]
     figure = plot_explanation(photo(), results)
     np.testing.assert_array_equal(pictures(figure)[-1], contributions)
-    assert {"heads (b)", "logits"} <= set(texts(figure))
+    assert {"head contributions (b)", "logits"} <= set(texts(figure))
     np.testing.assert_array_equal(pictures(plot_explanation(photo(), results[:1]))[-1], weights.double())
 
 
