@@ -136,11 +136,11 @@ class TestAMistakeIsFound:
         assert self.differing("beit_relative") == ["attribution"]
 
     def test_attention_itself(self, monkeypatch):
-        from gmar_hf.models import attention
+        from gmar_hf.models import recorders
 
-        sdpa = attention.scaled_dot_product_attention
+        sdpa = recorders.scaled_dot_product_attention
         monkeypatch.setattr(
-            attention,
+            recorders,
             "scaled_dot_product_attention",
             lambda *args, scale, **kwargs: sdpa(*args, scale=scale * 1.1, **kwargs),
         )
