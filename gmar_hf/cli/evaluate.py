@@ -158,7 +158,8 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
             typer.echo(f"Masks say where the object is for {known} of {len(evaluation.rows)} explained classes.")
     # What was measured, and where all of it is.
     counts = evaluation.settings["counts"]
-    told = f"{evaluation.num_images} images, {len(evaluation.rows)} explained classes"
+    told = f"{quantity(evaluation.num_images, 'image')}, {len(evaluation.rows)} explained class"
+    told += "es" * (len(evaluation.rows) != 1)
     if counts["num_unreadable"]:
         told += f", {counts['num_unreadable']} unreadable"
     if counts["num_unlabelled"]:

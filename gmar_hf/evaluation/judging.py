@@ -9,6 +9,7 @@ import numpy as np
 from gmar_hf.evaluation.bootstrap import Bootstrap
 from gmar_hf.evaluation.results import Evaluation, Metric, is_made_with
 from gmar_hf.evaluation.verdict import LEAST_IMAGES, Lead, Loss, Verdict
+from gmar_hf.utils.text import quantity
 
 # The first that was measured decides.
 _CRITERIA = ("insertion_minus_deletion_logit", "insertion_minus_deletion", "grid_pointing_game")
@@ -62,7 +63,9 @@ class _Judge:
         if self.criterion is None:
             return self._without("neither insertion_minus_deletion nor, on mosaics, grid_pointing_game was measured")
         if self.num_images < LEAST_IMAGES:
-            return self._without(f"figures are of {self.num_images} images, and it takes {LEAST_IMAGES} at least")
+            return self._without(
+                f"figures are of {quantity(self.num_images, 'image')}, and it takes {LEAST_IMAGES} at least"
+            )
         if len(self.places) < 2 or not self.maps:
             return self._without("it takes a map and another one, or a control, to compare")
         chosen = self._choose()
