@@ -61,7 +61,7 @@ def _data2vec_vision(
     )
 
 
-# By the class that attends, matched as it is: a subclass may attend otherwise. Each row takes the arguments of the
+# By the class that attends, matched as it is: a subclass may attend otherwise. Each row takes the arguments of
 # the module's forward, which returns the heads' outputs side by side (batch, tokens, channels), and the probabilities.
 _DATA2VEC_VISION = "transformers.models.data2vec.modeling_data2vec_vision"
 READERS: dict[tuple[str, str], Callable[..., AttentionInputs]] = {
