@@ -1,5 +1,5 @@
 from . import demo, errors, evaluation, metrics, pages, plotting
-from ._pipeline_results import ExplanationResult
+from ._pipeline.results import ExplanationResult
 from ._version import __version__
 from .errors import (
     ArgumentError,

@@ -11,12 +11,12 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.image_classification import ClassificationFunction
 
-from gmar_hf._pipeline_images import prepare_image, stack_images
-from gmar_hf._pipeline_models import dtype_of, pipeline_model, save_pretrained, users_model
-from gmar_hf._pipeline_parameters import make_requests, sort_parameters
-from gmar_hf._pipeline_results import ExplanationResult, ResultList, caption_of, describe_target
-from gmar_hf._pipeline_scores import scores_of
-from gmar_hf._pipeline_texts import take_texts
+from gmar_hf._pipeline.images import prepare_image, stack_images
+from gmar_hf._pipeline.models import dtype_of, pipeline_model, save_pretrained, users_model
+from gmar_hf._pipeline.parameters import make_requests, sort_parameters
+from gmar_hf._pipeline.results import ExplanationResult, ResultList, caption_of, describe_target
+from gmar_hf._pipeline.scores import scores_of
+from gmar_hf._pipeline.texts import take_texts
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation

@@ -380,7 +380,7 @@ def test_several_methods_follow_each_other_for_each_target(explainer):
 
 @pytest.mark.parametrize(("method", "has_note"), [("rollout", True), ("contribution", False)])
 def test_a_rollout_on_two_patches_is_noted(explainer, monkeypatch, method, has_note):
-    monkeypatch.setattr("gmar_hf._pipeline_results.concentration_note", lambda attribution: "Two of 64.")
+    monkeypatch.setattr("gmar_hf._pipeline.results.concentration_note", lambda attribution: "Two of 64.")
     assert explainer(PHOTOS[0], method=method)[0].get("note") == ("Two of 64." if has_note else None)
 
 

@@ -44,10 +44,10 @@ def use(explainer: gmar_hf.GMARExplainer, model: nn.Module, pixel_values: torch.
     result["label"] + 1
 """
 REVEALED = [
-    "gmar_hf._pipeline_results.ExplanationResult",
-    "gmar_hf._pipeline_results.ResultList[gmar_hf._pipeline_results.ResultList"
-    "[gmar_hf._pipeline_results.ExplanationResult]]",
-    "typing.Iterator[gmar_hf._pipeline_results.ResultList[gmar_hf._pipeline_results.ExplanationResult]]",
+    "gmar_hf._pipeline.results.ExplanationResult",
+    "gmar_hf._pipeline.results.ResultList[gmar_hf._pipeline.results.ResultList"
+    "[gmar_hf._pipeline.results.ExplanationResult]]",
+    "typing.Iterator[gmar_hf._pipeline.results.ResultList[gmar_hf._pipeline.results.ExplanationResult]]",
     "str",
     "float",
     "int",

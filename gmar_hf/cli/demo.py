@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from gmar_hf._pipeline_results import ExplanationResult
+    from gmar_hf._pipeline.results import ExplanationResult
 
 _TITLE = (
     "Red speaks for the label, blue against it. How much of a map lies on the garment asked for (outlined);\n"

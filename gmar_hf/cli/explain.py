@@ -20,7 +20,7 @@ from gmar_hf.explanation.methods import METHODS, get_method
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
-    from gmar_hf._pipeline_results import ExplanationResult
+    from gmar_hf._pipeline.results import ExplanationResult
     from gmar_hf.pages.explanations import AddImage
 
 _PAGE = "index.html"

@@ -10,7 +10,7 @@ from gmar_hf.utils.text import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from gmar_hf._pipeline_results import ExplanationResult
+    from gmar_hf._pipeline.results import ExplanationResult
     from gmar_hf.pipeline import GMARExplainer
 
 

@@ -13,7 +13,7 @@ from gmar_hf.utils.files import replacing
 if TYPE_CHECKING:
     from PIL import Image
 
-    from gmar_hf._pipeline_results import ExplanationResult
+    from gmar_hf._pipeline.results import ExplanationResult
     from gmar_hf.explanation.result import Explanation
 
 _NUM_STRONGEST = 3  # heads that are listed for each label
@@ -99,7 +99,7 @@ class ExplanationFiles:
         return side_by_side({result["method"]: partial(self._overlay, image, result) for result in results})
 
     def _overlay(self, image: "Image.Image", result: Mapping[str, Any]) -> "Image.Image":
-        from gmar_hf._pipeline_results import caption_of
+        from gmar_hf._pipeline.results import caption_of
         from gmar_hf.plotting import overlay
 
         caption = caption_of(result) if self.caption else ""

@@ -341,7 +341,7 @@ def test_one_bad_image_does_not_stop_the_others(run, here, model):
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
     ],
 )
-@pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.overlay", "_pipeline_results.strongest"])
+@pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.overlay", "_pipeline.results.strongest"])
 def test_whatever_becomes_of_one_image_leaves_the_others_alone(run, here, model, monkeypatch, step, error, told):
     """Reading, drawing and writing: the second of four images fails, the others are complete."""
     module, name = f"gmar_hf.{step}".rsplit(".", 1)

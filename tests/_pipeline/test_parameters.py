@@ -1,6 +1,6 @@
 import pytest
 
-from gmar_hf._pipeline_parameters import sort_parameters
+from gmar_hf._pipeline.parameters import sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
