@@ -8,7 +8,7 @@ import typer
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.data_run import run_over_data
 from gmar_hf.cli.options import DataOptions
-from gmar_hf.errors import GMARError
+from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class ReportOptions(DataOptions):
     ] = False
     top_images: Annotated[
         int | None, typer.Option(min=1, help="Name so many images on which each head adds most.")
+    ] = None
+    part: Annotated[
+        str | None, typer.Option(help="Survey this part only, such as 3/8; gmar-hf merge joins the reports.")
     ] = None
     push: Annotated[str | None, typer.Option(help="Repository on the Hub to push the report to.")] = None
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False
@@ -58,6 +61,7 @@ def report(options: ReportOptions) -> None:
         "license",
         "overwrite_card",
     )
+    settings["part"] = None if options.part is None else _read_part(options.part)
     report = run_over_data(survey, options, num_scenes=_DEMO_SCENES, settings=settings)
     if report is None:  # the first process tells
         return
@@ -86,6 +90,13 @@ def report(options: ReportOptions) -> None:
             "replaces it.",
             err=True,
         )
+
+
+def _read_part(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise ArgumentError(f"`--part` must be a number and a count, such as 3/8; got {text!r:.40}.")
+    return int(number), int(count)
 
 
 def _push(report: "HeadImportanceReport", options: ReportOptions) -> str | None:

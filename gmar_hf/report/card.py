@@ -12,7 +12,7 @@ from gmar_hf.report.card_tables import class_tables, outcome_table, strongest_ro
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.settings import SURVEY_SETTINGS
+from gmar_hf.report.settings import SURVEY_SETTINGS, parts_in_words
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, class_counts, summarize, with_centred
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.text import markdown, printable, quantity
@@ -122,6 +122,8 @@ def _dataset_line(entry: Mapping[str, Any]) -> str:
     parts += [f"{key} {markdown(entry[key])}" for key in ("split", "revision") if entry[key]]
     if entry["num_images"] is not None:
         parts.append(quantity(entry["num_images"], "image"))
+    if entry.get("parts"):
+        parts.append(f"of which {parts_in_words(entry['parts'])}")
     return ", ".join(parts)
 
 

@@ -9,13 +9,12 @@ import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.labels import find_label
-from gmar_hf.models.weight_sample import same_weights
 from gmar_hf.report.card import TAGS
 from gmar_hf.report.comparison import Comparison, compare_statistics
 from gmar_hf.report.data_frame import to_pandas
 from gmar_hf.report.figures import draw_figures
+from gmar_hf.report.merging import merge_two
 from gmar_hf.report.page import write_report_page
-from gmar_hf.report.settings import check_joinable, join_settings
 from gmar_hf.report.sharing import SharedReport
 from gmar_hf.report.statistics import KEYS as KEYS
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
@@ -217,28 +216,28 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         """
         return weights_of_classes(self.moments, self.overall, classes, norm)
 
-    def merge(self, other: "HeadImportanceReport") -> "HeadImportanceReport":
-        """Return this survey and one of the same model on other images as one.
+    def merge(self, *others: "HeadImportanceReport") -> "HeadImportanceReport":
+        """Return this survey and others of the same model on other images as one: `gmar-hf merge` in Python.
 
-        A report does not name its images. So only equal data are refused; of data that overlap in part, nobody notices
-        that images count twice.
+        Means, spreads and counts are those of one survey over all images, up to the rounding of float64; what some
+        report lacks (descriptions of heads, images of heads, means of an older version), the whole lacks.
+
+        A report does not name its images. Parts that `survey(..., part=(3, 8))` cut are known apart, and equal data
+        are refused; of data that overlap in another way, nobody notices that images count twice.
 
         Args:
-            other ([`HeadImportanceReport`]): A report with the same weights, labels and target. See to it that no
-                image is in both.
+            *others ([`HeadImportanceReport`]): Reports with the same weights, labels, target and image processor. See
+                to it that no image is in two.
 
         Raises:
-            ArgumentTypeError: If `other` is no report.
-            ArgumentError: If it is of another model, target or labels, or of the very same data.
+            ArgumentTypeError: If one is no report.
+            ArgumentError: If one is of another model, target, labels or image processor, or of the same data or part.
         """
-        _check_report(other)
-        check_joinable(self.settings, other.settings)
-        if not same_weights(self.weight_sample, other.weight_sample):
-            raise ArgumentError("`other` must be of the same model; got one with other weights.")
-        settings = join_settings(self.settings, other.settings)
-        means = None if self.means is None or other.means is None else self.means.merge(other.means)
-        traits = None if self.traits is None or other.traits is None else self.traits.merge(other.traits)
-        return HeadImportanceReport(self.moments.merge(other.moments), self.weight_sample, settings, means, traits)
+        merged = self
+        for other in others:
+            _check_report(other)
+            merged = merge_two(merged, other)
+        return merged
 
     def compare(self, other: "HeadImportanceReport") -> Comparison:
         """Compare the ranking of heads with that of another report of the same architecture.

@@ -9,6 +9,7 @@ from gmar_hf.pages.dress import data_uri, render_page
 from gmar_hf.report.card_tables import class_tables, outcome_table, strongest_rows
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.figures import FIGURES, png
+from gmar_hf.report.settings import parts_in_words
 from gmar_hf.report.statistics import RANKED_BY, strongest_heads
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable, quantity
@@ -28,7 +29,7 @@ def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[st
         "gmar_hf.report",
         "page.html.jinja",
         model=_name(model),
-        data=[_name(entry) for entry in settings["datasets"]],
+        data=[_data_name(entry) for entry in settings["datasets"]],
         summary=_summary(report),
         counts=quantity(report.num_images, "image"),
         is_predicted=settings["target"] == "predicted",
@@ -78,3 +79,8 @@ def _name(entry: Mapping[str, Any]) -> str:
     """Name a model or data set: without the folders that it lay in, if it is not on the Hub."""
     name = re.split(r"[/\\]", entry["id"].rstrip("/\\"))[-1] if entry["is_local"] else entry["id"]
     return printable(name) or "a local folder"
+
+
+def _data_name(entry: Mapping[str, Any]) -> str:
+    """Name a data set, and its parts where only some were surveyed."""
+    return _name(entry) + (f" ({parts_in_words(entry['parts'])})" if entry.get("parts") else "")

@@ -91,6 +91,22 @@ def may_replace_card(path: Path) -> bool:
         return False
 
 
+def check_no_report(folder: Path) -> None:
+    """Refuse a folder that holds a finished report.
+
+    Args:
+        folder (`Path`): Where a new one is to be written.
+
+    Raises:
+        ArgumentError: If there is one, whole or in part.
+    """
+    if (folder / SETTINGS_FILE).exists():
+        raise ArgumentError(
+            f"`output_dir` (`--out`) must not hold a finished report; {str(folder)!r} does. Choose another folder, or "
+            "replace it with `force=True` (`--force`)."
+        )
+
+
 def read_settings(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Any], str]:
     """Read a report's config.json.
 

@@ -1,4 +1,4 @@
-"""What a head-importance report says of its making: which entries it must have, and how those of two surveys join.
+"""What a head-importance report says of its making: which entries it must have.
 
 The entries are a table rather than dataclasses: errors name the place of what is wrong (`model.labels[3]`), and
 whatever else somebody keeps in config.json comes back as it was.
@@ -14,11 +14,11 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
-from gmar_hf.report.top_images import merge_top_images
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.plain_json import COUNT, FLAG, NUMBER, TEXT, check_json
 
 MAX_UNREADABLE = 1000  # as many are named
+_NAMED_PARTS = 20
 
 SURVEY_SETTINGS = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_unreadable")
 
@@ -57,11 +57,15 @@ _SCHEMA: dict[str, Any] = {
 }
 
 # Entries of surveys that looked for more, or were made before there were such entries; reports may lack them.
-_OPTIONAL: dict[str, Any] = {
+OPTIONAL_SETTINGS: dict[str, Any] = {
     "reading_of_labels": (TEXT, None),
+    "image_processor": (TEXT, None),
     "traits": ({"keys": [TEXT], "undefined": (TEXT, None)}, None),
     "top_images": ({"k": COUNT, "heads": [[[{"image": TEXT, "class": COUNT, "contribution": NUMBER}]]]}, None),
 }
+
+# Of a data set of which only parts were surveyed: which, from 1, and of what order of its images.
+_PARTS = {"count": COUNT, "numbers": [COUNT], "limit": (COUNT, None), "shuffle_seed": (COUNT, None)}
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,9 +82,11 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"`settings` must hold plain JSON values; got others ({error}).") from error
     check_json("settings", copied, _SCHEMA)
-    for key, kind in _OPTIONAL.items():
+    for key, kind in OPTIONAL_SETTINGS.items():
         check_json("settings", copied.get(key), kind, key)
     _check_top_images(copied)
+    for place, dataset in enumerate(copied["datasets"]):
+        _check_parts(dataset.get("parts"), f"datasets[{place}].parts")
     if copied["target"] not in ("predicted", "label"):
         raise ArgumentError(
             f'`settings` must have "predicted" or "label" as \'target\'; got {copied["target"]!r:.80}.'
@@ -90,6 +96,32 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, version in copied["versions"].items():
         check_json("settings", version, TEXT, f"versions.{name:.40}")
     return copied
+
+
+def _check_parts(parts: Any, where: str) -> None:
+    """Refuse numbers that cannot be those of some of a data set's parts."""
+    check_json("settings", parts, (_PARTS, None), where)
+    if parts is None:
+        return
+    numbers = parts["numbers"]
+    if not numbers or sorted(set(numbers)) != numbers or not 1 <= numbers[0] <= numbers[-1] <= parts["count"]:
+        raise ArgumentError(f"`settings` must have ascending numbers in [1, {parts['count']}] as '{where}.numbers'.")
+
+
+def parts_in_words(parts: Mapping[str, Any]) -> str:
+    """Say which parts of a data set were surveyed; of many only how many.
+
+    Args:
+        parts (`Mapping[str, Any]`): The entry `parts` of a report's data set.
+
+    Example:
+        >>> parts_in_words({"numbers": [3], "count": 8}), parts_in_words({"numbers": [1, 2, 5], "count": 8})
+        ('part 3 of 8', 'parts 1, 2, 5 of 8')
+    """
+    numbers, count = parts["numbers"], parts["count"]
+    if len(numbers) > _NAMED_PARTS:
+        return f"{len(numbers):,} of {count:,} parts"
+    return f"part{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))} of {count:,}"
 
 
 def _check_top_images(settings: Mapping[str, Any]) -> None:
@@ -167,70 +199,3 @@ def check_heads(settings: Mapping[str, Any], means: HeadMeans | None, traits: He
                 f"`{name}` must be of {wanted[0]} layers of {wanted[1]} heads and {wanted[2]} explanations; got "
                 f"{given[0]} of {given[1]} and {given[2]}."
             )
-
-
-def check_joinable(settings: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Refuse a second report, `other`, that is of another model, target or labels, or of the very same data.
-
-    Args:
-        settings, other (`Mapping[str, Any]`): The settings of both reports.
-
-    Raises:
-        ArgumentError: If the second report cannot be joined to the first.
-    """
-    for what, key in (("class", "class"), ("number of layers", "num_layers"), ("number of heads", "num_heads")):
-        wanted, given = settings["model"][key], other["model"][key]
-        if wanted != given:
-            raise ArgumentError(f"`other` must be of the same model; got another {what}, {given!r} for {wanted!r}.")
-    if settings["model"]["labels"] != other["model"]["labels"]:
-        raise ArgumentError("`other` must be of the same model; got one with other labels.")
-    if settings["target"] != other["target"]:
-        raise ArgumentError(f"`other` must have the target {settings['target']!r}; got {other['target']!r}.")
-    known = {(dataset["fingerprint"], dataset["split"]) for dataset in settings["datasets"]}
-    for dataset in other["datasets"]:
-        if (dataset["fingerprint"], dataset["split"]) in known:
-            raise ArgumentError(
-                f"`other` must be of other images; got {dataset['id']!r} (split {dataset['split']!r}) in both, "
-                "whose images would count twice. Survey what is missing."
-            )
-
-
-def join_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of two surveys of one model as those of one.
-
-    Args:
-        first, second (`Mapping[str, Any]`): The settings of both, which [`check_joinable`] accepts.
-
-    Returns:
-        `dict[str, Any]`: Counts are summed and data sets listed one after the other; what differs otherwise becomes
-        None, or both in words where it is text that must be there.
-    """
-    hosted = second["model"] if first["model"]["is_local"] else first["model"]  # an id that strangers can load
-    readings = [settings["reading_of_labels"] for settings in (first, second) if settings.get("reading_of_labels")]
-    top_images = merge_top_images([first.get("top_images"), second.get("top_images")])
-    return {
-        **{key: value for key, value in first.items() if key not in _OPTIONAL},
-        "model": {
-            **hosted,
-            **{key: _both(first["model"][key], second["model"][key]) for key in ("dtype", "attention")},
-        },
-        "datasets": first["datasets"] + second["datasets"],
-        "survey": {
-            key: value if second["survey"].get(key) == value else None for key, value in first["survey"].items()
-        },
-        "counts": {key: count + second["counts"].get(key, 0) for key, count in first["counts"].items()},
-        "unreadable": (first["unreadable"] + second["unreadable"])[:MAX_UNREADABLE],
-        "stability": None,  # each was about its own images
-        "license": first["license"] if first["license"] == second["license"] else None,
-        "versions": {
-            name: _both(*(settings["versions"][name] for settings in (first, second) if name in settings["versions"]))
-            for name in first["versions"] | second["versions"]
-        },
-        "date": max(first["date"], second["date"]),
-        **({} if top_images is None else {"top_images": top_images}),
-        **({} if len(readings) < 2 else {"reading_of_labels": _both(*readings)}),
-    }
-
-
-def _both(*texts: str) -> str:
-    return " and ".join(dict.fromkeys(texts))

@@ -85,14 +85,13 @@ def identity(
         image_processor: Of the model, or None.
         num_processes (`int`, *optional*): Of a stream, whose shares depend on it.
     """
-    processor = None if image_processor is None else json.dumps(image_processor.to_dict(), sort_keys=True, default=str)
     return {
         "model": None if model["is_local"] else model["id"],
         "model revision": model["commit"],
         "model class": model["class"],
         "model weights": _digest(weight_sample.numpy().tobytes()),
         "dtype": model["dtype"],
-        "image processor": None if processor is None else _digest(processor.encode()),
+        "image processor": processor_digest(image_processor),
         "data": None if data.identity["is_local"] else data.identity["id"],
         "data revision": data.identity["revision"],
         "split": data.identity["split"],
@@ -103,9 +102,17 @@ def identity(
         "batch size": plan.batch_size,
         "limit": plan.limit,
         "shuffle seed": plan.shuffle_seed,
+        "part": None if plan.part is None else "{}/{}".format(*plan.part),
         "until stable": plan.until_stable,
         "number of processes, of streaming data": num_processes,
     }
+
+
+def processor_digest(image_processor: Any) -> str | None:
+    """Return 16 hexadecimal digits by which an image processor's settings are known again; None of none."""
+    if image_processor is None:
+        return None
+    return _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str).encode())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ class Work:
         """How many images there are to look at; None where that is not known."""
         if isinstance(self.data, StreamData):
             return self.plan.limit
-        return min(len(self.data), self.plan.limit or len(self.data))
+        return self.plan.num_taken(len(self.data))
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
@@ -90,6 +90,8 @@ def open_work(
     data = open_data(dataset, dict(enumerate(described["labels"])), **reading)
     if plan.target == "label" and data.has_labels is False:
         raise ArgumentError('`target` "label" needs labels; got data without any. Use target "predicted".')
+    if plan.part is not None:
+        _check_part_of(data, plan)
     if data_id is not None:
         data.identity["id"] = data_id
     return Work(
@@ -100,3 +102,18 @@ def open_work(
         plan=plan,
         accelerator=accelerator,
     )
+
+
+def _check_part_of(data: MapData | StreamData, plan: Plan) -> None:
+    """Refuse a part of what cannot be cut, or has fewer images than parts."""
+    assert plan.part is not None
+    if isinstance(data, StreamData):
+        raise ArgumentError(
+            "`part` (`--part`) must be left out for streaming data, which come in one order only; got one. Give every "
+            "job files of its own, and tell them apart by `data_id`."
+        )
+    if not plan.num_taken(len(data)):
+        raise ArgumentError(
+            f"`part` (`--part`) must be of at most as many parts as there are images ({len(data):,}, before any "
+            f"`limit`); got {plan.part[0]}/{plan.part[1]}. Cut fewer parts."
+        )

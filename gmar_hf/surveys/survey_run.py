@@ -21,11 +21,11 @@ from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import merge_all
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.page import PAGE_FILE
-from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE
+from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, check_no_report
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
 from gmar_hf.report.top_images import add_images, empty_top_images, merge_top_images
 from gmar_hf.runs.batches import Batch
-from gmar_hf.runs.identity import identity
+from gmar_hf.runs.identity import identity, processor_digest
 from gmar_hf.runs.processes import RunInterrupted, exchange, gather
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
@@ -258,6 +258,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **({} if top_images is None else {"top_images": top_images}),
             "reading_of_labels": self.work.data.label_reading or None,
+            "image_processor": processor_digest(self.work.image_processor),
         }
         return HeadImportanceReport(moments, self._sample, settings, means, traits)
 
@@ -275,9 +276,10 @@ class SurveyRun(Run[HeadImportanceReport]):
 
     def _described_survey(self) -> dict[str, Any]:
         """Return what the report says of how it was made."""
+        parts = self.work.plan.described_parts()
         return {
             "model": self.work.described,
-            "datasets": [self.work.data.identity],
+            "datasets": [self.work.data.identity | ({} if parts is None else {"parts": parts})],
             "target": self.work.plan.target,
             "survey": self.work.plan.recorded(),
         }
@@ -285,13 +287,8 @@ class SurveyRun(Run[HeadImportanceReport]):
 
 def _check_unfinished(folder: Path, has_checkpoints: bool, settings: dict[str, Any]) -> None:
     """Refuse a finished report, but not where the same survey was stopped before it deleted its checkpoints."""
-    if not (folder / SETTINGS_FILE).exists():
-        return
-    if has_checkpoints:
+    if has_checkpoints and (folder / SETTINGS_FILE).exists():
         before = HeadImportanceReport.from_pretrained(folder).settings
         if all(before[name] == value for name, value in settings.items()):
             return
-    raise ArgumentError(
-        f"`output_dir` (`--out`) must not hold a finished report; {str(folder)!r} does. Choose another folder, or "
-        "replace it with `force=True` (`--force`)."
-    )
+    check_no_report(folder)

@@ -32,6 +32,7 @@ def survey(
     use_labels: bool = True,
     limit: int | None = None,
     shuffle_seed: int | None = None,
+    part: tuple[int, int] | None = None,
     num_workers: int = 0,
     save_every: int = 20,
     max_unreadable: float = 0.01,
@@ -77,6 +78,9 @@ def survey(
         use_labels (`bool`, defaults to True): Whether to look at the data's labels at all.
         limit (`int`, *optional*): Take so many images only: the first, or with `shuffle_seed` any.
         shuffle_seed (`int`, *optional*): Take the images in an order drawn with this seed.
+        part (`tuple[int, int]`, *optional*): Survey only one part of the images, such as (3, 8) for the third of eight
+            (of the order with `limit` and `shuffle_seed`, every eighth image from the third on): for jobs that know
+            nothing of each other. [`HeadImportanceReport.merge`] makes one report of theirs.
         num_workers (`int`, defaults to 0): Processes that read images, for each process that explains.
         save_every (`int`, defaults to 20): Number of batches of a process between its checkpoints.
         max_unreadable (`float`, defaults to 0.01): Share of the images that may be unreadable, in [0, 1].
@@ -121,6 +125,7 @@ def survey(
             target=target,
             limit=limit,
             shuffle_seed=shuffle_seed,
+            part=part,
             num_workers=num_workers,
             save_every=save_every,
             max_unreadable=max_unreadable,

@@ -16,7 +16,7 @@ from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS
 
-COMMANDS = ("explain", "demo", "check", "report", "evaluate", "compare", "env")
+COMMANDS = ("explain", "demo", "check", "report", "evaluate", "compare", "merge", "env")
 LIGHT = [
     ["--help"],
     ["--version"],

@@ -123,3 +123,25 @@ def test_numbers_that_are_none():
         getattr(broken, name)[0, 0, 0, 0] = torch.inf
         with pytest.raises(ArgumentError, match="`moments` must be finite"):
             check_moments(FULL, broken)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"numbers": []}, "must have ascending numbers in"),
+        ({"numbers": [2, 1]}, "must have ascending numbers in"),
+        ({"numbers": [1, 1]}, "must have ascending numbers in"),
+        ({"numbers": [0]}, "must have ascending numbers in"),
+        ({"numbers": [4]}, r"must have ascending numbers in \[1, 3\] as 'datasets\[0\]\.parts\.numbers'"),
+        ({"numbers": ["1"]}, r"must have a whole number of 0 or more as 'datasets\[0\]\.parts\.numbers\[0\]'"),
+        ({"count": None}, r"as 'datasets\[0\]\.parts\.count'"),
+    ],
+)
+def test_parts_that_cannot_be(changed, reason):
+    settings = copy.deepcopy(FULL)
+    parts = {"count": 3, "numbers": [1], "limit": None, "shuffle_seed": None}
+    settings["datasets"][0]["parts"] = parts
+    assert plain_settings(settings)["datasets"][0]["parts"] == parts
+    settings["datasets"][0]["parts"] = parts | changed
+    with pytest.raises(ArgumentError, match=f"`settings` .*{reason}"):
+        plain_settings(settings)

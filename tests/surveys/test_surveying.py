@@ -359,6 +359,7 @@ class TestFolder:
             (dict(target="label"), "target was 'predicted' and is now 'label'"),
             (dict(batch_size=2), "batch size was 4 and is now 2"),
             (dict(shuffle_seed=1), "shuffle seed was None and is now 1"),
+            (dict(part=(1, 2)), "part was None and is now '1/2'"),
             (dict(limit=10), "limit was None and is now 10"),
             (dict(until_stable=0.5), "until stable was None and is now 0.5"),
             (dict(use_labels=False), "reading of labels was 'by name' and is now 'not at all'"),
