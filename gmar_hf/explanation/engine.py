@@ -159,8 +159,8 @@ def explain(
         [`Explanation`]: float32, detached, on the device of `pixel_values`; of several methods a list, in their order.
 
     Raises:
-        ArgumentError: If a value cannot be used; the message says which can. Or if another thread trains the model at
-            the same time, which loses nothing but the dropout of its forwards meanwhile.
+        ArgumentError: If a value cannot be used; the message says which can. Or if another thread changes the weights
+            at the same time by training, which loses nothing but the dropout of its forwards meanwhile.
         ArgumentTypeError: If an argument is of the wrong kind.
         NonFiniteError: If logits or gradients are NaN or infinite.
         UnsupportedModelError: If the model's attention, tokens or head are of a kind that cannot be explained.

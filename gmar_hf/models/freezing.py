@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -50,9 +51,6 @@ class Borrowed:
                         undo()
 
 
-_trained: set[int] = set()  # ids of modules that are in eval mode for a while only
-
-
 def _put_in_eval(module: nn.Module) -> Undo:
     """Put one module, without its children, in eval mode, and uncompiled."""
     training = module.training
@@ -63,51 +61,91 @@ def _put_in_eval(module: nn.Module) -> Undo:
             module.training = training
         if compiled is not None:
             module._compiled_call_impl = compiled
-        _trained.discard(id(module))
 
     if training:
         module.training = False
-        _trained.add(id(module))
     if compiled is not None:
         module._compiled_call_impl = None
     return undo
 
 
-def _stop_gradients(module: nn.Module) -> Undo:
-    """Let no parameter of one module, without its children, want a gradient."""
-    wanting = [name for name, parameter in module.named_parameters(recurse=False) if parameter.requires_grad]
+# What this thread has frozen: the ids of dictionaries of parameters, a set for each block.
+_frozen_here: ContextVar[tuple[frozenset[int], ...]] = ContextVar("gmar_hf_frozen", default=())
+
+
+class _Parameters(dict[str, nn.Parameter | None]):
+    """A module's parameters: constants for the threads that have frozen the module, themselves for all others."""
+
+    def __getitem__(self, name: str) -> nn.Parameter | None:
+        parameter = super().__getitem__(name)
+        is_frozen = any(id(self) in block for block in _frozen_here.get())
+        # One of a subclass, such as a quantised one, cannot be made again: it stays in graphs, at the cost of memory.
+        if is_frozen and type(parameter) is nn.Parameter and parameter.requires_grad:
+            return nn.Parameter(parameter, requires_grad=False)
+        return parameter
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)  # copies of the module are nobody's
+
+
+def _share_parameters(module: nn.Module) -> Undo:
+    """Let the parameters of one module, without its children, be constants for those who hold it frozen."""
+    own: Any = module._parameters
+    if not isinstance(own, dict) or not own:  # TorchScript has another kind
+        return lambda: None
+    shared = _Parameters(own)
+    wanting = [name for name, parameter in own.items() if parameter is not None and parameter.requires_grad]
 
     def undo() -> None:
-        for name in wanting:  # by name: where weights are offloaded, accelerate puts new parameters in their place
-            module.get_parameter(name).requires_grad_(True)
+        own.clear()
+        own.update(shared)  # with what was put in place of others meanwhile
+        for name in wanting:  # accelerate does so with offloaded weights, and copies the flag that it finds
+            if own.get(name) is not None:
+                own[name].requires_grad_(True)
+        vars(module)["_parameters"] = own
 
-    for name in wanting:
-        module.get_parameter(name).requires_grad_(False)
+    vars(module)["_parameters"] = shared
     return undo
 
 
-_in_eval, _without_gradients = Borrowed(_put_in_eval), Borrowed(_stop_gradients)
+_in_eval, _sharing = Borrowed(_put_in_eval), Borrowed(_share_parameters)
 
 
 @contextmanager
-def frozen(model: nn.Module, *, in_training: bool = False) -> Iterator[None]:
-    """Keep a model in eval mode, without parameters that want gradients, so that a forward keeps activations only.
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Keep a model in eval mode, its parameters constants for this thread, so that a forward keeps activations only.
 
-    What was compiled in place runs uncompiled: for a pass or two of another kind compilation would take minutes.
-    Every module is held by itself: two models may share some. Where there are other threads, one of which may train
-    the model and would lose its graph, parameters of modules in training mode are left alone; a forward keeps more
-    for them.
+    Autograd asked for gradients of activations computes none of parameters, but a graph that parameters take part in
+    begins at the first of them, and every linear layer keeps its input for its weight. The flag `requires_grad` is the
+    same for all threads, and a parameter without it takes no gradient even from a graph that is there already. So it
+    stays as it is: where this thread's forwards ask a module for a parameter, they get one that shares its memory and
+    wants no gradient. Other threads' forwards and backwards, in whatever mode, get the parameter itself.
+
+    What was compiled in place runs uncompiled: for a pass or two of another kind compilation would take minutes. Every
+    module is held by itself: two models may share some. Eval mode is the same for all threads: forwards that another
+    one makes meanwhile are without dropout.
 
     Args:
         model (`nn.Module`): What is kept.
-        in_training (`bool`, defaults to False): Whether parameters of modules in training mode are kept from wanting
-            gradients in any case: for those who call `backward`, which would leave something in their `grad`.
     """
     modules = list(model.modules())
-    in_training = in_training or threading.active_count() == 1
-    quiet = [module for module in modules if in_training or not (module.training or id(module) in _trained)]
-    with _without_gradients.hold(quiet), _in_eval.hold(modules):
-        yield
+    with _sharing.hold(modules), _in_eval.hold(modules):
+        block = frozenset(id(module._parameters) for module in modules)
+        _frozen_here.set((*_frozen_here.get(), block))
+        try:
+            yield
+        finally:  # without the variable's own `reset`: blocks may end in any order
+            _frozen_here.set(tuple(each for each in _frozen_here.get() if each is not block))
+
+
+def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a module's forward hook that leaves the forwards of other threads alone."""
+    thread = threading.get_ident()
+
+    def own(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if threading.get_ident() == thread else None
+
+    return own
 
 
 @contextmanager

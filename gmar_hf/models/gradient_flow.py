@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import UnsupportedModelError
+from gmar_hf.models.freezing import of_this_thread
 from gmar_hf.models.introspection import class_name
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
@@ -31,7 +32,7 @@ def gradients_passing(model: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            hook = partial(_check_output, model, name)
+            hook = of_this_thread(partial(_check_output, model, name))
             stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 

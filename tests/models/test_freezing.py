@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from contextlib import contextmanager
 
@@ -128,27 +130,44 @@ class TestFrozen:
         model[1].training = False
         model[0].bias.requires_grad_(False)
         before = self.flags(model)
-        with frozen(model, in_training=True):
-            assert not any(self.flags(model))
+        with frozen(model):
+            assert not any(module.training for module in model.modules())
         assert self.flags(model) == before
 
-    def test_what_another_thread_may_train_keeps_its_parameters(self):
-        model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2).eval())
-        before, inside = self.flags(model), []
+    def test_parameters_are_constants_that_share_their_memory(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval()
+        first = next(model.parameters())
+        with frozen(model), frozen(model):
+            assert isinstance(model[0].weight, nn.Parameter)
+            assert not model[0].weight.requires_grad
+            assert not model(torch.ones(1, 2)).requires_grad
+            with torch.no_grad():
+                first.fill_(3)
+            assert (model[0].weight == 3).all()
+            assert first.requires_grad
+        assert model[0].weight is first
+        assert model(torch.ones(1, 2)).requires_grad
 
-        def look():
-            with frozen(model), frozen(model):  # the second finds them in eval mode
-                inside.extend(self.flags(model))
+    def test_a_forward_keeps_no_inputs_for_weights(self):
+        model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]).eval()
+        kept = []
+        with frozen(model), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            model(torch.ones(5, 4, requires_grad=True))
+        assert all(tensor.shape == (4, 4) for tensor in kept)
 
-        in_threads(look)  # beside this one
-        # In eval mode all four; parameters of the linear that was in training mode as they were, the other's not.
-        assert inside == [False] * 4 + [True, True, False, False]
-        assert self.flags(model) == before
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+    def test_a_copy_made_inside_is_like_any_other(self, copied):
+        model = nn.Linear(2, 2)
+        with frozen(model):
+            twin = copied(model)
+        assert twin.weight.requires_grad
+        assert twin(torch.ones(1, 2)).requires_grad
 
     def test_flags_set_inside(self):
         model = nn.Linear(2, 2).eval()
         with frozen(model):
             model.train()
+            model.requires_grad_(False)
             model.requires_grad_(True)
         assert self.flags(model) == [False, True, True]
 
@@ -183,9 +202,76 @@ class TestFrozen:
         model.weight.grad = torch.ones(2, 2)
         gradient = model.weight.grad
         with frozen(model):
-            assert model.weight.grad is gradient
+            model(torch.ones(1, 2, requires_grad=True)).sum().backward()
         assert model.weight.grad is gradient
+        assert (gradient == 1).all()
         assert model.bias.grad is None
+
+
+class Pause:
+    """A score that waits in the midst of an explanation until somebody has done something."""
+
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        self.begun.set()
+        assert self.over.wait(timeout=60)
+        return logits[:, 0]
+
+    @contextmanager
+    def inside(self):
+        """A block that begins when somebody waits, who goes on after it."""
+        try:
+            assert self.begun.wait(timeout=60)
+            yield
+        finally:
+            self.over.set()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("explain", [gmar_hf.explain, gmar_hf.describe_heads])
+def test_another_thread_loses_no_gradient(explain, training):
+    model = zoo.vit().train(training)  # without dropout
+    pixels, pause = zoo.pixel_values(model), Pause()
+
+    def backward() -> None:
+        model(pixel_values=pixels).logits.square().sum().backward()
+
+    def gradients() -> list[torch.Tensor]:
+        found = [parameter.grad for parameter in model.parameters()]
+        model.zero_grad()
+        return found
+
+    backward()
+    expected = gradients()
+    of_earlier_graph, of_new_graph = [], []
+
+    def learn() -> None:
+        loss = model(pixel_values=pixels).logits.square().sum()
+        with pause.inside():
+            loss.backward()
+            of_earlier_graph.extend(gradients())
+            backward()
+            of_new_graph.extend(gradients())
+
+    in_threads(learn, lambda: explain(model, pixels, target=pause))
+    torch.testing.assert_close(of_earlier_graph, expected)
+    torch.testing.assert_close(of_new_graph, expected)
+
+
+def test_what_is_explained_beside_another_thread_is_the_same():
+    model = zoo.vit().train()
+    pixels, pause = zoo.pixel_values(model), Pause()
+    alone = gmar_hf.describe_heads(model, pixels, target=lambda logits: logits[:, 0])
+    beside = []
+
+    def forward() -> None:
+        with pause.inside():
+            model(pixel_values=pixels)
+
+    in_threads(forward, lambda: beside.append(gmar_hf.describe_heads(model, pixels, target=pause)))
+    torch.testing.assert_close(beside[0].direct_effect, alone.direct_effect)
 
 
 class TestWeightsAtRest:

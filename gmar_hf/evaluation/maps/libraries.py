@@ -10,7 +10,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.engine import explain
 from gmar_hf.images.baselines import baseline_pixels
-from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.freezing import frozen, gradients_on, of_this_thread
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.model_inputs import checked_pixels
@@ -121,7 +121,7 @@ def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor)
 @contextmanager
 def _differentiable(model: nn.Module, pixel_values: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
     """Give the classifier as a function to logits, and pixels that a graph can begin with; the model is frozen."""
-    with gradients_on(), frozen(model, in_training=True), gradients_passing(model):
+    with gradients_on(), frozen(model), gradients_passing(model):
         yield lambda pixels: model(pixel_values=pixels).logits, checked_pixels(model, pixel_values)
 
 
@@ -130,7 +130,8 @@ def _last_norm(model: nn.Module, logits: Logits, pixels: torch.Tensor) -> nn.Mod
     _, layers = encoder_layers(model)
     called: list[nn.Module] = []  # in this order
     norms = [module for module in layers[-1].modules() if isinstance(module, nn.LayerNorm)]
-    hooks = [norm.register_forward_hook(lambda module, args, output: called.append(module)) for norm in norms]
+    note = of_this_thread(lambda module, args, output: called.append(module))
+    hooks = [norm.register_forward_hook(note) for norm in norms]
     try:
         with torch.no_grad():
             logits(pixels[:1])
@@ -165,7 +166,7 @@ class _TokensAsImage(nn.Module):
             shown = torch.cat([tokens[:, :prefix], image.flatten(2).transpose(1, 2)], dim=1)
             return shown if isinstance(output, torch.Tensor) else (shown, *output[1:])
 
-        hook = self._places[0].register_forward_hook(show)
+        hook = self._places[0].register_forward_hook(of_this_thread(show))
         try:
             return self._logits(pixel_values)
         finally:
