@@ -76,3 +76,15 @@ def test_lists_from_the_code_have_their_places():
     text = (DOCS / "concepts.md").read_text(encoding="utf-8")
     assert text.count("<!-- glossary -->\n") == text.count("<!-- methods -->\n") == 1
     assert "The words:" in importlib.import_module("gmar_hf.explanation").__doc__
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_links_lead_to_files_of_the_repository(page):
+    for link in re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "reference").glob("*.md")), ids=lambda page: page.stem)
+def test_pages_of_docstrings_say_where_these_stand(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"<!-- (commands|docstrings) -->\n.*\]\(\.\./\.\./gmar_hf", text)

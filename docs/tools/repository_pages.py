@@ -37,8 +37,8 @@ PAGES = {
     "examples/which_map.md": "which_map.md",
     "tests/README.md": "tests.md",
 }
-COMMANDS = "reference/commands.md"
 LANGUAGES = {".py": "python", ".slurm": "bash"}  # files that are shown on a page of their own
+LISTED = re.compile(r"<!-- (commands|docstrings|glossary|methods) -->\n.*")  # a mark, and the line that stands for the list where no site is made
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 SCRIPT = """---
 search: {{exclude: true}}
@@ -52,10 +52,9 @@ search: {{exclude: true}}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add documents of the repository, the command line's reference, and every file that a page links to."""
+    """Add documents of the repository, and every file that a page links to."""
     for source, uri in PAGES.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / source)))
-    files.append(File.generated(config, COMMANDS, content=commands()))
     for file in list(files.documentation_pages()):
         for target in linked(file):
             uri = place(target)
@@ -72,16 +71,15 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
         uri = place(repository_path(page.file, link["path"]))
         return posixpath.relpath(uri, home or ".") + (link["anchor"] or "")
 
-    if not page.file.src_uri.startswith("files/"):
-        markdown = LINK.sub(on_site, markdown)
-    for name, text in {"glossary": glossary, "methods": methods}.items():
-        markdown = re.sub(rf"<!-- {name} -->\n.*", lambda _, text=text: text(), markdown)
-    return markdown
+    if page.file.src_uri.startswith("files/"):
+        return markdown
+    lists = {"commands": commands, "docstrings": str, "glossary": glossary, "methods": methods}
+    return LISTED.sub(lambda mark: lists[mark[1]](), LINK.sub(on_site, markdown))
 
 
 def linked(file: File) -> Iterator[str]:
     """Yield what a page links to, as paths in the repository."""
-    for link in LINK.finditer(file.content_string):
+    for link in LINK.finditer(LISTED.sub("", file.content_string)):
         yield repository_path(file, link["path"])
 
 
@@ -116,9 +114,9 @@ def commands() -> str:
     """Return the reference of all commands, as typer knows them."""
     command = typer.main.get_command(app)
     with command.make_context("gmar-hf", [], resilient_parsing=True) as context:
-        text = get_docs_for_click(obj=command, ctx=context, name="gmar-hf", title="Commands")
-    # Summaries that are cut off are left to the headings.
-    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text)
+        text = get_docs_for_click(obj=command, ctx=context, name="gmar-hf")
+    # The page has a heading of its own, and summaries that are cut off are left to those of the commands.
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text.partition("\n")[2])
     return re.sub(r"^Example: (.*)$", r"```bash\n\1\n```", text, flags=re.MULTILINE)
 
 
