@@ -38,7 +38,8 @@ PAGES = {
     "tests/README.md": "tests.md",
 }
 LANGUAGES = {".py": "python", ".slurm": "bash"}  # files that are shown on a page of their own
-LISTED = re.compile(r"<!-- (commands|docstrings|glossary|methods) -->\n.*")  # a mark, and the line that stands for the list where no site is made
+# A mark, and the line that stands where no site is made.
+LISTED = re.compile(r"<!-- (commands|docstrings|glossary|methods) -->\n.*")
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 SCRIPT = """---
 search: {{exclude: true}}

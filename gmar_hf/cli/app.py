@@ -14,13 +14,37 @@ from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from gmar_hf._version import __version__
 from gmar_hf.errors import GMARError
 from gmar_hf.utils.text import printable
 
+
+class _NoTypes:
+    """Shows no Python types in a command's help: flags take nothing, and arguments are called what they are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+            elif param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: ""
+        return params
+
+
+class _Command(_NoTypes, TyperCommand):
+    """A command."""
+
+
+class _Commands(_NoTypes, TyperGroup):
+    """All of them."""
+
+
 app = typer.Typer(
     name="gmar-hf",
+    cls=_Commands,
     help="Explain image classifiers of the ViT kind, head by head.",
     epilog="Example: gmar-hf demo",
     no_args_is_help=True,
@@ -79,7 +103,7 @@ def command(options: type, *, example: str) -> Callable[[Callable[[Any], None]],
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(help=inspect.getdoc(function), epilog=f"Example: {example}")(run)
+        app.command(cls=_Command, help=inspect.getdoc(function), epilog=f"Example: {example}")(run)
         return function
 
     return register

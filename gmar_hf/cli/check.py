@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class CheckOptions:
     """The options of `gmar-hf check`."""
 
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of an image classifier.")] = None
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="Hub id or folder of an image classifier.")
+    ] = None
     every: Annotated[
         bool, typer.Option("--all", help="In place of --model: every architecture, on tiny random models; minutes.")
     ] = False

@@ -36,8 +36,10 @@ _ENLARGED = 6  # times, so that a 64 pixel scene can be looked at
 class DemoOptions:
     """The options of `gmar-hf demo`."""
 
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("gmar-demo")
-    seed: Annotated[int, typer.Option(min=0, help="Which scenes.")] = 0
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the pictures.")] = Path(
+        "gmar-demo"
+    )
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which scenes.")] = 0
     as_json: JsonOption = False
 
 

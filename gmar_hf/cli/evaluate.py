@@ -61,20 +61,26 @@ def _baselines_help() -> str:
 class EvaluateOptions(DataOptions):
     """The options of `gmar-hf evaluate`."""
 
-    methods: Annotated[list[str] | None, typer.Option(help=_maps_help())] = None
-    metrics: Annotated[list[str] | None, typer.Option(help=_metrics_help())] = None
-    baselines: Annotated[list[str] | None, typer.Option(help=_baselines_help())] = None
+    methods: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_maps_help())] = None
+    metrics: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_metrics_help())] = None
+    baselines: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_baselines_help())] = None
     mosaics: Annotated[
         int | None,
-        typer.Option(min=2, help="Explain mosaics of so many of the photos a side; figures need no masks then."),
+        typer.Option(
+            metavar="N", min=2, help="Explain mosaics of so many of the photos a side; figures need no masks then."
+        ),
     ] = None
     masks: Annotated[
-        Path | None, typer.Option(help="Folder with a mask for each image, of the same relative path.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder with a mask for each image, of the same relative path."),
     ] = None
     batch_size: Annotated[
-        int, typer.Option(min=1, help='Images explained at once; "other" fills with the one before in the batch.')
+        int,
+        typer.Option(
+            metavar="N", min=1, help='Images explained at once; "other" fills with the one before in the batch.'
+        ),
     ] = 16
-    num_steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 16
+    num_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of insertion and deletion.")] = 16
 
 
 @command(EvaluateOptions, example="gmar-hf evaluate --demo vit --methods gmar,recommended --out maps")

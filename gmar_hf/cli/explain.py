@@ -62,21 +62,29 @@ class Norm(StrEnum):
 class ExplainOptions:
     """The options of `gmar-hf explain`."""
 
-    images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE...")]
+    images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE")]
     model: ModelOption = "google/vit-base-patch16-224"
     revision: RevisionOption = None
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Label or index to explain; repeat it for several.")
+        list[str] | None,
+        typer.Option("--target", "-t", metavar="LABEL", help="Label or index to explain; repeat it for several."),
     ] = None
-    versus: Annotated[str | None, typer.Option(help="Label or index: why the target and not this one.")] = None
+    versus: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Label or index: why the target and not this one.")
+    ] = None
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Text to compare images with, for a CLIP or SigLIP; repeat it for each of several."),
+        typer.Option(
+            metavar="TEXT", help="Text to compare images with, for a CLIP or SigLIP; repeat it for each of several."
+        ),
     ] = None
     hypothesis_template: Annotated[
-        str | None, typer.Option(help='What each --label is put into; by default "This is a photo of {}.".')
+        str | None,
+        typer.Option(metavar="TEXT", help='What each --label is put into; by default "This is a photo of {}.".'),
     ] = None
-    top_k: Annotated[int | None, typer.Option(min=1, help="Explain the best K labels; 1 by default.")] = None
+    top_k: Annotated[int | None, typer.Option(metavar="K", min=1, help="Explain the best K labels; 1 by default.")] = (
+        None
+    )
     method: Annotated[list[str] | None, typer.Option(help=_METHODS_HELP, metavar="NAME", callback=_known_methods)] = (
         None
     )
@@ -86,9 +94,11 @@ class ExplainOptions:
     ] = OverlayStyle.POSITIVE
     grid: Annotated[bool, typer.Option("--grid", help="Draw maps patch by patch, as coarse as they are.")] = False
     caption: Annotated[bool, typer.Option("--caption", help="Label, score, method and scale below each map.")] = False
-    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 8
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("gmar-explanations")
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
+        "gmar-explanations"
+    )
     html: Annotated[
         bool, typer.Option("--html", help="Also write index.html: one page of all images, to search, click and send.")
     ] = False

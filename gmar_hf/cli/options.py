@@ -7,9 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of an image classifier.")]
-RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; a GPU by default, where there is one.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", metavar="MODEL", help="Hub id or folder of an image classifier.")
+]
+RevisionOption = Annotated[
+    str | None, typer.Option(metavar="REVISION", help="Branch, tag or commit of the model on the Hub.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Such as cpu or cuda:1; a GPU by default, where there is one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -24,28 +30,42 @@ class ExplainedTarget(StrEnum):
 class DataOptions:
     """What a command over a data set is about, and how it goes through the images."""
 
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and what comes out.")]
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Hub id or folder of a classifier.")] = None
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for checkpoints and what comes out.")
+    ]
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="Hub id or folder of a classifier.")
+    ] = None
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Folder of images, flat or one a class, or a data set's id.")
+        str | None,
+        typer.Option(
+            "--data", "-d", metavar="DATA", help="Folder of images, flat or one a class, or a data set's id."
+        ),
     ] = None
     demo: Annotated[
-        str | None, typer.Option(help="In place of --model and --data: vit, deit or beit, on its own scenes.")
+        str | None,
+        typer.Option(metavar="NAME", help="In place of --model and --data: vit, deit or beit, on its own scenes."),
     ] = None
-    split: Annotated[str | None, typer.Option(help="The split, of a data set with several.")] = None
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="The split, of a data set with several.")] = None
     revision: RevisionOption = None
-    data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the data set.")] = None
+    data_revision: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="Branch, tag or commit of the data set.")
+    ] = None
     target: Annotated[ExplainedTarget, typer.Option(help="Explain each image's top logit, or each of its labels.")] = (
         ExplainedTarget.PREDICTED
     )
-    limit: Annotated[int | None, typer.Option(min=1, help="Take so many images only.")] = None
-    shuffle_seed: Annotated[int | None, typer.Option(min=0, help="Draw the order of the images.")] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Take so many images only.")] = None
+    shuffle_seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Draw the order of the images.")] = None
     label_map: Annotated[
-        Path | None, typer.Option(help="JSON object from folder or class names to the model's labels.")
+        Path | None, typer.Option(metavar="FILE", help="JSON object from folder or class names to the model's labels.")
     ] = None
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Do not look at folder names or labels.")] = False
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images, for each that explains.")] = 0
-    max_unreadable: Annotated[float, typer.Option(help="Share of the images that may be unreadable.")] = 0.01
+    num_workers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processes that read images, for each that explains.")
+    ] = 0
+    max_unreadable: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the images that may be unreadable.")
+    ] = 0.01
     no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")] = False
     force: Annotated[bool, typer.Option("--force", help="Replace what a finished run left in the folder.")] = False
     as_json: JsonOption = False

@@ -22,23 +22,29 @@ class ReportOptions(DataOptions):
     """The options of `gmar-hf report`."""
 
     streaming: Annotated[bool, typer.Option("--streaming", help="Do not store a data set of the Hub first.")] = False
-    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at once.")] = 32
-    save_every: Annotated[int, typer.Option(min=1, help="Batches of a process between checkpoints.")] = 20
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images explained at once.")] = 32
+    save_every: Annotated[int, typer.Option(metavar="N", min=1, help="Batches of a process between checkpoints.")] = 20
     until_stable: Annotated[
-        float | None, typer.Option(help="Stop when standard errors are below this share of the largest mean.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Stop when standard errors are below this share of the largest mean."),
     ] = None
     describe_heads: Annotated[
         bool, typer.Option("--describe-heads", help="Also report where heads look, and their direct effects.")
     ] = False
     top_images: Annotated[
-        int | None, typer.Option(min=1, help="Name so many images on which each head adds most.")
+        int | None, typer.Option(metavar="N", min=1, help="Name so many images on which each head adds most.")
+    ] = None
+    push: Annotated[
+        str | None, typer.Option(metavar="REPOSITORY", help="Repository on the Hub to push the report to.")
     ] = None
     part: Annotated[
-        str | None, typer.Option(help="Survey this part only, such as 3/8; gmar-hf merge joins the reports.")
+        str | None,
+        typer.Option(metavar="I/N", help="Survey this part only, such as 3/8; gmar-hf merge joins the reports."),
     ] = None
-    push: Annotated[str | None, typer.Option(help="Repository on the Hub to push the report to.")] = None
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False
-    license: Annotated[str | None, typer.Option(help="The report's own licence, such as cc-by-4.0.")] = None
+    license: Annotated[
+        str | None, typer.Option(metavar="LICENCE", help="The report's own licence, such as cc-by-4.0.")
+    ] = None
     overwrite_card: Annotated[
         bool, typer.Option("--overwrite-card", help="Replace a README.md that was written by hand, too.")
     ] = False

@@ -77,6 +77,12 @@ def test_version_and_help(outcomes):
     assert "a GPU by default" in outcomes["explain --help"][2]  # in brackets it would be taken for markup
 
 
+@pytest.mark.parametrize("line", [line for line in LIGHT if line[-1:] == ["--help"]], ids=" ".join)
+def test_help_shows_names_and_choices_in_place_of_types(outcomes, line):
+    shown = set(re.findall(r"<[^<>]+>", outcomes[" ".join(line)][2]))
+    assert shown <= {"<l1|l2>", "<positive|signed>", "<predicted|label>"}
+
+
 def test_a_terminal_is_told_what_the_first_seconds_are_for():
     done = subprocess.run(
         [sys.executable, "-c", ON_A_TERMINAL], capture_output=True, text=True, cwd=Path(gmar_hf.__file__).parents[1]
