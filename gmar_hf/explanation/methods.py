@@ -87,7 +87,7 @@ METHODS: dict[str, Method] = {
         num_points=2,
     ),
     "recommended": Method(
-        summary="what measured best on a real model: path, of values less half their mean",
+        summary="what measured best on a real model: path, leaving out half of what all tokens have in common",
         step_name="gmar_hf.explanation.steps:add_contribution",
         weights=None,
         needs="token_contribution",

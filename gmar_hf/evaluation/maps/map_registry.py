@@ -36,26 +36,26 @@ BUILT_IN = (
         name="path-half-centred",
         draw=explained(method="recommended", return_logits=False),
         cost=4,
-        about='the same of values less half their mean over the tokens, method "recommended"; signed',
+        about='method "recommended": as path, leaving out half of what all tokens have in common; signed',
         is_default=True,
     ),
     MapMethod(
         name="path-half-centred-4",
         draw=explained(method="recommended", num_points=4, return_logits=False),
         cost=8,
-        about="the same at four points; signed",
+        about="as path-half-centred, at four points of the path in place of two; signed",
     ),
     MapMethod(
         name="path-centred",
         draw=explained(method="path", value_reference=1.0, return_logits=False),
         cost=4,
-        about="the same of values less their mean over the tokens; signed",
+        about="as path, leaving out all that the tokens have in common; signed",
     ),
     MapMethod(
         name="path-removal",
         draw=explained(method="path", value_reference="output", return_logits=False),
         cost=4,
-        about="removal at two points of that path; signed",
+        about="as removal, at two points of the path along which all attention is scaled up; signed",
     ),
     MapMethod(
         name="masked-contribution",
@@ -91,7 +91,7 @@ BUILT_IN = (
         name="gmar-l2",
         draw=explained(method="gmar", norm="l2"),
         cost=2,
-        about="the same with the L2 norm",
+        about="rollout of heads weighted by the L2 norm of their attention's gradient",
         is_default=True,
     ),
     MapMethod(
@@ -129,7 +129,7 @@ BUILT_IN = (
         cost=64,
         baseline=("blur", "zero", "mean"),
         needs=("captum",),
-        about="the same from four fillings, two blurs, zero and the mean, eight images each (captum); signed",
+        about="pixels' gradients on ways from two blurs, zero and the mean, eight images each (captum); signed",
     ),
     MapMethod(
         name="occlusion",

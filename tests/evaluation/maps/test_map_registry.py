@@ -36,6 +36,11 @@ def test_every_method_gives_a_map_of_the_models_patches(name, make):
     assert torch.equal(maps, draw(name, model, images, [1, 3]))
 
 
+def test_what_is_said_of_a_map_stands_alone():
+    """Tables list any of the maps, in any order."""
+    assert not [name for name, method in MAP_METHODS.items() if method.about.startswith(("the same", "that"))]
+
+
 def test_every_method_of_explain_can_be_measured():
     options = [method.draw.keywords["options"] for method in MAP_METHODS.values() if isinstance(method.draw, partial)]
     assert {each["method"] for each in options} == set(METHODS)
