@@ -23,7 +23,8 @@ class MetricEntry:
     Args:
         name (`str`): The name in tables and options.
         about (`str`): What the metric tells, in a few words for whoever reads a table.
-        higher_is_better (`bool`, *optional*): The direction; None where neither end is better.
+        higher_is_better (`bool`, *optional*): The direction; None where neither end is better, or a map that knows
+            nothing has the best figure.
         needs (`str`, *optional*): What `measure` gets besides subject and maps: "filling" (the argument `baseline` of
             metrics), "curves" (insertion's and deletion's [`Curve`] under one filling), "masks" (where the class's
             object is, bool (rows, height, width)), "class_masks" (the same, of the other class's object),
@@ -251,15 +252,18 @@ _ENTRIES = (
             "best other class. Near 1 the map is the same whatever is asked; a random map has about 0, so a low "
             "figure alone is no merit"
         ),
-        higher_is_better=False,
+        higher_is_better=None,
         needs="other_maps",
         is_default=True,
         measure=lambda on, maps, other_maps: metrics.class_sensitivity(maps, other_maps).correlation,
     ),
     MetricEntry(
         name="max_sensitivity",
-        about="largest change of the map, relative to it, under ten small noises; 0 if it never looks at the image",
-        higher_is_better=False,
+        about=(
+            "largest change of the map, relative to it, under ten small noises; 0 if it never looks at the image, so "
+            "that a low figure alone is no merit"
+        ),
+        higher_is_better=None,
         needs="draw",
         num_maps=10,
         measure=lambda on, maps, draw: metrics.max_sensitivity(draw, on.pixel_values, maps),

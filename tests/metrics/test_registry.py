@@ -57,12 +57,14 @@ def test_directions_order_and_defaults_stay():
         "pointing_game": (True, "default"), "energy_pointing_game": (True, "default"),
         "pixel_average_precision": (True, "default"), "iou": (True, "default"), "energy_on_other": (False, "default"),
         "average_drop": (False, ""), "average_increase": (True, ""), "average_gain": (True, ""),
-        "class_sensitivity": (False, "default"), "sparseness": (None, "default"),
+        "class_sensitivity": (None, "default"), "sparseness": (None, "default"),
     }  # fmt: skip
     assert [name for name in METRICS if name in rows] == list(rows)
     for name, (direction, default) in rows.items():
         assert metrics.HIGHER_IS_BETTER[name] is METRICS[name].higher_is_better is direction, name
         assert METRICS[name].is_default is (default == "default"), name
+    # A random map has the lowest correlation, and one of the middle alone no sensitivity: low is no merit by itself.
+    assert METRICS["max_sensitivity"].higher_is_better is None
     assert (metrics.HIGHER_IS_BETTER["head_ablation"], metrics.HIGHER_IS_BETTER["randomization_check"]) == (
         True,
         False,
