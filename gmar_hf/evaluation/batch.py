@@ -82,6 +82,7 @@ def measure_batch(
     device: torch.device,
     begun: Measured | None = None,
     after_method: Callable[[Measured], None] = lambda measured: None,
+    after_forward: Callable[[float], None] = lambda seconds: None,
 ) -> Measured:
     """Draw and measure every method's maps.
 
@@ -92,6 +93,7 @@ def measure_batch(
         device (`torch.device`): Where pixel values go.
         begun ([`Measured`], *optional*): What an earlier call has found for the first methods.
         after_method (`Callable`): Gets what there is whenever one more method is done.
+        after_forward (`Callable`): Gets the seconds of one forward of an image, times its explained classes, at once.
 
     Returns:
         [`Measured`]: A row for every explained class of an image; none if nothing could be read or explained.
@@ -111,14 +113,17 @@ def measure_batch(
         return measured
 
     pixels = checked_pixels(model, batch.pixel_values.to(device))
+    start = time.perf_counter()
     with torch.no_grad(), frozen(model):
         logits = model(pixel_values=pixels).logits.float().cpu()
+    seconds = time.perf_counter() - start
     check_label_names(model, logits.shape[1])
     explained = _choose_explained(batch, logits, questions.explains_labels)
     num_images = len({row.place for row in explained})
     measured.counts |= {"num_images": num_images, "num_unlabelled": len(batch.labels) - num_images}
     if not explained:
         return measured
+    after_forward(seconds / len(pixels) * len(explained) / len(pixels))
 
     scores = logits.softmax(dim=-1) if questions.function == "softmax" else logits.sigmoid()
     names = label_names(model)

@@ -30,6 +30,22 @@ def count_forwards(columns: Iterable[Metric], num_steps: int, num_patches: int) 
     return sum(count(num_steps, num_patches) for count in forwards if count is not None)
 
 
+def forwards_of_class(
+    methods: Sequence[MapMethod], columns: Sequence[Metric], *, num_steps: int, num_patches: int
+) -> tuple[float, int]:
+    """Count how often the model runs for one explained class of an image: for all maps, and for all figures.
+
+    Args:
+        methods, columns, num_steps, num_patches: See [`describe_cost`]. Maps whose cost is not known count nothing.
+    """
+    costs = [method.forwards(num_patches) for method in methods]
+    # Metrics that compare two classes need a map for the other one, too, and some ask for maps of noisy images.
+    entries = [METRICS[column.function] for column in columns]
+    num_maps = 1 + any(entry.needs == "other_maps" for entry in entries) + sum(entry.num_maps for entry in entries)
+    of_maps = num_maps * sum(cost for cost in costs if cost is not None)
+    return of_maps, len(methods) * count_forwards(columns, num_steps, num_patches)
+
+
 def describe_cost(
     methods: Sequence[MapMethod],
     columns: Sequence[Metric],
@@ -49,14 +65,9 @@ def describe_cost(
         num_images (`int`): That are left to look at.
         explains_labels (`bool`): Whether every label of an image is explained, or one class.
     """
-    costs = {method.name: method.forwards(num_patches) for method in methods}
-    # Metrics that compare two classes need a map for the other one, too, and some ask for maps of noisy images.
-    entries = [METRICS[column.function] for column in columns]
-    num_maps = 1 + any(entry.needs == "other_maps" for entry in entries) + sum(entry.num_maps for entry in entries)
-    of_maps = num_maps * sum(cost for cost in costs.values() if cost is not None)
-    of_figures = len(methods) * count_forwards(columns, num_steps, num_patches)
+    of_maps, of_figures = forwards_of_class(methods, columns, num_steps=num_steps, num_patches=num_patches)
     each = "for each label" if explains_labels else "for one class each"
-    unknown = [printable(name) for name, cost in costs.items() if cost is None]
+    unknown = [printable(method.name) for method in methods if method.forwards(num_patches) is None]
     together = of_maps + of_figures
     told = (
         f"An explained class of an image costs about {together:,.0f} forwards of the model: {of_maps:,.0f} for "

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions, measure_batch
-from gmar_hf.evaluation.costs import describe_cost
+from gmar_hf.evaluation.costs import describe_cost, forwards_of_class
 from gmar_hf.evaluation.evaluation_checkpoint import COUNTS, Measured, joined_curves
 from gmar_hf.evaluation.maps.map_registry import BUILT_IN
 from gmar_hf.evaluation.maps.method import MapMethod
@@ -25,10 +26,12 @@ from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch
 from gmar_hf.runs.identity import identity
 from gmar_hf.runs.processes import RunInterrupted, gather
+from gmar_hf.runs.progress import duration
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
 from gmar_hf.utils.files import remove_leftovers
+from gmar_hf.utils.text import quantity
 
 _PAGE = "index.html"
 _SAVE_EVERY = 30.0  # seconds, within a batch
@@ -49,6 +52,7 @@ class EvaluationRun(Run[Evaluation]):
         self._questions = questions
         self._parts: list[Measured] = []  # the batches that this process answers for
         self._num_saved = 0
+        self._has_told = False  # how long it will take
         self._saved_at = 0.0  # when anything of the batch in hand was saved, or it was begun
         self._settings: Mapping[str, Any] = {
             **identity(work.plan, work.described, weight_sample(work.model), work.data, work.image_processor, None),
@@ -78,18 +82,47 @@ class EvaluationRun(Run[Evaluation]):
         return {part.number for part in self._parts}
 
     def describe_cost(self, batch: Batch) -> str | None:
-        questions, num_images = self._questions, self.work.num_images
-        if batch.pixel_values is None or num_images is None or questions.patch_size is None:
+        num_patches = self._num_patches(batch)
+        if num_patches is None:
             return None
-        (height, width), (patch_height, patch_width) = batch.pixel_values.shape[-2:], questions.patch_size
         return describe_cost(
-            questions.methods,
-            questions.columns,
-            num_steps=questions.num_steps,
-            num_patches=(height // patch_height) * (width // patch_width),
-            num_images=num_images - self._num_done(),
-            explains_labels=questions.explains_labels,
+            self._questions.methods,
+            self._questions.columns,
+            num_steps=self._questions.num_steps,
+            num_patches=num_patches,
+            num_images=self._num_left(),
+            explains_labels=self._questions.explains_labels,
         )
+
+    def _num_patches(self, batch: Batch) -> int | None:
+        """Count an image's patches; None where nothing could be read, or the model does not say how large they are."""
+        if batch.pixel_values is None or self._questions.patch_size is None:
+            return None
+        (height, width), (patch_height, patch_width) = batch.pixel_values.shape[-2:], self._questions.patch_size
+        return (height // patch_height) * (width // patch_width)
+
+    def _num_left(self) -> int:
+        """Count the images that this call has to do."""
+        assert self.work.num_images is not None  # streams are refused
+        return self.work.num_images - self._num_done()
+
+    def _tell_time(self, batch: Batch, seconds: float) -> None:
+        """Say, once, how long all of it will take if every forward is as long as the first one.
+
+        Args:
+            batch ([`Batch`]): The first.
+            seconds (`float`): For one forward of an image, once for each of its classes.
+        """
+        num_patches = self._num_patches(batch)
+        if self._has_told or num_patches is None:
+            return
+        questions, self._has_told = self._questions, True
+        forwards = forwards_of_class(
+            questions.methods, questions.columns, num_steps=questions.num_steps, num_patches=num_patches
+        )
+        about = duration(seconds * sum(forwards) * self._num_left() / self.num_processes)
+        if about is not None:
+            self.say(f"At the speed of the first forward that will take about {about}.")
 
     def take(self, batch: Batch) -> None:
         """Measure a batch, from the method on at which an earlier call has stopped in it."""
@@ -98,7 +131,14 @@ class EvaluationRun(Run[Evaluation]):
             begun = Measured.load(path)
         self._saved_at = time.monotonic()
         device = self.work.accelerator.device
-        part = measure_batch(self.work.model, batch, self._questions, device, begun, self._after_method)
+        num_begun, num_maps = 0 if begun is None else len(begun.seconds), len(self._questions.methods)
+        if num_begun:
+            self.say(
+                f"Of the next {quantity(batch.size, 'image')} {num_begun} of {num_maps} maps are measured already."
+            )
+        self.show(f"map {num_begun + 1} of {num_maps}")
+        after_forward = partial(self._tell_time, batch)
+        part = measure_batch(self.work.model, batch, self._questions, device, begun, self._after_method, after_forward)
         part.settings = self._settings
         self._parts.append(part)
         unreadable = [entry for part in self._parts for entry in part.unreadable]
@@ -107,9 +147,9 @@ class EvaluationRun(Run[Evaluation]):
     def _after_method(self, part: Measured) -> None:
         """Show how far the batch is, save it if that is long ago, and stop in it if the user asks to."""
         part.settings = self._settings
-        self.show(f"map {len(part.seconds)} of {len(self._questions.methods)}")
         if part.is_whole:  # the run saves it, and stops behind it
             return
+        self.show(f"map {len(part.seconds) + 1} of {len(self._questions.methods)}")
         is_due = time.monotonic() - self._saved_at >= _SAVE_EVERY
         if self.folder is not None and (is_due or self.interruption.requested):
             part.save(self._checkpoint(part.number))

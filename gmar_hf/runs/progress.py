@@ -23,13 +23,13 @@ class Lines:
     def __init__(self, done: int, total: int | None, *, hidden: bool = False) -> None:
         self.n, self.total, self._hidden = done, total, hidden
         self._before, self._start = done, time.monotonic()
-        self._last = self._start
+        self._last, self._told = self._start, done  # when something was said last, and of how many images
 
     def __enter__(self) -> "Lines":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._last != self._start:
+        if self._last != self._start and self._told != self.n:
             self._write()
 
     def update(self, count: int) -> None:
@@ -39,14 +39,14 @@ class Lines:
             self._write()
 
     def set_postfix_str(self, step: str) -> None:
-        """So much of the images in hand is done, such as "map 3 of 8"."""
+        """What of the images in hand is being done, such as "map 3 of 8"."""
         if not self._hidden and time.monotonic() - self._last >= _EVERY:
-            self._write(f"; {step} of the next")
+            self._write(f"; at {step} of the next")
 
     def _write(self, step: str = "") -> None:
-        self._last = time.monotonic()
-        speed = (self.n - self._before) / (self._last - self._start)
-        say(f"{counted(self.n, self.total)}{step}, {speed:.2g} a second.")
+        self._last, self._told = time.monotonic(), self.n
+        speed = pace(self._last - self._start, self.n - self._before)
+        say(f"{counted(self.n, self.total)}{step}{speed and f', {speed}'}.")
 
 
 def progress(done: int, total: int | None, *, hidden: bool, what: str = "survey") -> Any:
@@ -79,6 +79,31 @@ def counted(done: int, total: int | None) -> str:
     return f"{images} {'is' if done == 1 else 'are'} done"
 
 
+def pace(seconds: float, num_done: int) -> str:
+    """Such as "12 s an image", or "3.5 images a second"; nothing while none is done.
+
+    Example:
+        >>> pace(60, 5), pace(10, 35), pace(60, 0)
+        ('12 s an image', '3.5 images a second', '')
+    """
+    if num_done == 0:
+        return ""
+    each = seconds / num_done
+    return f"{each:.2g} s an image" if each >= 1 else f"{1 / each:.2g} images a second"
+
+
+def duration(seconds: float) -> str | None:
+    """Say a time in minutes or hours; None where it is less than a minute.
+
+    Example:
+        >>> duration(59), duration(100), duration(9000)
+        (None, '2 minutes', '2.5 hours')
+    """
+    if seconds < _EVERY:
+        return None
+    return quantity(round(seconds / 60), "minute") if seconds < 2 * 3600 else f"{seconds / 3600:.1f} hours"
+
+
 def time_left(seconds: float, num_done: int, num_left: int) -> str | None:
     """Say how long the rest will take at the speed of what is done; None where that is less than a minute.
 
@@ -90,11 +115,9 @@ def time_left(seconds: float, num_done: int, num_left: int) -> str | None:
         >>> time_left(30, 10, 100)
         'The first 10 images took 30 seconds; the other 100 will take about 5 minutes.'
     """
-    rest = seconds / num_done * num_left
-    if rest < _EVERY:
+    about = duration(seconds / num_done * num_left)
+    if about is None:
         return None
-    minutes = quantity(round(rest / 60), "minute")
-    about = minutes if rest < 2 * 3600 else f"{rest / 3600:.1f} hours"
     took = quantity(max(round(seconds), 1), "second")
     first = "image" if num_done == 1 else f"{num_done:,} images"
     return f"The first {first} took {took}; the other {num_left:,} will take about {about}."

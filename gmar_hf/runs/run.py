@@ -127,13 +127,13 @@ class Run(ABC, Generic[Result]):
             if self.is_enough_before(batch.number):
                 return
             if start is not None:
-                self._say(self.describe_cost(batch))
+                self.say(self.describe_cost(batch))
             with no_stop_iteration("model", "working on a batch"):
                 self.take(batch)
             bar.update(min(batch.size * self.num_processes, (bar.total or _UNKNOWN) - bar.n))
             if start is not None and bar.total is not None:
                 num_done = min(batch.size * self.num_processes, bar.total)
-                self._say(time_left(time.monotonic() - start, num_done, bar.total - bar.n))
+                self.say(time_left(time.monotonic() - start, num_done, bar.total - bar.n))
             start = None
             if self.interruption.requested:
                 raise RunInterrupted
@@ -142,7 +142,7 @@ class Run(ABC, Generic[Result]):
                 self.save()
                 num_unsaved = 0
 
-    def _say(self, line: str | None) -> None:
+    def say(self, line: str | None) -> None:
         """Tell what there is to tell, once for all processes."""
         if line is not None and self.work.accelerator.is_main_process:
             say(line)

@@ -237,7 +237,7 @@ def test_a_stopped_evaluation_goes_on(vit, tmp_path):
 
 
 @pytest.mark.parametrize("is_asked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["Ctrl-C", "a kill"])
-def test_a_batch_goes_on_at_the_map_where_it_was_stopped(vit, tmp_path, monkeypatch, is_asked):
+def test_a_batch_goes_on_at_the_map_where_it_was_stopped(vit, tmp_path, monkeypatch, capsys, is_asked):
     """Asked to stop, it saves the map in hand; killed, it has what was saved in time before."""
     model, image_processor = vit
     monkeypatch.setattr(evaluation_run, "_SAVE_EVERY", 1e9 if is_asked else 0)
@@ -267,6 +267,8 @@ def test_a_batch_goes_on_at_the_map_where_it_was_stopped(vit, tmp_path, monkeypa
     drawn.clear()
     found = evaluate(model, SCENES, image_processor, output_dir=tmp_path, **settings)
     rest = ["third"] if is_asked else ["second", "third"]
+    told = f"Of the next 3 images {3 - len(rest)} of 3 maps are measured already.\n"
+    assert told in capsys.readouterr().err
     assert drawn[: len(rest) + 3] == [*rest, "first", "second", "third"]
     whole = evaluate(model, SCENES, image_processor, **settings)
     assert found.rows == whole.rows
@@ -280,7 +282,11 @@ def test_how_far_a_batch_is_shows(vit, capsys, monkeypatch):
     monkeypatch.setattr(gmar_hf.runs.progress, "_EVERY", 0)
     evaluate(model, SCENES[:2], image_processor, methods=CHEAP, metrics=["sparseness"])
     told = capsys.readouterr().err
-    assert [told.count(f"0 of 2 images are done; map {number} of 3 of the next") for number in (1, 2, 3)] == [1, 1, 1]
+    assert [told.count(f"0 of 2 images are done; at map {number} of 3 of the next") for number in (1, 2, 3)] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_another_evaluation_is_not_gone_on_with(vit, tmp_path):
@@ -564,6 +570,17 @@ def test_the_first_batch_tells_how_long_the_rest_will_take(vit, monkeypatch, cap
     cost, rest = capsys.readouterr().err.splitlines()
     assert cost.startswith("An explained class of an image costs about 0 forwards of the model: 0 for 1 map")
     assert rest == "Not long."
+
+
+def test_the_first_forward_tells_how_long_all_will_take(vit, monkeypatch, capsys):
+    """By a clock that is a second on whenever it is looked at: a forward of two images takes half of one each."""
+    seconds, told = itertools.count(), []
+    monkeypatch.setattr("gmar_hf.evaluation.batch.time.perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr("gmar_hf.evaluation.evaluation_run.duration", lambda *took: told.extend(took) or "3 years")
+    model, image_processor = vit
+    evaluate(model, SCENES[:5], image_processor, methods=["contribution"], metrics=["sparseness"], batch_size=2)
+    assert told == [0.5 * 2 * 5]  # two forwards for a map, of five images; said once
+    assert "At the speed of the first forward that will take about 3 years.\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow

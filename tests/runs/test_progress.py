@@ -35,10 +35,22 @@ def test_a_line_a_minute_and_one_at_the_end(clock, capsys):
     shown = run(clock, 30, 59, 61, 100, 130, 131)
     assert capsys.readouterr() == (
         "",
-        "12 of 400 images are done, 0.2 a second.\n20 of 400 images are done, 0.15 a second.\n"
-        "24 of 400 images are done, 0.18 a second.\n",
+        "12 of 400 images are done, 5.1 s an image.\n20 of 400 images are done, 6.5 s an image.\n"
+        "24 of 400 images are done, 5.5 s an image.\n",
     )
     assert shown.n == 24
+
+
+def test_the_end_is_told_once(clock, capsys):
+    run(clock, 61, total=4)
+    assert capsys.readouterr().err == "4 of 4 images are done, 15 s an image.\n"
+
+
+def test_no_speed_is_told_before_there_is_one(clock, capsys):
+    with progress(done=0, total=400, hidden=False) as shown:
+        clock[0] = 61
+        shown.set_postfix_str("map 3 of 8")
+    assert capsys.readouterr().err == "0 of 400 images are done; at map 3 of 8 of the next.\n"
 
 
 def test_short_surveys_say_nothing(clock, capsys):
@@ -50,7 +62,7 @@ def test_going_on(clock, capsys):
     run(clock, 1, done=120)
     assert capsys.readouterr().err == "Going on: 120 of 400 images are done.\n"
     assert run(clock, 80, done=120).n == 124
-    assert capsys.readouterr().err.splitlines()[1].startswith("124 of 400 images are done, 0.051 a second.")
+    assert capsys.readouterr().err.splitlines()[1].startswith("124 of 400 images are done, 20 s an image.")
 
 
 def test_of_several_processes_one_tells(clock, capsys):
