@@ -27,8 +27,8 @@ _EXTRAS: dict[str, Callable[["HeadImportanceReport"], Any]] = {
 class MergeOptions:
     """The arguments of `gmar-hf merge`."""
 
-    reports: Annotated[list[str], typer.Argument(metavar="REPORT...", help="Folders or Hub ids of reports.")]
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the whole report.")]
+    reports: Annotated[list[str], typer.Argument(metavar="REPORT", help="Folders or Hub ids of reports.")]
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the whole report.")]
     force: Annotated[bool, typer.Option("--force", help="Replace a finished report in the folder.")] = False
     overwrite_card: Annotated[
         bool, typer.Option("--overwrite-card", help="Replace a README.md that was written by hand, too.")
