@@ -15,7 +15,8 @@ import time
 
 import torch
 import typer
-from benchmark import make_model, paired
+from benchmark import make_model
+from timing import by, paired
 from torch.utils.data import Dataset
 
 import gmar_hf
@@ -72,7 +73,7 @@ def overhead(rounds: int = 5, vit_base: bool = True) -> None:
 
     seconds = paired(
         rounds,
-        time.process_time,
+        by(time.process_time),
         loop=lambda: bare("l1"),
         survey=lambda: gmar_hf.survey(model, data, batch_size=batch_size),
     )
