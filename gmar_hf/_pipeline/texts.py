@@ -54,7 +54,7 @@ def take_texts(
     check_texts("candidate_labels", labels, template)
     if held is not None and list(labels) != held.labels:
         _check_named_anew(others, before or {}, held.labels)
-    return others, text_classifier(model, _find_tokenizer(tokenizer, model), labels, template)
+    return others, text_classifier(model, find_tokenizer(tokenizer, model), labels, template)
 
 
 def _check_named_anew(given: Mapping[str, Any], before: Mapping[str, Any], labels: list[str]) -> None:
@@ -77,8 +77,16 @@ def _no_texts(model: Any) -> ArgumentError:
     )
 
 
-def _find_tokenizer(tokenizer: Any, model: Any) -> Any:
-    """Return the tokenizer that was given, loaded where it is a name; else the one beside the model's weights."""
+def find_tokenizer(tokenizer: Any, model: Any) -> Any:
+    """Return the tokenizer that was given, loaded where it is a name; else the one beside the model's weights.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): What was given.
+        model (`nn.Module`): What it is for.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
     if tokenizer is not None and not isinstance(tokenizer, str):
         return tokenizer
     config = config_of(model)

@@ -1,13 +1,14 @@
 """`gmar-hf check`: the first thing to run on an own model."""
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from gmar_hf.cli.app import command, echo_json
+from gmar_hf.cli.app import command, echo_json, tell
 from gmar_hf.cli.architecture_table import check_all
-from gmar_hf.cli.options import DeviceOption, JsonOption, RevisionOption
+from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError, GMARError, UnsupportedModelError
 from gmar_hf.utils.text import printable
 
@@ -27,6 +28,8 @@ class CheckOptions:
     every: Annotated[
         bool, typer.Option("--all", help="In place of --model: every architecture, on tiny random models; minutes.")
     ] = False
+    label: LabelOption = None
+    hypothesis_template: TemplateOption = None
     revision: RevisionOption = None
     device: DeviceOption = None
     as_json: JsonOption = False
@@ -49,10 +52,18 @@ def check(options: CheckOptions) -> None:
 def _check_model(name: str, options: CheckOptions) -> None:
     import torch
 
-    from gmar_hf.cli.loading import checked_device, load_model
+    from gmar_hf.cli.loading import checked_device, load_classifier
 
     device = checked_device(options.device) or torch.device("cpu")
-    model = load_model(name, options.revision, torch.float32).to(device).eval()
+    model = load_classifier(
+        name,
+        options.revision,
+        labels=options.label,
+        hypothesis_template=options.hypothesis_template,
+        dtype=torch.float32,
+    )
+    model = model.to(device).eval()
+    tell("Explaining two images of noise, and once more by explicit attention and by small steps, to compare ...")
     processor = _find_processor(name, options.revision)
     # A model that cannot be explained is a verdict, no failure of the command.
     summary: dict[str, Any] = {"model": name, "class": type(model).__name__}
@@ -66,7 +77,8 @@ def _check_model(name: str, options: CheckOptions) -> None:
     else:
         _print(summary)
         if summary["verdict"] == "ok" and processor.is_placeable:
-            typer.echo(f"Explain an image with: gmar-hf explain IMAGE --model {printable(name)}")
+            labels = "".join(f" --label {shlex.quote(label)}" for label in options.label or ())
+            typer.echo(printable(f"Explain an image with: gmar-hf explain IMAGE --model {name}{labels}"))
     if summary["verdict"] != "ok":
         raise typer.Exit(1)
 

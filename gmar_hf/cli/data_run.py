@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gmar_hf.cli.app import tell
 from gmar_hf.cli.options import DataOptions
 from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.checks import check_choice
@@ -19,13 +20,19 @@ if TYPE_CHECKING:
 
 
 def run_over_data(
-    function: Callable[..., Any], options: DataOptions, *, num_scenes: int, settings: Mapping[str, Any]
+    function: Callable[..., Any],
+    options: DataOptions,
+    *,
+    doing: str,
+    num_scenes: int,
+    settings: Mapping[str, Any],
 ) -> Any:
     """Call `survey` or `evaluate` for a command, in this process and those that were launched with it.
 
     Args:
         function (`Callable`): [`survey`] or [`evaluate`].
         options (`DataOptions`): What was typed.
+        doing (`str`): What is said to be done with the model.
         num_scenes (`int`): How many scenes `--demo` has without a `--limit`.
         settings (`Mapping[str, Any]`): The function's arguments beyond model and data.
 
@@ -44,6 +51,8 @@ def run_over_data(
     try:
         with _interruptible(accelerator, options.out):
             model, image_processor, data, names, label_map = together(prepare)
+            if accelerator.is_main_process:
+                tell(f"{doing} {names.get('model_id', options.model)} on {names.get('data_id', data)} ...")
             result = function(
                 model,
                 data,
@@ -63,19 +72,21 @@ def run_over_data(
 def _find_subject(options: DataOptions, num_scenes: int) -> tuple[Any, Any, Any, dict[str, Any]]:
     """Load model and image processor; return them, the data, and what the results call them."""
     from gmar_hf import demo
-    from gmar_hf.cli.loading import load_image_processor, load_model
+    from gmar_hf.cli.loading import load_classifier, load_image_processor
 
     model, data, name = options.model, options.data, options.demo
     if name is not None:
-        if model is not None or data is not None:
-            raise ArgumentError("`--demo` must not be given together with `--model` or `--data`. Drop one.")
+        if model is not None or data is not None or options.label:
+            raise ArgumentError("`--demo` must not be given together with `--model`, `--data` or `--label`. Drop one.")
         check_choice("--demo", name, demo.MODELS)
         num_scenes = options.limit or num_scenes
         names = {"model_id": f"gmar_hf.demo.load({name!r})", "data_id": f"gmar_hf.demo.scenes({num_scenes})"}
         return *demo.load(name), demo.scenes(num_scenes), names
     if model is None or data is None:
         raise ArgumentError("`--model` and `--data` must both be given; one is missing. Or pass `--demo vit`.")
-    classifier = load_model(model, options.revision)
+    classifier = load_classifier(
+        model, options.revision, labels=options.label, hypothesis_template=options.hypothesis_template
+    )
     image_processor = load_image_processor(model, options.revision)
     return classifier, image_processor, data, {"model_revision": options.revision}
 

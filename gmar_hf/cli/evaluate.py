@@ -92,7 +92,9 @@ def evaluate(options: EvaluateOptions) -> None:
     settings = {**options.settings("mosaics", "masks", "batch_size", "num_steps"), **_names(options)}
     if any(":" in name for name in settings.get("methods", ())) and "" not in sys.path:
         sys.path.append(os.getcwd())  # where whoever types module:function has the module; after all that is installed
-    evaluation = run_over_data(evaluate, options, num_scenes=_DEMO_SCENES, settings=settings)
+    evaluation = run_over_data(
+        evaluate, options, doing="Comparing maps of", num_scenes=_DEMO_SCENES, settings=settings
+    )
     if evaluation is None:  # the first process tells
         return
     if not options.as_json:
@@ -173,4 +175,5 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
     left_out = len(evaluation.metrics) - len(columns)
     if left_out:
         typer.echo(f"{quantity(left_out, 'more column')}, and all intervals, are on the page.")
-    typer.echo(f"{told}. All figures with intervals, curves and pictures: {printable(out / 'index.html')}")
+    typer.echo(f"{told}. Figures, intervals and curves are in {printable(out)}")
+    typer.echo(f"Look first at {printable(out / 'index.html')}")

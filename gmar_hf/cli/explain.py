@@ -14,7 +14,7 @@ from gmar_hf.cli.app import command, echo_json, tell
 from gmar_hf.cli.explained_images import ImagesAgain, attempt, explained_images, told
 from gmar_hf.cli.explanation_files import ExplanationFiles, Taken
 from gmar_hf.cli.image_arguments import expand, make_folder, safe, stem, unique
-from gmar_hf.cli.options import DeviceOption, JsonOption, ModelOption, RevisionOption
+from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.methods import METHODS, get_method
 from gmar_hf.utils.text import printable, quantity
@@ -72,16 +72,8 @@ class ExplainOptions:
     versus: Annotated[
         str | None, typer.Option(metavar="LABEL", help="Label or index: why the target and not this one.")
     ] = None
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT", help="Text to compare images with, for a CLIP or SigLIP; repeat it for each of several."
-        ),
-    ] = None
-    hypothesis_template: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help='What each --label is put into; by default "This is a photo of {}.".'),
-    ] = None
+    label: LabelOption = None
+    hypothesis_template: TemplateOption = None
     top_k: Annotated[int | None, typer.Option(metavar="K", min=1, help="Explain the best K labels; 1 by default.")] = (
         None
     )

@@ -11,10 +11,12 @@ from huggingface_hub.constants import CONFIG_NAME
 # From where pipelines have it: transformers 5.9 shows it under its own name only where torchvision is.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from gmar_hf._pipeline.texts import find_tokenizer
 from gmar_hf.cli.app import tell
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.auto_model import AutoModelForImageClassification
 from gmar_hf.models.introspection import class_name, is_dual_encoder
+from gmar_hf.models.text_classifier import TEMPLATE, text_classifier
 from gmar_hf.pipeline import GMARExplainer
 from gmar_hf.utils.text import printable
 
@@ -34,11 +36,7 @@ def load_explainer(model: str, revision: str | None, device: str | None, paramet
     place = checked_device(device)
     loaded = load_model(model, revision)
     if is_dual_encoder(loaded):
-        if not parameters.get("candidate_labels"):
-            raise ArgumentError(
-                f"`--label` must be given ({class_name(loaded)} compares images with texts, and has no labels of its "
-                'own); got none. Pass such as --label "a cat" --label "a dog".'
-            )
+        _check_labels(loaded, parameters.get("candidate_labels"))
         parameters = {"tokenizer": model, **parameters}
     return GMARExplainer(
         model=loaded,
@@ -65,6 +63,47 @@ def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
             err=True,
         )
     return model
+
+
+def load_classifier(
+    name: str,
+    revision: str | None,
+    *,
+    labels: list[str] | None,
+    hypothesis_template: str | None,
+    dtype: Any = "auto",
+) -> Any:
+    """Load a classifier; of a model that compares images with texts make that of the texts.
+
+    Args:
+        name (`str`): Hub id or folder.
+        revision (`str`, *optional*): Branch, tag or commit of the model on the Hub.
+        labels (`list[str]`, *optional*): The texts; none, unless the model compares images with texts.
+        hypothesis_template (`str`, *optional*): What each is put into.
+        dtype (`torch.dtype` or `str`, defaults to "auto"): Of the weights.
+
+    Raises:
+        ArgumentError: See [`load_model`]; or if texts are missing, of no use, or cannot be read by the model.
+    """
+    model = load_model(name, revision, dtype)
+    if is_dual_encoder(model):
+        _check_labels(model, labels)
+        return text_classifier(model, find_tokenizer(None, model), labels or [], hypothesis_template or TEMPLATE)
+    if labels or hypothesis_template:
+        raise ArgumentError(
+            f"`{'--label' if labels else '--hypothesis-template'}` must come with a model that compares images with "
+            f"texts (CLIP, SigLIP); got {class_name(model)}, which has labels of its own. Leave it out."
+        )
+    return model
+
+
+def _check_labels(model: Any, labels: list[str] | None) -> None:
+    """Refuse a model that compares images with texts where none were given."""
+    if not labels:
+        raise ArgumentError(
+            f"`--label` must be given ({class_name(model)} compares images with texts, and has no labels of its "
+            'own); got none. Pass such as --label "a cat" --label "a dog".'
+        )
 
 
 def load_image_processor(name: str, revision: str | None) -> Any:

@@ -16,6 +16,16 @@ RevisionOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="Such as cpu or cuda:1; a GPU by default, where there is one.")
 ]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT", help="Text to compare images with, for a CLIP or SigLIP; repeat it for each of several."
+    ),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help='What each --label is put into; by default "This is a photo of {}.".'),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -46,6 +56,8 @@ class DataOptions:
         str | None,
         typer.Option(metavar="NAME", help="In place of --model and --data: vit, deit or beit, on its own scenes."),
     ] = None
+    label: LabelOption = None
+    hypothesis_template: TemplateOption = None
     split: Annotated[str | None, typer.Option(metavar="NAME", help="The split, of a data set with several.")] = None
     revision: RevisionOption = None
     data_revision: Annotated[

@@ -68,7 +68,7 @@ def report(options: ReportOptions) -> None:
         "overwrite_card",
     )
     settings["part"] = None if options.part is None else _read_part(options.part)
-    report = run_over_data(survey, options, num_scenes=_DEMO_SCENES, settings=settings)
+    report = run_over_data(survey, options, doing="Measuring the heads of", num_scenes=_DEMO_SCENES, settings=settings)
     if report is None:  # the first process tells
         return
     # The push may fail: the report is in its folder before it.
@@ -128,13 +128,7 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "layer.head",
-        "contribution, absolute (logits)",
-        "contribution (logits)",
-        "beyond its mean output (logits)",
-        "L1 weight",
-    )
+    table = Table("layer.head", "contribution_abs", "contribution", "contribution_centred", "l1_weight")
     for layer, head, value in _strongest(report, 10):
         error = report.standard_error["contribution_abs"][layer, head]
         table.add_row(
@@ -145,9 +139,14 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
             f"{report.mean['l1_weight'][layer, head]:.1%}",
         )
     Console().print(table)
+    typer.echo(
+        "Means, in logits: contribution_abs is the size of what a head adds or takes, contribution the same, signed,"
+    )
+    typer.echo("contribution_centred what is beyond its habit; l1_weight is its share of the layer in GMAR.")
     counts = f"{quantity(summary['num_images'], 'image')}, {quantity(summary['num_explanations'], 'explanation')}"
     if summary["num_unreadable"]:
         counts += f", {summary['num_unreadable']} unreadable"
     typer.echo(f"{counts}. {written} in {printable(summary['out'])}")
+    typer.echo(f"Look first at {printable(summary['page'])}")
     if summary["url"]:
         typer.echo(f"Pushed to {printable(summary['url'])}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -76,7 +76,7 @@ class _TextHead(nn.Module):
 
 def text_classifier(
     model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
     labels: Sequence[str],
     hypothesis_template: str = TEMPLATE,
 ) -> TextClassifier:
@@ -89,7 +89,7 @@ def text_classifier(
     Args:
         model (`nn.Module`): A dual encoder of transformers, such as `CLIPModel`, `MetaClip2Model` or `SiglipModel`. It
             stays as it was; its image tower and projection serve in the classifier, uncopied.
-        tokenizer (`PreTrainedTokenizerBase`): The model's.
+        tokenizer (`PreTrainedTokenizerBase` or `ProcessorMixin`): The model's, or its processor, which holds one.
         labels (`Sequence[str]`): The texts, all different.
         hypothesis_template (`str`, defaults to "This is a photo of {}."): What each label is put into, at `{}`; "{}"
             where the labels are whole texts.
@@ -114,10 +114,12 @@ def text_classifier(
     """
     check_texts("labels", labels, hypothesis_template)
     encoder = checked_encoder(model)
+    if isinstance(tokenizer, ProcessorMixin):
+        tokenizer = getattr(tokenizer, "tokenizer", None)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ArgumentTypeError(
-            f"`tokenizer` must be the model's tokenizer (it reads the labels); got {type(tokenizer).__name__}. "
-            "Load it with `AutoTokenizer.from_pretrained`."
+            "`tokenizer` must be the model's tokenizer or processor (it reads the labels); got "
+            f"{type(tokenizer).__name__}. Load it with `AutoTokenizer.from_pretrained`."
         )
     texts = [hypothesis_template.replace("{}", label) for label in labels]
     most = encoder.config.text_config.max_position_embeddings

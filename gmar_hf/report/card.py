@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from gmar_hf.report.card_tables import class_tables, outcome_table, strongest_rows, unreadable_rows
+from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores, strongest_rows, unreadable_rows
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
@@ -65,6 +65,7 @@ def write_card(
         min_class_explanations=MIN_CLASS_EXPLANATIONS,
         commonest_class=int(class_counts(moments).argmax()),  # by index: in code a label could not be escaped
         is_centred=means is not None,
+        scores=[f"`{score}`" for score in shown_scores(overall)],
         strongest=strongest_rows(overall),
         traits=None if traits is None else trait_table(traits, overall),
         top_images=top_image_rows(settings.get("top_images"), model["labels"], overall),
@@ -101,7 +102,9 @@ def _digest(text: str) -> str:
 
 
 def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
-    versions = [
+    template = model.get("hypothesis_template")
+    details = [
+        "" if template is None else f"which are texts, each put into “{markdown(template)}”",
         f"revision {markdown(model['revision'])}" if model["revision"] else "",
         f"commit {markdown(model['commit'][:12])}" if model["commit"] else "",
     ]
@@ -113,7 +116,7 @@ def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
         "num_layers": model["num_layers"],
         "num_heads": model["num_heads"],
         "num_classes": len(model["labels"]),
-        "versions": list(filter(None, versions)),
+        "details": list(filter(None, details)),
     }
 
 

@@ -72,12 +72,20 @@ def strongest_places(overall: HeadStatistics) -> list[tuple[int, int]]:
     return [(layer, head) for layer, head, _ in heads]
 
 
+def shown_scores(overall: HeadStatistics) -> list[str]:
+    """Return which scores tables of heads show, by the names that they have everywhere."""
+    return [RANKED_BY, "contribution", *([CENTRED] if CENTRED in overall.mean else []), "l1_weight"]
+
+
 def strongest_rows(overall: HeadStatistics) -> Rows:
-    """Return layer, head and three mean scores of the heads with the largest contributions, four with the centred."""
+    """Return layer, head and the shown mean scores of the heads with the largest contributions."""
     places = strongest_places(overall)
-    columns = [_with_errors(overall, places, key) for key in (RANKED_BY, "contribution", "l1_weight")]
-    if CENTRED in overall.mean:
-        columns.insert(2, _signed([float(overall.mean[CENTRED][place]) for place in places]))
+    columns = [
+        _signed([float(overall.mean[CENTRED][place]) for place in places])  # whose errors nobody knows
+        if key == CENTRED
+        else _with_errors(overall, places, key)
+        for key in shown_scores(overall)
+    ]
     return _head_rows(places, columns)
 
 

@@ -8,9 +8,9 @@ from gmar_hf.report.statistics import HeadStatistics
 
 # By score: what stands over the figure, and beside its bar of colours.
 FIGURES = {
-    "contribution_abs": ("mean size of contributions", "logits"),
-    "contribution": ("mean contributions, signed", "logits"),
-    "l1_weight": ("mean head weights, L1", "share of the layer"),
+    "contribution_abs": ("contribution_abs: mean size of contributions", "logits"),
+    "contribution": ("contribution: their mean, signed", "logits"),
+    "l1_weight": ("l1_weight: mean head weights", "share of the layer"),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gmar_hf.pages.dress import data_uri, render_page
-from gmar_hf.report.card_tables import class_tables, outcome_table, strongest_rows
+from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores, strongest_rows
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.figures import FIGURES, png
 from gmar_hf.report.settings import parts_in_words
@@ -36,7 +36,7 @@ def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[st
         date=settings["date"],
         version=settings["versions"].get("gmar_hf", "of an unknown version"),
         is_centred=is_centred,
-        heads_header=["layer", "head", "size", "signed", *(["beyond its habit"] if is_centred else []), "weight"],
+        heads_header=["layer", "head", *shown_scores(overall)],
         heads=strongest_rows(overall),
         figures=[
             {"title": title, "source": data_uri(png(overall, score), "image/png")}

@@ -84,6 +84,7 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     check_json("settings", copied, _SCHEMA)
     for key, kind in OPTIONAL_SETTINGS.items():
         check_json("settings", copied.get(key), kind, key)
+    check_json("settings", copied["model"].get("hypothesis_template"), (TEXT, None), "model.hypothesis_template")
     _check_top_images(copied)
     for place, dataset in enumerate(copied["datasets"]):
         _check_parts(dataset.get("parts"), f"datasets[{place}].parts")

@@ -17,6 +17,7 @@ from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
 from gmar_hf.models.introspection import class_name, config_of, encoder_shape, label_names, unsupported, unwrapped
 from gmar_hf.models.labels import check_label_names
+from gmar_hf.models.text_classifier import TextClassifier
 from gmar_hf.runs.plan import Plan
 from gmar_hf.utils.text import quantity
 
@@ -53,6 +54,8 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
         commit = _cached_commit(name, revision)
     is_repo = may_be_repo and (commit or model_id)
     parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    classifier = unwrapped(model)
+    texts = {"hypothesis_template": classifier.hypothesis_template} if isinstance(classifier, TextClassifier) else {}
     return {
         "id": name if is_repo else Path(name).name or name,
         "is_local": not is_repo,
@@ -62,6 +65,7 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
         "num_layers": num_layers,
         "num_heads": num_heads,
         "labels": [labels[index] for index in range(len(labels))],
+        **texts,  # where the labels are texts: what each was put into
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "attention": "sdpa",
     }
@@ -89,6 +93,8 @@ def identity(
         "model": None if model["is_local"] else model["id"],
         "model revision": model["commit"],
         "model class": model["class"],
+        "texts": model["labels"] if "hypothesis_template" in model else None,
+        "template of texts": model.get("hypothesis_template"),
         "model weights": _digest(weight_sample.numpy().tobytes()),
         "dtype": model["dtype"],
         "image processor": processor_digest(image_processor),

@@ -118,7 +118,9 @@ def test_what_is_written_and_printed(report, here):
         assert row[2] == f"{saved.mean['contribution'][layer, head]:+.3f}"
         assert row[3] == f"{saved.mean['contribution_centred'][layer, head]:+.3f}"
         assert row[4] == f"{saved.mean['l1_weight'][layer, head]:.1%}"
-    assert out.endswith("7 images, 7 explanations. Report, card and page (index.html) are in out\n")
+    assert out.endswith(
+        "7 images, 7 explanations. Report, card and page (index.html) are in out\nLook first at out/index.html\n"
+    )
 
 
 def test_json(report, here):
@@ -159,7 +161,7 @@ def test_the_demo(run, here):
     assert settings["datasets"][0]["id"] == "gmar_hf.demo.scenes(6)"
     for more in (["--model", "x"], ["--data", "x"]):
         assert refusal(run("report", "--demo", "vit", *more, "-o", "other")).startswith(
-            "`--demo` must not be given together with `--model` or `--data`. Drop one."
+            "`--demo` must not be given together with `--model`, `--data` or `--label`. Drop one."
         )
     assert (
         refusal(run("report", "--demo", "cnn", "-o", "other"))
@@ -179,7 +181,9 @@ def test_a_number_of_images_that_limit_and_stability_set(report, here):
 
 def test_one_image(report, here):
     out = printed(report("--limit", 1))
-    assert out.endswith("\n1 image, 1 explanation. Report, card and page (index.html) are in out\n")
+    assert out.endswith(
+        "\n1 image, 1 explanation. Report, card and page (index.html) are in out\nLook first at out/index.html\n"
+    )
     assert "inf" not in out
     assert "±" not in out
 
@@ -282,13 +286,15 @@ def test_a_card_written_by_hand(report, here):
     kept = "gmar-hf: README.md in out was written by hand and is kept; --overwrite-card replaces it.\n"
     code, out, err = report()
     assert (code, err) == (0, kept)
-    assert out.endswith("7 images, 7 explanations. The report and its page (index.html) are in out\n")
+    assert out.endswith(
+        "7 images, 7 explanations. The report and its page (index.html) are in out\nLook first at out/index.html\n"
+    )
     assert Path("out/README.md").read_text() == "# My own words\n"
     code, out, err = report("--force", "--json")
     assert (code, err) == (0, kept)
     assert json.loads(out)["num_images"] == 7
     out = printed(report("--force", "--overwrite-card"))
-    assert out.endswith("Report, card and page (index.html) are in out\n")
+    assert out.endswith("Report, card and page (index.html) are in out\nLook first at out/index.html\n")
     assert "library_name: gmar_hf" in Path("out/README.md").read_text()
 
 

@@ -7,7 +7,15 @@ import functools
 
 import pytest
 import torch
-from transformers import AlignConfig, AlignModel, PreTrainedModel, Siglip2Config, Siglip2Model, ViTImageProcessorPil
+from transformers import (
+    AlignConfig,
+    AlignModel,
+    CLIPProcessor,
+    PreTrainedModel,
+    Siglip2Config,
+    Siglip2Model,
+    ViTImageProcessorPil,
+)
 
 import gmar_hf
 from gmar_hf.explanation.parity import check_parity
@@ -168,6 +176,12 @@ def test_labels_that_cannot_be(labels, error, message):
 def test_templates_that_cannot_be(template, error, message):
     with pytest.raises(error, match=f"`hypothesis_template` {message}"):
         classifier_of(clip(), hypothesis_template=template)
+
+
+def test_a_processor_holds_a_tokenizer():
+    processor = CLIPProcessor(ViTImageProcessorPil(), tokenizer())
+    found = gmar_hf.text_classifier(clip(), processor, LABELS)
+    assert torch.equal(found.head.text_embeds, classifier_of(clip()).head.text_embeds)
 
 
 def test_tokenizers_and_models_that_cannot_be():
