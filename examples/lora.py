@@ -41,4 +41,4 @@ mask = torch.from_numpy(scene["masks"][4]).unfold(0, 8, 8).unfold(1, 8, 8).any(-
 for name, explanation in (("without", before), ("with", after)):
     on_bag = explanation.attribution[0][mask].sum()
     print(f"{name} the adapter: logit of sandal {explanation.logits[0, 3]:+.1f}, from the bag's patches {on_bag:+.1f}")
-gmar_hf.plotting.overlay(scene["image"], after.attribution[0], style="signed").resize((448, 448)).save("lora.png")
+gmar_hf.plotting.overlay(scene["image"], after.attribution[0], style="signed", least_side=448).save("lora.png")

@@ -270,7 +270,7 @@ class GMARExplainer(Pipeline):
                         box=box,
                         style=overlay_style,
                         grid=overlay_grid,
-                        caption=caption_of(result) if overlay_caption else "",
+                        caption=caption_of(result, image_size) if overlay_caption else "",
                     )
                 if return_explanation:
                     copies = {name: tensor.clone() for name, tensor in explanation.tensors().items()}

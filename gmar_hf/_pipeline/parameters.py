@@ -10,7 +10,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_weights import open_report
 from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.models.labels import find_label
-from gmar_hf.plotting.overlays import OVERLAY_STYLES
+from gmar_hf.plotting.painting import OVERLAY_STYLES
 from gmar_hf.utils.checks import check_choice, check_whole
 from gmar_hf.utils.text import did_you_mean
 

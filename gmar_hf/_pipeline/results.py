@@ -11,6 +11,7 @@ from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import Box, heatmap
+from gmar_hf.images.sight import seen_share, sight_mark
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix, strongest
 
 _NUM_SHOWN = 12  # entries of a list that are shown
@@ -168,10 +169,16 @@ def describe_target(
     return result
 
 
-def caption_of(result: Mapping[str, Any]) -> str:
-    """Say what a result's map is of, how it was made and what its scale counts."""
+def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
+    """Say what a result's map is of, how it was made and what its scale counts; and how much of the image a crop left.
+
+    Args:
+        result (`Mapping[str, Any]`): The result.
+        image_size (`tuple[int, int]`): Width and height of its image.
+    """
     unit = "share of attention" if METHODS[result["method"]].from_readout else "logits"
-    return f"{_title(result)}   {result['method']}, {unit}"
+    parts = [_title(result), f"{result['method']}, {unit}", sight_mark(seen_share(result["box"], image_size))]
+    return "   ".join(filter(None, parts))
 
 
 def _title(result: Mapping[str, Any]) -> str:

@@ -102,12 +102,10 @@ def _enlarge(image: "Image.Image") -> "Image.Image":
 
 
 def _picture(image: "Image.Image", result: "ExplanationResult") -> "Image.Image":
-    from gmar_hf.images.placement import scale_box
     from gmar_hf.plotting import overlay
 
-    large = _enlarge(image)
-    box = scale_box(result["box"], image.size, large.size)
-    return overlay(large, result["attribution"], box=box, style="signed")
+    least_side = _ENLARGED * max(image.size)
+    return overlay(image, result["attribution"], box=result["box"], style="signed", least_side=least_side)
 
 
 def _contact_sheet(shown: list[ShownScene]) -> "Figure":

@@ -16,7 +16,7 @@ from gmar_hf.cli.explanation_files import ExplanationFiles, Taken
 from gmar_hf.cli.image_arguments import expand, make_folder, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation.methods import METHODS, get_method
+from gmar_hf.explanation.methods import METHODS, get_method, why_heads_differ
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def _page(options: ExplainOptions) -> AbstractContextManager["AddImage"]:
         return nullcontext(lambda name, image, results: None)
     title = f"Explanations by {Path(options.model).name or 'a local model'}"
     methods = {name: f"{METHODS[name].summary}." for name in options.parameters()["method"]}
-    return open_page(options.out / _PAGE, title=title, methods=methods)
+    notes = [why_heads_differ(methods)] if why_heads_differ(methods) else []
+    return open_page(options.out / _PAGE, title=title, methods=methods, notes=notes)
 
 
 def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
@@ -201,10 +202,23 @@ def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
         typer.echo(f"Overlays, maps and head scores are in {printable(out)}")
         first = next(entry["files"]["overlays"][0] for entry in summary if "files" in entry)
         typer.echo(f"Look first at {printable(out / first)}")
+        for line in _remarks(summary):
+            typer.echo(line)
     for entry in summary:
         for result in entry.get("results", []):
             if "note" in result:
                 typer.echo(f"{printable(entry['image'])}, {result['method']}: {result['note']}")
+
+
+def _remarks(summary: list[dict[str, Any]]) -> list[str]:
+    """Return what puzzles people who see the table and the pictures: heads that differ, and what a crop hid."""
+    from gmar_hf.images.sight import sight_of_several
+
+    results = [result for entry in summary for result in entry.get("results", []) if result["top_heads"]]
+    weighing = [result["method"] for result in results if "head_importance" in result["top_heads"][0]]
+    contributing = [result["method"] for result in results if "head_contribution" in result["top_heads"][0]]
+    shares = [entry["seen_share"] for entry in summary if "seen_share" in entry]
+    return [line for line in (why_heads_differ(contributing, weighing), sight_of_several(shares)) if line]
 
 
 def _head_text(head: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gmar_hf._pipeline.results import ExplanationResult
     from gmar_hf.explanation.result import Explanation
 
+_LEAST_SIDE = 640  # pixels: small photos are enlarged, so that lines are smooth where they are looked at
 _NUM_STRONGEST = 3  # heads that are listed for each label
 
 
@@ -59,6 +60,8 @@ class ExplanationFiles:
         Returns:
             Its entry in the summary.
         """
+        from gmar_hf.images.sight import seen_share
+
         # Pictures first, then tensors, then the JSON that names them all.
         num_methods = len(self.settings["method"])
         by_target = [results[place : place + num_methods] for place in range(0, len(results), num_methods)]
@@ -84,7 +87,8 @@ class ExplanationFiles:
             {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
             for result in results
         ]
-        entry = {"image": source, "results": shown, "files": files}
+        share = seen_share(results[0]["box"], image.size)
+        entry = {"image": source, "seen_share": round(share, 4), "results": shown, "files": files}
         with replacing(self.folder / f"{name}.json") as temporary:
             text = json.dumps({**entry, "settings": self.settings}, indent=2)
             temporary.write_text(text, encoding="utf-8")
@@ -102,9 +106,9 @@ class ExplanationFiles:
         from gmar_hf._pipeline.results import caption_of
         from gmar_hf.plotting import overlay
 
-        caption = caption_of(result) if self.caption else ""
+        caption = caption_of(result, image.size) if self.caption else ""
         place = {"box": result["box"], "style": self.style, "grid": self.grid, "caption": caption}
-        return overlay(image, result["attribution"], **place)
+        return overlay(image, result["attribution"], **place, least_side=_LEAST_SIDE)
 
 
 def _without_targets_axis(explanation: "Explanation", num_targets: int) -> "Explanation":

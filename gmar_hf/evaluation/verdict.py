@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gmar_hf.evaluation.maps.map_lookup import NAMES_IN_EXPLAIN
-from gmar_hf.utils.text import printable, quantity
+from gmar_hf.utils.text import listed, printable, quantity
 
 RULE = (
     "The map to believe is the one with the highest insertion minus deletion (of the logit where that was measured), "
@@ -139,7 +139,7 @@ class Verdict:
         assert self.criterion is not None
         yield (
             f"Its {_CRITERIA[self.criterion]} is {_interval(vars(self))}, "
-            f"{f'mean over {_listed(self.fillings)}, ' if self.fillings else ''}{quantity(self.num_images, 'image')}."
+            f"{f'mean over {listed(self.fillings)}, ' if self.fillings else ''}{quantity(self.num_images, 'image')}."
         )
         yield from _said_of_leads(self.leads)
         if self.control is not None:
@@ -148,7 +148,7 @@ class Verdict:
         yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure beyond doubt."
         if self.made_with:
             marked = [f"{printable(name)} ({', '.join(fillings)})" for name, fillings in self.made_with.items()]
-            yield f"Not judged under the filling that they are made with: {_listed(marked)}."
+            yield f"Not judged under the filling that they are made with: {listed(marked)}."
 
     def _headline(self) -> str:
         assert self.map is not None
@@ -159,15 +159,15 @@ class Verdict:
             return f"Believe none of these maps yet: {name}, the first, is not beyond doubt ahead of a control."
         unsettled = [printable(lead.over) for lead in self.leads if lead.status != "ahead"]
         if unsettled:
-            return f"{name} is the first, but not beyond doubt ahead of {_listed(unsettled)}."
+            return f"{name} is the first, but not beyond doubt ahead of {listed(unsettled)}."
         return f"Believe {name} on this model and these data." if self.leads else f"{name} is the only map."
 
     def _maps_at_chance(self) -> Iterable[str]:
         if self.same_for_all_classes:
             told = [f"{printable(name)} ({', '.join(why)})" for name, why in self.same_for_all_classes.items()]
-            yield f"At chance for the class, about which they say nothing: {_listed(told)}."
+            yield f"At chance for the class, about which they say nothing: {listed(told)}."
         if self.noise:
-            yield f"Not beyond doubt ahead of noise: {_listed(map(printable, self.noise))}."
+            yield f"Not beyond doubt ahead of noise: {listed(map(printable, self.noise))}."
 
 
 def _said_of_leads(leads: Iterable[Lead]) -> Iterable[str]:
@@ -209,9 +209,3 @@ def _about(number: int) -> str:
 
 def _interval(figures: Mapping[str, Any]) -> str:
     return f"{figures['mean']:z.2f} ({figures['low']:z.2f} to {figures['high']:z.2f})"
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Return such as "a, b and c"."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

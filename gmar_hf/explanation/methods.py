@@ -6,13 +6,13 @@ all three.
 """
 
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.checks import check_choice
-from gmar_hf.utils.text import did_you_mean, quoted
+from gmar_hf.utils.text import did_you_mean, listed, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +136,36 @@ def get_method(name: str) -> Method:
         raise ArgumentError(f"`method` must be one of {quoted(METHODS)}; got {name!r:.80}.{advice}")
     check_choice("method", name, METHODS)
     return METHODS[name]
+
+
+def why_heads_differ(contributing: Iterable[str], weighing: Iterable[str] = ()) -> str:
+    """Say why the strongest heads of an image are not the same for all methods; nothing where they are.
+
+    Args:
+        contributing (`Iterable[str]`): Methods whose results rank heads by their contributions.
+        weighing (`Iterable[str]`): Methods whose results know the heads' weights alone.
+
+    Example:
+        >>> print(why_heads_differ(["gmar", "recommended"]))
+        Strongest heads differ between maps: gmar ranks them by what each adds to the logit as the model is, \
+recommended by the mean of that while all attention is scaled up from nothing.
+        >>> why_heads_differ(["gmar", "contribution"])
+        ''
+    """
+    names = list(dict.fromkeys(contributing))
+    ranked_by = {
+        "by what each adds to the logit as the model is": [name for name in names if METHODS[name].num_points is None],
+        "by the mean of that while all attention is scaled up from nothing": [
+            name for name in names if METHODS[name].num_points is not None
+        ],
+        "by their weights, as shares of the layer": list(dict.fromkeys(weighing)),
+    }
+    said = [(listed(members), len(members), how) for how, members in ranked_by.items() if members]
+    if len(said) < 2:
+        return ""
+    (first, count, how), *others = said
+    text = f"{first} rank{'s' * (count == 1)} them {how}"
+    return f"Strongest heads differ between maps: {', '.join([text, *(f'{who} {how}' for who, _, how in others)])}."
 
 
 def _how_to_get(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from gmar_hf._version import __version__
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.reading import ImageSource, read_image
+from gmar_hf.images.sight import seen_share, sight_note
 from gmar_hf.pages.dress import data_uri, environment, render_page
 from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, packed_map, photo_bytes, shares_of
 from gmar_hf.utils.files import replacing
@@ -27,6 +28,7 @@ def write_page(
     *,
     title: str = "Explanations",
     methods: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a page that shows the explanations of a set of images, and needs nothing but itself.
 
@@ -41,6 +43,7 @@ def write_page(
         path (`str` or `os.PathLike`): The HTML file; an old one is replaced at once when the new one is complete.
         title (`str`, defaults to "Explanations"): What stands over the page.
         methods (`Mapping[str, str]`, *optional*): What is said of each method below the images.
+        notes (`Sequence[str]`, defaults to ()): Sentences that follow there.
 
     Raises:
         ArgumentError: If the file cannot be written, an image has no results, or a map is not finite.
@@ -54,14 +57,18 @@ def write_page(
         >>> results = (explain(image, method=["recommended", "gmar"], return_head_maps=True) for image in images)
         >>> gmar_hf.pages.write_page(zip("ab", images, results), tempfile.mkdtemp() + "/page.html")
     """
-    with open_page(path, title=title, methods=methods) as add_image:
+    with open_page(path, title=title, methods=methods, notes=notes) as add_image:
         for name, image, results in explained:
             add_image(name, image, results)
 
 
 @contextmanager
 def open_page(
-    path: str | os.PathLike[str], *, title: str = "Explanations", methods: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Explanations",
+    methods: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Iterator[AddImage]:
     """Give what adds an image to a page; the page is at `path` when the block has succeeded. See [`write_page`]."""
     frame = render_page(
@@ -71,6 +78,7 @@ def open_page(
         script="explanations.js",
         title=printable(title),
         methods={printable(name): printable(about) for name, about in (methods or {}).items()},
+        notes=[printable(note) for note in notes],
         version=__version__,
         here=_marker(),
     )
@@ -94,6 +102,7 @@ def _add(file: Any, template: Any, name: str, image: ImageSource, results: Seque
     scores = {_label(result): float(result["score"]) for result in results}
     shown = {
         "name": printable(name),
+        "seen": sight_note(seen_share(results[0]["box"], picture.size)),
         "methods": list(dict.fromkeys(printable(result["method"]) for result in results)),
         "photo": {
             "source": data_uri(content, "image/jpeg"),

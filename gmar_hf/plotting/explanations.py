@@ -10,7 +10,8 @@ from PIL import Image
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.plotting.heads import plot_head_importance
-from gmar_hf.plotting.overlays import OVERLAY_STYLES, overlay
+from gmar_hf.plotting.overlays import overlay
+from gmar_hf.plotting.painting import OVERLAY_STYLES
 from gmar_hf.plotting.values import finite_array, plain
 from gmar_hf.utils.checks import check_choice
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
+_SMOOTH = 640  # pixels of a picture's longer side, so that its lines are smooth where it is printed
 _SHARE = "share of the layer"
 _LEGEND = {
     "signed": "red speaks for the label, blue stripes against it; each map has a scale of its own",
@@ -86,7 +88,7 @@ def plot_explanation(
                 continue
             result = of_methods[method]
             attribution, box = result["attribution"], result["box"]
-            _show(ax, overlay(picture, attribution, box=box, style=style, grid=grid))
+            _show(ax, overlay(picture, attribution, box=box, style=style, grid=grid, least_side=_SMOOTH))
             ax.set_xlabel(_range(attribution, style), fontsize="x-small")
             if column == 1 or methods[column - 2] not in of_methods:
                 ax.set_ylabel(f"{_name(result)}\n{result['score']:.2f}", fontsize="medium")

@@ -7,22 +7,16 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.images.placement import Box, finite_map, placed_map, strips
+from gmar_hf.images.placement import Box, finite_map, placed_map, scale_box, strips
 from gmar_hf.images.reading import read_image
 from gmar_hf.images.resizing import Size
 from gmar_hf.plotting.captions import put_below
+from gmar_hf.plotting.painting import ZERO, outlines, paint, palettes_of
 from gmar_hf.plotting.values import Array
-from gmar_hf.utils.checks import check_choice, check_share
+from gmar_hf.utils.checks import check_whole
 
-OVERLAY_STYLES = ("positive", "signed")
-
-# From weak to strong, in sRGB. The colour-blind tell orange from blue; stronger is darker on white, lighter on black.
-_FOR = ((252, 163, 17), (208, 52, 10))
-_AGAINST = ((92, 156, 232), (16, 66, 160))
-_STRIPE = (240, 246, 255)  # through what speaks against, which looks different in grey, too
 _LINE = (128, 128, 128)  # between patches
 _OUTLINES = ((60, 60, 60), (255, 255, 255))
-_ZERO = 127  # the middle one of 255 levels
 _MUTED, _PALE = 0.8, 0.25  # share of grey in the image below a map; and of white where the model does not see it
 
 
@@ -36,6 +30,7 @@ def overlay(
     colormap: str | None = None,
     grid: bool = False,
     caption: str = "",
+    least_side: int = 1,
 ) -> Image.Image:
     """Lay a map over its image: the larger a value, the more of its colour covers the image; 0 covers nothing.
 
@@ -56,15 +51,19 @@ def overlay(
         grid (`bool`, defaults to `False`): Draw each patch in one colour between thin lines, since a map knows no more
             than that; by default colours run smoothly between the patches' centres.
         caption (`str`, defaults to ""): Text for a strip below the picture, with the scale of the map's colours.
+        least_side (`int`, defaults to 1): Enlarge a smaller image, a whole number of times, until its longer side has
+            so many pixels or more, before anything is drawn: lines on small photos are then smooth.
 
     Returns:
-        PIL image, RGB, of the image's size; with a caption as wide, and higher.
+        PIL image, RGB, of the image's size, or so many times as large; with a caption as wide, and higher.
 
     Raises:
         ArgumentError: If sizes differ, `alpha` is out of range, the map is not finite, or a picture where the map
             itself is needed; or there is no such style or colour map.
     """
-    picture = read_image(image)
+    picture, heatmap, box = _enlarged(
+        read_image(image), heatmap, box, check_whole("least_side", least_side, minimum=1)
+    )
     layer = _layer(heatmap, picture.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
     for top, bottom in strips(picture.height):
         place = (0, top, picture.width, bottom)
@@ -80,10 +79,24 @@ def overlay(
         return picture
     # Of a picture it is not known how large its values were.
     limit = 0.0 if isinstance(heatmap, Image.Image) else _limit(finite_map(heatmap), style)
-    levels = np.linspace(_ZERO if style == "positive" else 0, 2 * _ZERO, 256).round().astype(np.uint8)
-    bar = Image.fromarray(_paint(np.tile(levels, (16, 1)), _palettes(style, alpha, colormap), period=6))
+    levels = np.linspace(ZERO if style == "positive" else 0, 2 * ZERO, 256).round().astype(np.uint8)
+    bar = Image.fromarray(paint(np.tile(levels, (16, 1)), palettes_of(style, alpha, colormap), period=6))
     ends = (f"-{limit:.2g}" if style == "signed" else "0", f"{limit:.2g}")
     return put_below(picture, caption, bar if limit else None, ends)
+
+
+def _enlarged(
+    image: Image.Image, heatmap: Image.Image | Array, box: Box | None, least_side: int
+) -> tuple[Image.Image, Image.Image | Array, Box | None]:
+    """Enlarge an image and what lies on it until its longer side has at least so many pixels."""
+    factor = -(-least_side // max(image.size))
+    if factor == 1:
+        return image, heatmap, box
+    size = (factor * image.width, factor * image.height)
+    if isinstance(heatmap, Image.Image) and heatmap.size == image.size:
+        heatmap = heatmap.resize(size, Image.Resampling.BILINEAR)
+    large = image.resize(size, Image.Resampling.BICUBIC)
+    return large, heatmap, None if box is None else scale_box(box, image.size, size)
 
 
 def map_layer(
@@ -145,11 +158,11 @@ class _Layer:
         # An outline looks as many rows up and down as it is wide.
         above, below = max(0, top - self.outline), min(self.height, bottom + self.outline)
         levels, inner = self.levels(above, below), slice(top - above, bottom - above)
-        painted = _paint(levels[inner], self.palettes, self.period, first_row=top)
+        painted = paint(levels[inner], self.palettes, self.period, first_row=top)
         if self.lines is not None:
             painted[self.lines[0][top:bottom, None] | self.lines[1]] = (*_LINE, 90)
         # A dark line and a light one, of which either is seen on any image, around what is at least half as strong.
-        for colour, is_outline in zip(_OUTLINES, _outlines(levels, self.outline), strict=True):
+        for colour, is_outline in zip(_OUTLINES, outlines(levels, self.outline), strict=True):
             painted[is_outline[inner]] = (*colour, round(self.alpha * 200))
         if (sight := self.sight(top, bottom)) is not None:
             painted[..., 3] = np.rint(painted[..., 3] * sight)
@@ -170,14 +183,14 @@ def _layer(
     colormap: str | None,
     grid: bool,
 ) -> _Layer:
-    palettes = _palettes(style, alpha, colormap)
+    palettes = palettes_of(style, alpha, colormap)
     lines = None
     if isinstance(heatmap, Image.Image):
         _check_picture(heatmap, image_size, style, grid)
 
         def levels(top: int, bottom: int) -> np.ndarray:
             rows = np.asarray(heatmap.crop((0, top, heatmap.width, bottom)).convert("L"))
-            return np.rint(rows.astype(np.float32) * (_ZERO / 255) + _ZERO).astype(np.uint8)
+            return np.rint(rows.astype(np.float32) * (ZERO / 255) + ZERO).astype(np.uint8)
 
     else:
         values = finite_map(heatmap) if style == "signed" else finite_map(heatmap).clip(0)
@@ -187,7 +200,7 @@ def _layer(
 
         def levels(top: int, bottom: int) -> np.ndarray:
             rows = placed_map(scaled, place, image_size, smooth=not grid, between=(top, bottom))
-            return np.rint(rows * _ZERO + _ZERO).astype(np.uint8)
+            return np.rint(rows * ZERO + ZERO).astype(np.uint8)
 
     return _Layer(
         levels=levels,
@@ -215,60 +228,6 @@ def _check_picture(heatmap: Image.Image, image_size: Size, style: str, grid: boo
 def _limit(values: np.ndarray, style: str) -> float:
     """Return the value that gets the strongest colour."""
     return float(np.abs(values).max() if style == "signed" else values.max().clip(0))
-
-
-def _palettes(style: str, alpha: float, colormap: str | None) -> np.ndarray:
-    """Return two tables of RGBA (2, 255, 4), uint8: the colours of levels from -1 to 1, and those of the stripes."""
-    import matplotlib
-
-    check_choice("style", style, OVERLAY_STYLES)
-    check_share("alpha", alpha)
-    levels = (np.arange(2 * _ZERO + 1) - _ZERO) / _ZERO
-    size = np.abs(levels)[:, None]
-    if colormap is None:
-        weak, strong = (np.where(levels[:, None] > 0, *ends) for ends in zip(_FOR, _AGAINST, strict=True))
-        plain = weak + (strong - weak) * size
-        stripes = np.where(levels[:, None] < 0, _STRIPE, plain)
-    elif colormap in matplotlib.colormaps:
-        along = (levels + 1) / 2 if style == "signed" else levels.clip(0)
-        plain = stripes = matplotlib.colormaps[colormap](along)[:, :3] * 255
-    else:
-        raise ArgumentError(f"`colormap` must be one that matplotlib knows, such as 'viridis'; got {colormap!r}.")
-    tables = [np.concatenate([colours, alpha * 255 * size], axis=1) for colours in (plain, stripes)]
-    return np.rint(tables).astype(np.uint8)
-
-
-def _paint(levels: np.ndarray, palettes: np.ndarray, period: int, first_row: int = 0) -> np.ndarray:
-    """Return RGBA (rows, width, 4) of levels (rows, width), with diagonal stripes every so many pixels.
-
-    Args:
-        first_row (`int`, defaults to 0): Where the first of the rows stands in the picture.
-    """
-    # Four bytes as one number: photographs have millions of pixels.
-    plain, striped = palettes.view(np.uint32)[..., 0]
-    painted = plain[levels]
-    if (plain != striped).any():
-        rows = np.arange(first_row, first_row + len(levels))[:, None]
-        is_stripe = (rows + np.arange(levels.shape[1], dtype=np.int32)) % period < max(1, period // 4)
-        painted[is_stripe] = striped[levels[is_stripe]]
-    return painted[..., None].view(np.uint8)
-
-
-def _outlines(levels: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return lines just outside and just inside of what has half of the strongest colour or more, (height, width)."""
-    outside, inside = np.zeros(levels.shape, bool), np.zeros(levels.shape, bool)
-    height, length = levels.shape
-    for is_strong in (levels >= 1.5 * _ZERO, levels <= 0.5 * _ZERO):
-        if not is_strong.any():
-            continue
-        padded = np.pad(is_strong, width, mode="edge")
-        # The neighbours below, above, right and left.
-        shifts = ((2 * width, width), (0, width), (width, 2 * width), (width, 0))
-        for top, left in shifts:
-            is_near = padded[top : top + height, left : left + length]
-            outside |= is_near & ~is_strong
-            inside |= is_strong & ~is_near
-    return outside, inside
 
 
 def _lines(grid: tuple[int, ...], box: Box, image_size: Size) -> tuple[np.ndarray, np.ndarray]:

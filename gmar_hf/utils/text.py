@@ -48,6 +48,17 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+def listed(names: Iterable[str]) -> str:
+    """List names in a sentence.
+
+    Example:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def quantity(number: int, what: str) -> str:
     """Return a number with what it counts.
 

@@ -18,8 +18,11 @@ from PIL import Image
 from transformers import pipeline
 
 import gmar_hf
+from gmar_hf._pipeline.results import caption_of
 from gmar_hf.cli import loading
+from gmar_hf.cli.explain import _remarks
 from gmar_hf.images.reading import read_image
+from gmar_hf.plotting import overlay
 from tests.helpers import zoo
 from tests.helpers.commands import LABELS, printed, refusal, save_model
 from tests.helpers.dual_encoders import clip, tokenizer
@@ -89,8 +92,8 @@ def test_files_of_every_image(run, here, model):
     assert (settings["image"], settings["labels"]) == ("two.jpg", ["cat", "tabby, tabby cat"])
     assert (settings["method"], settings["command"]["model"]) == ("gmar", model)
     assert settings["box"] == pytest.approx(expected[0]["box"])
-    with Image.open("out/two-cat.png") as overlay:
-        assert (overlay.mode, overlay.size) == ("RGB", (45, 70))
+    with Image.open("out/two-cat.png") as picture:
+        assert (picture.mode, picture.size) == ("RGB", (450, 700))  # enlarged, for smooth lines
     for text in ("one.png", "two.jpg", "cat", "tabby, tabby cat", f"{expected[0]['score']:.3f}"):
         assert text in out
     assert "Overlays, maps and head scores are in out\nLook first at out/one-cat.png\n" in out
@@ -111,7 +114,8 @@ def test_the_json_of_an_image(run, here, model):
         "two.jpg", target="cat", versus="日本", method="contribution"
     )
     (result,) = entry["results"]
-    assert list(entry) == ["image", "results", "files", "settings"]
+    assert list(entry) == ["image", "seen_share", "results", "files", "settings"]
+    assert entry["seen_share"] == 1
     assert entry["image"] == "two.jpg"
     assert (result["label"], result["target"], result["versus"]) == ("cat", 0, "日本")
     assert result["score"] == pytest.approx(expected["score"])
@@ -144,13 +148,30 @@ def test_one_target_has_no_axis_of_targets(run, here, model):
 def test_signed_overlays_with_grid_and_caption(run, here, model):
     asked = ("explain", "two.jpg", "-m", model, "-t", "cat", "--method", "contribution", "-o", "out")
     printed(run(*asked, "--overlay", "signed", "--grid", "--caption"))
-    (expected,) = pipeline("gmar-explanation", model=model)(
-        "two.jpg", target="cat", method="contribution", return_overlay=True, overlay_style="signed",
-        overlay_grid=True, overlay_caption=True,
+    (expected,) = pipeline("gmar-explanation", model=model)("two.jpg", target="cat", method="contribution")
+    image = read_image("two.jpg")
+    drawn = overlay(
+        image, expected["attribution"], box=expected["box"], style="signed", grid=True, least_side=640,
+        caption=caption_of(expected, image.size),
     )  # fmt: skip
     with Image.open("out/two-cat.png") as picture:
-        assert picture.height > 70
-        assert picture.tobytes() == expected["overlay"].tobytes()
+        assert picture.height > 700
+        assert picture.tobytes() == drawn.tobytes()
+
+
+def test_what_puzzles_is_remarked():
+    head = {"layer": 1, "head": 2}
+    signed = [{"method": name, "top_heads": [{**head, "head_contribution": 1.0}]} for name in ("gmar", "recommended")]
+    weighed = {"method": "rollout", "top_heads": [{**head, "head_importance": 0.1}]}
+    entries = [{"seen_share": 1.0, "results": signed[:1]}, {"image": "broken.png", "error": "It is none."}]
+    assert _remarks(entries) == []
+    entries = [{"seen_share": 0.75, "results": signed}, {"seen_share": 0.5, "results": [weighed]}]
+    assert _remarks(entries) == [
+        "Strongest heads differ between maps: gmar ranks them by what each adds to the logit as the model is, "
+        "recommended by the mean of that while all attention is scaled up from nothing, rollout by their weights, as "
+        "shares of the layer.",
+        "The model saw only the middle of 2 of 2 pictures, 50% to 75% of each; the rest, which is paler, was cropped.",
+    ]
 
 
 def test_the_page_of_all_images(run, here, model):
@@ -191,7 +212,7 @@ def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
     out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "-o", "out"))
     assert written() == ["two-cat.png", "two-日本.png", "two.json", "two.recommended.safetensors", "two.safetensors"]
     expected = pipeline("gmar-explanation", model=model)(
-        "two.jpg", target=["cat", "日本"], method=["gmar", "recommended"], return_overlay=True
+        "two.jpg", target=["cat", "日本"], method=["gmar", "recommended"]
     )
     entry = json.loads(Path("out/two.json").read_text())
     names = [(result["label"], result["method"]) for result in entry["results"]]
@@ -205,10 +226,11 @@ def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
         torch.testing.assert_close(explanation.attribution, torch.stack(maps)[None])
     # Under a caption, a gap between them.
     with Image.open("out/two-cat.png") as picture:
-        assert picture.width == 2 * 45 + 4
-        left, right = (picture.crop((x, picture.height - 70, x + 45, picture.height)) for x in (0, 49))
-    assert left.tobytes() == expected[0]["overlay"].tobytes()
-    assert right.tobytes() == expected[1]["overlay"].tobytes()
+        assert picture.width == 2 * 450 + 9
+        left, right = (picture.crop((x, picture.height - 700, x + 450, picture.height)) for x in (0, 459))
+    for drawn, result in ((left, expected[0]), (right, expected[1])):
+        laid = overlay(read_image("two.jpg"), result["attribution"], box=result["box"], least_side=640)
+        assert drawn.tobytes() == laid.tobytes()
     assert "recommended" in out
 
 

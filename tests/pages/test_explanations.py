@@ -60,6 +60,16 @@ def numbers(packed, size, place=0):
     return np.array(struct.unpack(f"{size}b", content)) / 127 * scale
 
 
+def test_what_a_crop_hid_and_notes_are_told(tmp_path):
+    page = page_of(
+        tmp_path, ("all", photo(), [result()]), ("half", photo(), [result(box=(15, 0, 45, 40))]), notes=["<b>note"]
+    )
+    told = page.texts("p")
+    assert "The model saw only the middle of this picture, 50% of it; the rest, which is paler, was cropped." in told
+    assert len([text for text in told if "only the middle" in text]) == 1
+    assert "<b>note" in page.texts("small")
+
+
 def test_maps_come_back_from_the_page(tmp_path):
     explained = result(box=(6, -4, 54, 44)), result("dog", "gmar", seed=1)
     (data,) = data_of(page_of(tmp_path, ("one", photo(), explained)))

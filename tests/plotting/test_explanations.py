@@ -36,7 +36,7 @@ def test_labels_are_rows_and_methods_columns(tmp_path):
     assert len(drawn) == 1 + 2 * (3 + 1)
     np.testing.assert_array_equal(drawn[0], np.asarray(image))
     for place, result in zip((1, 2, 3, 5, 6, 7), results, strict=True):
-        expected = overlay(image, result["attribution"], box=result["box"], style="signed")
+        expected = overlay(image, result["attribution"], box=result["box"], style="signed", least_side=640)
         np.testing.assert_array_equal(drawn[place], np.asarray(expected))
     np.testing.assert_array_equal(drawn[4], results[0]["head_contribution"].double())
     shown = texts(figure)
@@ -74,7 +74,7 @@ def test_scales_stand_below_the_maps(tmp_path):
     for style, expected in (("signed", ["±0.5", "0 to 0.5"]), ("positive", ["0 to 0.25", "0 to 0.5"])):
         figure = plot_explanation(photo(), [made_up(method="a"), unsigned], style=style, grid=True)
         assert [ax.get_xlabel() for ax in figure.axes if ax.images][1:] == expected
-        drawn = overlay(photo(), MAP, box=(0, 0, 60, 40), style=style, grid=True)
+        drawn = overlay(photo(), MAP, box=(0, 0, 60, 40), style=style, grid=True, least_side=640)
         np.testing.assert_array_equal(pictures(figure)[1], np.asarray(drawn))
     draw(figure, tmp_path)
 

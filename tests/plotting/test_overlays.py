@@ -127,6 +127,18 @@ def test_the_part_that_a_crop_hides_is_paler_and_its_edge_soft():
     assert (layer[:, [0, 119], 3] == 0).all()
 
 
+def test_small_images_are_enlarged_before_anything_is_drawn():
+    image, box = photo(), (0, 0, 30, 40)
+    width, height = image.size
+    large = image.resize((11 * width, 11 * height), Image.Resampling.BICUBIC)
+    drawn = overlay(image, RAMP, box=box, style="signed", least_side=11 * max(image.size) - 1)
+    expected = overlay(large, RAMP, box=(0, 0, 330, 440), style="signed")
+    np.testing.assert_array_equal(pixels(drawn), pixels(expected))
+    assert overlay(image, RAMP, least_side=max(image.size)).size == image.size
+    heat = Image.new("L", image.size, 255)
+    assert overlay(image, heat, least_side=2 * max(image.size)).size == (2 * width, 2 * height)
+
+
 def test_a_grid_shows_patches_as_they_are():
     values = np.array([[1.0, 0.2], [-0.6, 0.0]])
     laid = pixels(overlay(uniform(0, (40, 20)), values, grid=True))
