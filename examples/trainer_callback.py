@@ -13,19 +13,15 @@ from gmar_hf import demo
 
 
 class ExplainEachEpoch(TrainerCallback):
-    """Explain one picture for one label at the end of every epoch, and save the overlay."""
-
     def __init__(self, image, image_processor, target):
         self.image, self.target = image, target
         self.pixel_values = image_processor(image, return_tensors="pt")["pixel_values"]
 
     def on_epoch_end(self, args, state, control, model, **kwargs):
-        pixel_values = self.pixel_values.to(model.device)
-        explanation = gmar_hf.explain(model, pixel_values, self.target, method="recommended")
-        epoch, logit = round(state.epoch), explanation.logits[0, self.target].item()
-        picture = gmar_hf.plotting.overlay(self.image, explanation.attribution[0], style="signed")
-        picture.resize((448, 448)).save(f"epoch-{epoch}.png")
-        print(f"epoch {epoch}: logit {logit:+.2f}, strongest patch {explanation.attribution.abs().max():.2f}")
+        explanation = gmar_hf.explain(model, self.pixel_values.to(model.device), self.target, method="recommended")
+        picture = gmar_hf.plotting.overlay(self.image, explanation.attribution[0], style="signed", least_side=448)
+        picture.save(f"epoch-{round(state.epoch)}.png")
+        print(f"epoch {round(state.epoch)}: logit {explanation.logits[0, self.target].item():+.2f}")
 
 
 # A trained encoder with a new classifier, and data with a label each. Yours stand here in their place.
@@ -34,8 +30,7 @@ torch.manual_seed(0)
 model.classifier.reset_parameters()
 scenes = demo.scenes(96, seed=5, num_garments=1)
 pixel_values = image_processor([scene["image"] for scene in scenes], return_tensors="pt")["pixel_values"]
-labels = torch.zeros(96, 6)
-labels[range(96), [scene["labels"][0] for scene in scenes]] = 1
+labels = torch.eye(6)[[scene["labels"][0] for scene in scenes]]
 data = [{"pixel_values": pixels, "labels": row} for pixels, row in zip(pixel_values, labels, strict=True)]
 
 settings = TrainingArguments("trained", num_train_epochs=3, learning_rate=5e-4, use_cpu=True, report_to="none")
