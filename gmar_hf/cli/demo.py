@@ -51,7 +51,6 @@ def demo(options: DemoOptions) -> None:
     """
     from gmar_hf import demo
     from gmar_hf.pipeline import GMARExplainer
-    from gmar_hf.plotting import plot_head_maps
 
     out = options.out
     make_folder(out)
@@ -70,8 +69,7 @@ def demo(options: DemoOptions) -> None:
     _save_figure(_contact_sheet(shown), out / "contact-sheet.png")
     first = shown[0].scene
     (best,) = explainer(first["image"], target=first["labels"][:1], method="contribution", return_head_maps=True)
-    figure = plot_head_maps(best["head_maps"], title=f"What every head adds to {best['label']!r}", label="logits")
-    _save_figure(figure, out / "head-maps.png")
+    _save_figure(_head_maps(first["image"], best), out / "head-maps.png")
     with replacing(out / "demo.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     if options.as_json:
@@ -139,6 +137,27 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
             ax.set(xticks=[], yticks=[])
         contribution = results["gmar"][place]["head_contribution"]
         plot_head_importance(contribution, title="head contributions", label="logits", ax=axes[-1])
+    return figure
+
+
+def _head_maps(image: "Image.Image", result: "ExplanationResult") -> "Figure":
+    """Draw a scene, its map below it, and beside them the maps of all heads."""
+    from matplotlib.figure import Figure
+
+    from gmar_hf.plotting import plot_head_maps
+
+    layers, heads, *_ = result["head_maps"].shape
+    figure = Figure(figsize=(heads + 4, layers + 0.4), layout="constrained")
+    parts: Any = figure.subfigures(1, 2, width_ratios=[3, heads + 1])
+    left, right = parts
+    shown = {"the scene": _enlarge(image), f"{result['method']}: all heads together": _picture(image, result)}
+    for ax, (title, picture) in zip(left.subplots(len(shown)), shown.items(), strict=True):
+        ax.imshow(picture)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(title, fontsize="small")
+    plot_head_maps(
+        result["head_maps"], title=f"What every head adds to {result['label']!r}", label="logits", figure=right
+    )
     return figure
 
 

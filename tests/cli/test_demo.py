@@ -47,6 +47,10 @@ def test_what_it_writes_and_prints(run):
         with Image.open(Path("pictures", name)) as image:
             assert np.asarray(image.convert("L")).std() > 20
         assert f"pictures/{name}" in out
+    # Beside the heads' maps stand the scene and what they come to together.
+    with Image.open("pictures/head-maps.png") as image:
+        column = np.asarray(image.convert("RGB").crop((0, 0, image.width // 4, image.height // 2)), dtype=int)
+    assert np.ptp(column, axis=2).max() > 100  # garments are coloured
     on_target = [entry["energy_on_target"] for entry in entries if entry["method"] == "recommended"]
     on_other = [entry["energy_on_other"] for entry in entries if entry["method"] == "recommended"]
     assert np.mean(on_target) > 2 * np.mean(on_other)  # a trained model, explained
