@@ -15,7 +15,7 @@ nothing was tuned. The table is printed and written to `OUT/photos.md`; which ma
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -34,12 +34,16 @@ BASELINES = ("zero", "blur", "other", "removed")
 GRID = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
 HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant", "class corr.", "cost")
 
+Dtype = Literal["float32", "bfloat16"]
+
 app = typer.Typer(add_completion=False)
 
 
-def load_classifier(model: str, image_size: int | None) -> tuple[Any, Any]:
+def load_classifier(model: str, image_size: int | None, dtype: str = "float32") -> tuple[Any, Any]:
     """A classifier in eval mode, and its image processor, which crops to `image_size` pixels a side if given."""
-    classifier = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False).eval()
+    classifier = AutoModelForImageClassification.from_pretrained(
+        model, trust_remote_code=False, dtype=getattr(torch, dtype)
+    ).eval()
     image_processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
     if image_size is not None:
         image_processor.size = {"shortest_edge": round(image_size * 256 / 224)}
@@ -68,7 +72,7 @@ def right_photos(
     for path, label in photos:
         with Image.open(path) as image, torch.no_grad():
             pixels = image_processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
-            logits = model(pixel_values=pixels).logits[0]
+            logits = model(pixel_values=pixels.to(model.dtype)).logits[0]
         if logits.argmax() == label:
             right.append((path, label))
         if len(right) == number:
@@ -104,11 +108,12 @@ def main(
     num_steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 8,
     blur_sigma: Annotated[float, typer.Option(help="Width of the blur in pixels.")] = 14.0,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side, where not the processor's own.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="What the model computes in; bfloat16 halves the time.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of the choice of photos.")] = 0,
     document: Annotated[Path | None, typer.Option(help=f"A file to write the table into, after {BEGIN}.")] = None,
 ) -> None:
     """Measure maps on photographs, and print the table."""
-    classifier, image_processor = load_classifier(model, image_size)
+    classifier, image_processor = load_classifier(model, image_size, dtype)
     photos = labelled_photos(data, classifier.config.label2id, seed)
     right = right_photos(classifier, image_processor, photos, num_photos)
     typer.echo(f"{len(right)} photos that the model gets right")
@@ -138,7 +143,8 @@ def main(
     on_photos, on_mosaics = Evaluation.join(parts), Evaluation.join(grid_parts) if grid_parts else None
     text = table(on_photos, on_mosaics)
     num_made = 0 if grids is None else len(grids)
-    head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}."
+    head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}; "
+    head += f"{dtype}."
     head += "\n\n"
     with replacing(out / "photos.md") as temporary:
         temporary.write_text(head + text, encoding="utf-8")

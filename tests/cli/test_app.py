@@ -83,6 +83,7 @@ def test_help_shows_names_and_choices_in_place_of_types(outcomes, line):
     assert shown <= {"<l1|l2>", "<positive|signed>", "<predicted|label>"}
 
 
+@pytest.mark.slow
 def test_a_terminal_is_told_what_the_first_seconds_are_for():
     done = subprocess.run(
         [sys.executable, "-c", ON_A_TERMINAL], capture_output=True, text=True, cwd=Path(gmar_hf.__file__).parents[1]

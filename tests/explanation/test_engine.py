@@ -28,6 +28,7 @@ from gmar_hf.explanation.parity import check_parity
 from gmar_hf.models.introspection import OFF_THE_INTERFACE
 from tests.helpers import state, zoo
 from tests.helpers.explainers import image_processor, make_explainer, name_classes, photo
+from tests.helpers.sampling import sample_product
 
 METHODS = ["gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"]
 # peft 0.21 still calls a method that transformers 5.20 renamed.
@@ -62,8 +63,7 @@ def no_process_group():
 
 class TestWrappers:
     @OLD_NAMES_IN_PEFT
-    @pytest.mark.parametrize("name", ["vit", "beit_relative", "siglip"])
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize(("name", "method"), sample_product(["vit", "beit_relative", "siglip"], METHODS))
     def test_peft(self, name, method):
         from peft import LoraConfig, get_peft_model
 

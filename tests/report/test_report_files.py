@@ -16,6 +16,7 @@ from gmar_hf.report import report_files
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.utils import files
 from tests.helpers.reports import assert_same, make_report
+from tests.helpers.sampling import sample_product
 from tests.report.test_settings import FULL
 
 FIGURES = ["contribution.png", "contribution_abs.png", "l1_weight.png"]
@@ -278,9 +279,10 @@ class TestCards:
 
 
 class TestSavesThatFail:
-    @pytest.mark.parametrize("over_an_older_one", [False, True])
-    @pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
-    @pytest.mark.parametrize("step", range(6))
+    @pytest.mark.parametrize(
+        ("step", "error", "over_an_older_one"),
+        sample_product(range(6), [OSError("no"), KeyboardInterrupt()], [False, True]),
+    )
     def test_config_is_not_there_without_the_rest(self, tmp_path, monkeypatch, step, error, over_an_older_one):
         folder, report = tmp_path / "report", make_report(seed=1)
         if over_an_older_one:

@@ -11,6 +11,7 @@ from gmar_hf import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from gmar_hf.evaluation.maps.legrad import legrad
 from gmar_hf.models.introspection import encoder_layers
 from tests.helpers import oracle, zoo
+from tests.helpers.sampling import pick
 from tests.helpers.state import make_uneven, snapshot
 
 
@@ -42,7 +43,7 @@ def reference(model, images, targets):
     return torch.from_numpy(np.stack(maps))
 
 
-@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.parametrize("name", pick(zoo.MODELS, 6))
 def test_it_is_the_sum_over_models_cut_off_behind_each_layer(name):
     model = zoo.MODELS[name]()
     images = zoo.pixel_values(model, batch=2)
