@@ -26,7 +26,7 @@ from accelerate import Accelerator
 import gmar_hf
 from gmar_hf import demo
 from gmar_hf.evaluation import MAP_METHODS, Evaluation, evaluate, find_map_methods
-from gmar_hf.evaluation.results import is_made_with
+from gmar_hf.evaluation.rows_and_columns import is_made_with
 from gmar_hf.runs.processes import joined
 from gmar_hf.utils.files import replacing
 

@@ -126,7 +126,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gmar_hf.evaluation.results import is_made_with
+    from gmar_hf.evaluation.rows_and_columns import is_made_with
 
     typer.echo(evaluation.verdict().text)
     summary = evaluation.summary()

@@ -14,7 +14,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.evaluation_checkpoint import Measured
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import measure
-from gmar_hf.evaluation.results import Metric, Row
+from gmar_hf.evaluation.rows_and_columns import Metric, Row
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.metrics.fillings import Baseline, TokenRemoval
 from gmar_hf.metrics.registry import METRICS

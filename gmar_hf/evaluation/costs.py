@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gmar_hf.evaluation.maps.method import MapMethod
-from gmar_hf.evaluation.results import Metric
+from gmar_hf.evaluation.rows_and_columns import Metric
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.utils.text import printable, quantity
 

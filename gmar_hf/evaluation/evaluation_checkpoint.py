@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gmar_hf.evaluation.file_checks import check_checkpoint
-from gmar_hf.evaluation.results import Row
+from gmar_hf.evaluation.rows_and_columns import Row
 from gmar_hf.utils.artifacts import ArtifactFormat
 
 FORMAT = ArtifactFormat(

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gmar_hf.evaluation.bootstrap import Bootstrap
-from gmar_hf.evaluation.results import Evaluation, Metric, is_made_with
+from gmar_hf.evaluation.rows_and_columns import Metric, is_made_with
 from gmar_hf.evaluation.verdict import LEAST_IMAGES, Lead, Loss, Verdict
 from gmar_hf.utils.text import quantity
+
+if TYPE_CHECKING:
+    from gmar_hf.evaluation.results import Evaluation
 
 # The first that was measured decides.
 _CRITERIA = ("insertion_minus_deletion_logit", "insertion_minus_deletion", "grid_pointing_game")
@@ -21,7 +24,7 @@ _OF_MOSAICS = ("grid_pointing_game", "right_quadrant")  # by chance one over the
 _NO_LOSSES = ("insertion", "deletion", "class_sensitivity")
 
 
-def judge(evaluation: Evaluation) -> Verdict:
+def judge(evaluation: "Evaluation") -> Verdict:
     """Find out which map to believe, as [`Evaluation.verdict`] says."""
     return _Judge(evaluation).verdict()
 
@@ -33,7 +36,7 @@ class _Judge:
         evaluation ([`Evaluation`]): The figures.
     """
 
-    def __init__(self, evaluation: Evaluation) -> None:
+    def __init__(self, evaluation: "Evaluation") -> None:
         self.evaluation = evaluation
         self.places = {method["name"]: place for place, method in enumerate(evaluation.methods)}
         self.controls = [method["name"] for method in evaluation.methods if method.get("is_control", False)]

@@ -6,7 +6,7 @@ import torch
 
 from gmar_hf import metrics
 from gmar_hf.errors import ArgumentError
-from gmar_hf.evaluation.results import Metric
+from gmar_hf.evaluation.rows_and_columns import Metric
 from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.perturbation import Curve, insertion_and_deletion
 from gmar_hf.metrics.registry import KNOWN_BASELINES, METRICS, MOSAIC_METRICS, MetricEntry

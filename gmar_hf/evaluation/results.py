@@ -1,7 +1,7 @@
 """What an evaluation found: a figure for every explained class of an image, method and metric."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.bootstrap import Bootstrap
 from gmar_hf.evaluation.file_checks import check_evaluation
+from gmar_hf.evaluation.judging import judge
+from gmar_hf.evaluation.rows_and_columns import Metric, Row
 from gmar_hf.evaluation.verdict import Verdict
 from gmar_hf.utils.artifacts import ArtifactFormat
 
@@ -25,55 +27,6 @@ FORMAT = ArtifactFormat(
 REFERENCES = ("rollout", "gmar-l1")  # what every method is compared with, image by image
 # What must be the same for figures of two evaluations to stand side by side; "other" fillings depend on the batches.
 _COMMON = ("model", "target", "baselines", "num_steps", "blur_sigma", "function", "batch_size")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of figures.
-
-    Args:
-        key (`str`): Its name in files: that of the function, and of the baseline where it is not the first one.
-        function (`str`): In `gmar_hf.metrics`; "energy_on_other" and "class_sensitivity" are parts of
-            `class_sensitivity`.
-        baseline (`str`, *optional*): What hidden patches showed.
-        higher_is_better (`bool`, *optional*): None where neither end is better.
-    """
-
-    key: str
-    function: str
-    baseline: str | None
-    higher_is_better: bool | None
-
-
-def is_made_with(method: Mapping[str, Any], baseline: str | None) -> bool:
-    """Tell whether a method's maps are made with what hidden patches show: then they shine under it.
-
-    Args:
-        method (`Mapping`): What the results say of it, one of `Evaluation.methods`.
-        baseline (`str`, *optional*): What hidden patches show, if any are hidden.
-    """
-    return baseline is not None and baseline in (method["baseline"] or "").split(", ")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One explained class of one image.
-
-    Args:
-        image (`str`): The image's name in the data.
-        target (`int`), label (`str`): The class.
-        score (`float`): What the model gives it, in [0, 1].
-        labels_first (`bool`, *optional*): Whether the model ranks the image's labels before all others; None where
-            they are not known.
-        index (`int`): The image's place in the data.
-    """
-
-    image: str
-    target: int
-    label: str
-    score: float
-    labels_first: bool | None
-    index: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -221,8 +174,6 @@ class Evaluation:
                 and which maps are at chance for the class; `print(evaluation.verdict().text)`. It says so where it
                 cannot tell, as with fewer than eight images.
         """
-        from gmar_hf.evaluation.judging import judge  # which knows this class
-
         return judge(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:

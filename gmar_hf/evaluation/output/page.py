@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gmar_hf.evaluation.metric_columns import CURVES
-from gmar_hf.evaluation.results import REFERENCES, Evaluation, Metric, Row, is_made_with
+from gmar_hf.evaluation.results import REFERENCES, Evaluation
+from gmar_hf.evaluation.rows_and_columns import Metric, Row, is_made_with
 from gmar_hf.evaluation.verdict import RULE, Verdict
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.pages.dress import data_uri, render_page

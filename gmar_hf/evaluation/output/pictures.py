@@ -12,7 +12,8 @@ from gmar_hf.data import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.output.page import Picture
-from gmar_hf.evaluation.results import Evaluation, Row
+from gmar_hf.evaluation.results import Evaluation
+from gmar_hf.evaluation.rows_and_columns import Row
 from gmar_hf.images.image_file import reason
 from gmar_hf.images.placement import image_box, scale_box
 from gmar_hf.models.model_inputs import checked_pixels

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmar_hf.evaluation import MAP_METHODS
-from gmar_hf.evaluation.results import is_made_with
+from gmar_hf.evaluation.rows_and_columns import is_made_with
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.models.introspection import encoder_layers
 from tests.helpers import zoo
