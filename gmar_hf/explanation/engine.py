@@ -10,6 +10,7 @@ from torch import nn
 
 from gmar_hf._version import __version__
 from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.finiteness import as_float32
 from gmar_hf.explanation.head_weights import check_head_weights, open_report, weights_of_targets
 from gmar_hf.explanation.passes import (
     Images,
@@ -260,14 +261,14 @@ def explain_scores(
     target = images.choice.target
     return [
         Explanation(
-            logits=None if logits is None else logits.to(pixel_values.device, torch.float32),
+            logits=None if logits is None else as_float32(logits).to(pixel_values.device),
             target=None if target is None else target.to(pixel_values.device),
             settings={
                 **request.settings(),
                 "head_weights": weights.origin if weights is not None and request.has_head_weights else None,
                 **settings,
             },
-            **{name: tensor.to(pixel_values.device, torch.float32) for name, tensor in results.items()},
+            **{name: as_float32(tensor).to(pixel_values.device) for name, tensor in results.items()},
         )
         for request, results in zip(requests, by_request, strict=True)
     ]

@@ -11,7 +11,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_scores import head_weights as shares_of_layer
 from gmar_hf.models.introspection import class_name, config_of, encoder_shape
 from gmar_hf.models.weight_sample import same_weights, weight_sample
-from gmar_hf.utils.tensors import described
+from gmar_hf.utils.tensors import check_plain, described
 
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -69,6 +69,7 @@ def check_head_weights(source: "HeadImportanceReport | torch.Tensor", model: nn.
     Raises:
         ArgumentError: If a report's architecture, number of layers, heads or classes, or weights differ from the
             model's; if a tensor's shape does not fit, or its numbers are negative, not finite or all zero in a layer.
+        ArgumentTypeError: If a tensor is not of real numbers, or not dense.
     """
     if isinstance(source, torch.Tensor):
         _check_tensor(source, model, batch)
@@ -90,7 +91,7 @@ def weights_of_targets(
         batch (`int`): Number of images.
     """
     if isinstance(source, torch.Tensor):
-        shares = shares_of_layer(source.detach().float().cpu()).expand(batch, *source.shape[-2:])
+        shares = shares_of_layer(_relative(source)).float().expand(batch, *source.shape[-2:])
         return GivenWeights(torch.stack([shares] * len(targets)), {"tensor": described(source)})
     # A class that the report saw too few images of falls back to the weights of all images.
     weights_of_all = source.mean[f"{norm}_weight"].float()
@@ -146,15 +147,22 @@ def check_report(argument: str, report: "HeadImportanceReport", model: nn.Module
         )
 
 
+def _relative(weights: torch.Tensor) -> torch.Tensor:
+    """Divide weights (..., heads) by the largest of their layer, in float64: no sum of them is beyond any float."""
+    weights = weights.detach().cpu().double()
+    return weights / weights.amax(dim=-1, keepdim=True)
+
+
 def _check_tensor(weights: torch.Tensor, model: nn.Module, batch: int) -> None:
+    check_plain("head_weights", weights)
     layers, heads = encoder_shape(model)
     if tuple(weights.shape) not in ((layers, heads), (batch, layers, heads)):
         raise ArgumentError(
             f"`head_weights` must be of shape ({layers}, {heads}), or ({batch}, {layers}, {heads}) for the images one "
             f"by one; got {tuple(weights.shape)}."
         )
-    values = weights.detach().double()
-    if not values.isfinite().all() or values.min() < 0 or not (values.sum(dim=-1) > 0).all():
+    values = weights.detach().cpu().double()
+    if not values.isfinite().all() or values.min() < 0 or not (values.amax(dim=-1) > 0).all():
         raise ArgumentError(
             "`head_weights` must be finite and not negative, with some head above 0 in every layer; got others. "
             "They are divided by their sum in each layer."

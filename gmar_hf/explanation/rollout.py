@@ -86,7 +86,8 @@ def attend_back(by_query: torch.Tensor, call: AttentionCall) -> torch.Tensor:
 
 def residual(fused: torch.Tensor, row: torch.Tensor, residual_weight: float) -> torch.Tensor:
     """Mix in the skip connection: `(row A~ + a row) / (1 + a)` (Abnar and Zuidema 2020, there with a = 1)."""
-    return (fused + residual_weight * row) / (1 + residual_weight)
+    attention_share = 1 / (1 + residual_weight)  # in Python's floats: `a` may be beyond what the tensors' dtype holds
+    return fused * attention_share + row * (residual_weight * attention_share)
 
 
 def _through(rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from torch.nn.functional import conv2d, pad
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.utils.checks import check_choice, check_number
-from gmar_hf.utils.tensors import at_least_float32, check_images
+from gmar_hf.utils.tensors import at_least_float32, cast, check_images, check_plain
 from gmar_hf.utils.text import quoted
 
 BASELINES = ("blur", "zero", "mean", "other")
@@ -67,10 +67,15 @@ def baseline_pixels(
 
 
 def _broadcast(baseline: torch.Tensor, images: torch.Tensor, argument: str) -> torch.Tensor:
-    if not baseline.isfinite().all():
-        raise ArgumentError(f"`{argument}` must hold finite pixel values; got NaN or infinity.")
+    check_plain(argument, baseline)
+    pixels = cast(baseline.detach().to(images.device), images.dtype)
+    if pixels is None or not pixels.isfinite().all():
+        raise ArgumentError(
+            f"`{argument}` must hold finite pixel values, of the images' {str(images.dtype).removeprefix('torch.')}; "
+            f"got {'NaN or infinity' if pixels is not None else f'{baseline.abs().max():.3g}'}."
+        )
     try:
-        return baseline.detach().to(images).broadcast_to(images.shape).clone()
+        return pixels.broadcast_to(images.shape).clone()
     except RuntimeError as error:
         raise ArgumentError(
             f"`{argument}` must broadcast to the images' shape {tuple(images.shape)}; got {tuple(baseline.shape)}. "
@@ -83,10 +88,10 @@ def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     sigma = check_number("blur_sigma", sigma, above=0, unit="pixels")
     blurred = at_least_float32(images).flatten(0, 1)[:, None]
     for dim in (-2, -1):
-        radius = min(math.ceil(4 * sigma), images.shape[dim] - 1)
+        radius = math.ceil(min(4 * sigma, images.shape[dim] - 1))
         # One axis of the Gaussian, cut at four standard deviations or where the reflection ends.
         steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        kernel = torch.exp(-(steps**2) / (2 * sigma**2))
+        kernel = torch.exp(-((steps / sigma) ** 2) / 2)
         kernel = (kernel / kernel.sum()).to(blurred)
         margin = (0, 0, radius, radius) if dim == -2 else (radius, radius, 0, 0)
         shape = (1, 1, -1, 1) if dim == -2 else (1, 1, 1, -1)

@@ -12,6 +12,7 @@ from transformers.image_processing_utils import get_size_dict
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.resizing import BACKENDS, Size, resized_size
 from gmar_hf.images.timm_transforms import is_timm_processor, timm_crop, why_not_placeable
+from gmar_hf.utils.tensors import float64_array
 
 Box = tuple[float, float, float, float]
 
@@ -152,7 +153,10 @@ def placed_map(
         >>> placed_map(np.array([[1.0, -2.0]]), (0, 0, 4, 1), (4, 1), smooth=False).tolist()
         [[1.0, 1.0, -2.0, -2.0]]
     """
-    values = finite_map(attribution).astype(np.float32)
+    values = finite_map(attribution)
+    if np.abs(values).max() > np.finfo(np.float32).max:
+        raise ArgumentError(f"`attribution` must hold numbers of float32; got up to {np.abs(values).max():.3g}.")
+    values = values.astype(np.float32)
     rows = _interpolation(image_size[1], box[1], box[3], values.shape[0], smooth=smooth, extended=True)
     columns = _interpolation(image_size[0], box[0], box[2], values.shape[1], smooth=smooth, extended=True)
     placed: np.ndarray = (rows if between is None else rows[slice(*between)]) @ values @ columns.T
@@ -183,14 +187,7 @@ def finite_map(attribution: torch.Tensor | np.ndarray) -> np.ndarray:
         ArgumentError: it is no finite map.
         ArgumentTypeError: it holds no numbers.
     """
-    if isinstance(attribution, torch.Tensor):
-        attribution = attribution.detach().cpu().double().numpy()  # NumPy knows no bfloat16
-    try:
-        values = np.asarray(attribution, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(
-            f"`attribution` must be a map of shape (rows, cols); got {type(attribution).__name__} ({error})."
-        ) from error
+    values = float64_array("attribution", attribution, "a map of shape (rows, cols)")
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise ArgumentError(
             f"`attribution` must be a finite map of shape (rows, cols); got shape {values.shape} with "

@@ -12,6 +12,7 @@ from gmar_hf.models.ablation import AblatedModel, ablated
 from gmar_hf.models.targets import choose_target
 from gmar_hf.utils.checks import check_whole
 from gmar_hf.utils.correlation import spearman
+from gmar_hf.utils.tensors import check_plain
 
 ClassTarget = torch.Tensor | Sequence[int] | int | None
 
@@ -50,12 +51,13 @@ def checked_scores(head_scores: Any, shape: tuple[int, ...]) -> torch.Tensor:
 
     Raises:
         ArgumentError: If they are of another shape, or not finite.
-        ArgumentTypeError: If they are no tensor.
+        ArgumentTypeError: If they are no dense tensor of real numbers.
     """
     if not isinstance(head_scores, torch.Tensor):
         raise ArgumentTypeError(
             f"`head_scores` must be a tensor (batch, layers, heads); got {type(head_scores).__name__}."
         )
+    check_plain("head_scores", head_scores)
     if head_scores.shape != shape:
         raise ArgumentError(
             f"`head_scores` must be of shape {shape} (batch, layers, heads); got {tuple(head_scores.shape)}. "

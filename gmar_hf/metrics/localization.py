@@ -10,6 +10,7 @@ from torch.nn.functional import max_pool2d
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.tensors import at_least_float32, check_plain
 
 
 def pointing_game(attribution: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -> torch.Tensor:
@@ -186,20 +187,21 @@ def checked_maps(name: str, maps: torch.Tensor) -> torch.Tensor:
     Raises:
         ArgumentError, ArgumentTypeError: If they are no tensor, of another shape, empty or not finite.
     """
-    if not isinstance(maps, torch.Tensor) or maps.is_complex():
-        got = "complex numbers" if isinstance(maps, torch.Tensor) else type(maps).__name__
+    if not isinstance(maps, torch.Tensor):
         raise ArgumentTypeError(
-            f"`{name}` must be a tensor of real numbers (batch, rows, cols); got {got}. "
+            f"`{name}` must be a tensor of real numbers (batch, rows, cols); got {type(maps).__name__}. "
             "Pass `gmar_hf.explain(...).attribution`."
         )
+    check_plain(name, maps)
     if maps.ndim != 3 or maps.numel() == 0:
         raise ArgumentError(
             f"`{name}` must have one map an image, shape (batch, rows, cols); got {tuple(maps.shape)}. "
             "Measure each of several targets by itself."
         )
+    maps = at_least_float32(maps.detach())
     if not maps.isfinite().all():
         raise ArgumentError(f"`{name}` must be finite; got NaN or infinity.")
-    return maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
+    return maps
 
 
 def _cells(attribution: torch.Tensor, cell: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -67,7 +67,11 @@ def max_sensitivity(
     largest = torch.zeros(len(maps), device=maps.device, dtype=maps.dtype)
     for _ in range(num_samples):
         noise = radius * (2 * torch.rand(images.shape[1:], generator=generator) - 1)
-        noisy_maps = checked_maps("draw_fn", draw_fn(images + noise.to(images))).to(maps)
+        if not (noisy := images + noise.to(images)).isfinite().all():
+            raise ArgumentError(
+                f"`radius` must leave the pixel values in {str(images.dtype).removeprefix('torch.')}; got {radius:g}."
+            )
+        noisy_maps = checked_maps("draw_fn", draw_fn(noisy)).to(maps)
         if noisy_maps.shape != maps.shape:
             raise ArgumentError(
                 f"`draw_fn` must give maps of one shape; got {tuple(noisy_maps.shape)} after {tuple(maps.shape)}."

@@ -8,7 +8,7 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.introspection import class_name, known_kwargs, setting
-from gmar_hf.utils.tensors import check_images
+from gmar_hf.utils.tensors import cast, check_images
 
 
 def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -22,8 +22,8 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
         `torch.Tensor` of shape (batch, channels, height, width): On the device of `pixel_values`.
 
     Raises:
-        ArgumentError: If the shape, the channels or the dtype do not fit.
-        ArgumentTypeError: If it is no tensor.
+        ArgumentError: If the shape, the channels or the dtype do not fit, or the model's dtype does not hold a number.
+        ArgumentTypeError: If it is no dense tensor of real numbers.
     """
     check_images(pixel_values)
     channels = setting(model, "num_channels")
@@ -33,7 +33,14 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
             f"got {pixel_values.shape[1]}. Convert the images."
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
-    return _usable(pixel_values).to(dtype)
+    pixels = cast(_usable(pixel_values), dtype)
+    if pixels is None:
+        raise ArgumentError(
+            f"`pixel_values` must lie in what the model computes with, {str(dtype).removeprefix('torch.')} up to "
+            f"{torch.finfo(dtype).max:.3g}; got {pixel_values.abs().max():.3g}. Normalise the images by the image "
+            "processor."
+        )
+    return pixels
 
 
 def check_known_kwargs(

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.tensors import float64_array
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
@@ -15,14 +16,7 @@ Array = torch.Tensor | np.ndarray
 
 
 def finite_array(values: Array, name: str, *axes: str) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double().numpy()
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(
-            f"`{name}` must be a tensor or array ({', '.join(axes)}); got {type(values).__name__} ({error})."
-        ) from error
+    array = float64_array(name, values, f"a tensor or array ({', '.join(axes)})")
     if array.ndim != len(axes) or not array.size:
         raise ArgumentError(
             f"`{name}` must have shape ({', '.join(axes)}); got {array.shape}. Pass what belongs to one image."

@@ -1,7 +1,9 @@
 """The rules for tensors that hold everywhere: precision, and the shape of a batch of images."""
 
 import hashlib
+from typing import Any
 
+import numpy as np
 import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -9,7 +11,76 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor in float32, or as it is where it is finer: reductions are never done in half precision."""
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:  # which torch does not promote
+        return tensor.float()
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_plain(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor that does not hold real numbers, one behind the other.
+
+    Args:
+        name (`str`): What errors call it.
+        tensor (`torch.Tensor`): What was given.
+
+    Raises:
+        ArgumentTypeError: If it is complex, sparse, quantised, nested or on the meta device.
+
+    Example:
+        >>> check_plain("head_weights", torch.ones(2, 2).to_sparse())
+        Traceback (most recent call last):
+        ...
+        gmar_hf.errors.ArgumentTypeError: `head_weights` must be a dense tensor of real numbers; got one of layout \
+sparse_coo. Call `.to_dense()`.
+    """
+    if tensor.is_nested:
+        got, advice = "a nested one", "Pad it by `torch.nested.to_padded_tensor`"
+    elif tensor.layout != torch.strided:
+        got, advice = f"one of layout {str(tensor.layout).removeprefix('torch.').strip('_')}", "Call `.to_dense()`"
+    elif tensor.is_quantized:
+        got, advice = "a quantised one", "Call `.dequantize()`"
+    elif tensor.is_complex():
+        got, advice = "complex numbers", "Take `.real` or `.abs()`"
+    elif tensor.is_meta:
+        got, advice = "one on the meta device, which holds none", "Load it"
+    else:
+        return
+    raise ArgumentTypeError(f"`{name}` must be a dense tensor of real numbers; got {got}. {advice}.")
+
+
+def float64_array(name: str, values: Any, must: str) -> np.ndarray:
+    """Return real numbers, as a tensor, an array or lists have them, as an array.
+
+    Args:
+        name (`str`): What errors call them.
+        values: What was given.
+        must (`str`): What errors say they must be, such as "a map of shape (rows, cols)".
+
+    Raises:
+        ArgumentTypeError: If they are something else.
+    """
+    if isinstance(values, torch.Tensor):
+        check_plain(name, values)
+        values = values.detach().cpu().double().numpy()  # NumPy knows no bfloat16
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"`{name}` must be {must}; got {type(values).__name__} ({error}).") from error
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return a tensor in another dtype; None if a finite number in it is beyond what that holds.
+
+    Example:
+        >>> cast(torch.tensor([1e5]), torch.float16) is None
+        True
+    """
+    narrow = tensor.to(dtype)
+    if not tensor.is_floating_point() or torch.finfo(dtype).max >= torch.finfo(tensor.dtype).max:
+        return narrow
+    return narrow if torch.equal(narrow.isfinite(), tensor.isfinite()) else None
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -43,16 +114,15 @@ def check_images(pixel_values: torch.Tensor) -> None:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What was given.
 
     Raises:
-        ArgumentError: If the shape or the dtype do not fit, or it is on the meta device.
-        ArgumentTypeError: If it is no tensor.
+        ArgumentError: If the shape or the dtype do not fit.
+        ArgumentTypeError: If it is no dense tensor of real numbers.
     """
     if not isinstance(pixel_values, torch.Tensor):
         raise ArgumentTypeError(
             f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
             'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
         )
-    if pixel_values.is_meta:
-        raise ArgumentError("`pixel_values` must hold numbers; got a tensor on the meta device, which holds none.")
+    check_plain("pixel_values", pixel_values)
     if pixel_values.ndim != 4 or pixel_values.numel() == 0 or not pixel_values.is_floating_point():
         raise ArgumentError(
             "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
