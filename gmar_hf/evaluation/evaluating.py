@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,6 +28,7 @@ from gmar_hf.runs.processes import joined, together
 from gmar_hf.runs.run_folder import Output
 from gmar_hf.runs.work import Work, open_work
 from gmar_hf.utils.checks import check_choice, check_number
+from gmar_hf.utils.files import checked_path
 
 
 def evaluate(
@@ -197,7 +197,7 @@ def evaluate(
         )
         return work, questions
 
-    folder = None if output_dir is None else Path(output_dir)
+    folder = None if output_dir is None else checked_path("output_dir", output_dir)
     work, questions = together(prepare)
     if mosaics is not None:
         work = work_on_mosaics(work, mosaics)

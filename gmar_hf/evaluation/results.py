@@ -15,6 +15,7 @@ from gmar_hf.evaluation.judging import judge
 from gmar_hf.evaluation.rows_and_columns import Metric, Row
 from gmar_hf.evaluation.verdict import Verdict
 from gmar_hf.utils.artifacts import ArtifactFormat
+from gmar_hf.utils.plain_json import plain_copy
 
 RESULTS = "results.json"
 ROWS = "rows.safetensors"
@@ -180,7 +181,8 @@ class Evaluation:
         """Write every figure to a safetensors file.
 
         Raises:
-            ArgumentError: If it cannot be written.
+            ArgumentError: If it cannot be written, or [`load`] would refuse what was put together by hand.
+            ArgumentTypeError: If `path` is no path.
         """
         content = {
             "settings": self.settings,
@@ -189,6 +191,7 @@ class Evaluation:
             "rows": [asdict(row) for row in self.rows],
         }
         arrays = {"values": self.values, **{f"curves.{name}": curve for name, curve in self.curves.items()}}
+        check_evaluation(plain_copy("content", content), arrays)
         FORMAT.write(
             path, content, {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         )
@@ -203,7 +206,7 @@ class Evaluation:
         Raises:
             ArtifactError: If it is missing, corrupt, of another version, or its figures are not as it says.
         """
-        if os.path.isdir(path):
+        if isinstance(path, str | os.PathLike) and os.path.isdir(path):
             path = os.path.join(path, ROWS)
         with FORMAT.reading(path) as artifact:
             content = artifact.content

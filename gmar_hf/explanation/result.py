@@ -1,6 +1,5 @@
 """What comes out of explaining a batch, and the file that it is kept in."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -8,9 +7,10 @@ from typing import Any
 
 import torch
 
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.utils.artifacts import ArtifactFormat
-from gmar_hf.utils.plain_json import COUNT, check_json
+from gmar_hf.utils.plain_json import COUNT, check_json, plain_copy
+from gmar_hf.utils.tensors import at_least_float32, check_plain
 
 _NUM_SHOWN = 6  # targets of images that notebooks show
 FORMAT = ArtifactFormat("gmar_hf.explanation", 2, "an explanation", "Make it again, and save it with `save`.")
@@ -88,9 +88,11 @@ class Explanation:
 
         Raises:
             ArgumentError: If the place cannot be written, or [`load`] would refuse what was put together by hand.
+            ArgumentTypeError: If `path` is no path, or a field no tensor.
         """
-        check_fields(self.tensors(), self.settings)
-        FORMAT.write(path, dict(self.settings), self.tensors())
+        given = {name: getattr(self, name) for name in _AXES if getattr(self, name) is not None}
+        settings = _checked_content(given, self.settings)
+        FORMAT.write(path, settings, given)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Explanation":
@@ -102,12 +104,7 @@ class Explanation:
         """
         with FORMAT.reading(path) as artifact:
             tensors = {name: tensor for name, tensor in artifact.tensors.items() if name in _AXES}
-            if not tensors:
-                raise ArgumentError("it holds no tensor of an explanation")
-            json.dumps(artifact.content, allow_nan=False)  # which JSON itself has no words for
-            check_json("settings", artifact.content, {})
-            check_fields(tensors, artifact.content)
-            return cls(settings=artifact.content, **tensors)
+            return cls(settings=_checked_content(tensors, artifact.content), **tensors)
 
     def __repr__(self) -> str:
         """Show shapes in place of numbers, which would fill the screen."""
@@ -146,6 +143,24 @@ def _by_target(tensor: torch.Tensor | None) -> dict[tuple[int, int], torch.Tenso
     rows = tensor.detach().float().cpu()
     rows = rows if rows.ndim == 4 else rows[:, None]
     return {(image, target): values for image, row in enumerate(rows) for target, values in enumerate(row)}
+
+
+def _checked_content(tensors: Mapping[str, torch.Tensor], settings: Any) -> dict[str, Any]:
+    """Return the settings as they come back from a file, if they and the tensors are those of one explanation.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: If they are not.
+    """
+    copied: dict[str, Any] = plain_copy("settings", dict(settings) if isinstance(settings, Mapping) else settings)
+    check_json("settings", copied, {})
+    if not tensors:
+        raise ArgumentError("An explanation must hold some tensor; got none.")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ArgumentTypeError(f"`{name}` must be a tensor; got {type(tensor).__name__}.")
+        check_plain(name, tensor)
+    check_fields(tensors, copied)
+    return copied
 
 
 def check_fields(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> None:
@@ -211,6 +226,6 @@ def _check_numbers(name: str, tensor: torch.Tensor, num_classes: int | None) -> 
     if name == "target":
         if tensor.dtype != torch.int64 or tensor.min() < 0 or tensor.max() >= (num_classes or torch.inf):
             raise ArgumentError("`target` must hold the indices of classes, int64; got others.")
-    elif not tensor.is_floating_point() or not tensor.isfinite().all():
+    elif not tensor.is_floating_point() or not at_least_float32(tensor).isfinite().all():
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise ArgumentError(f"`{name}` must hold finite floating point numbers; got {dtype} or others.")

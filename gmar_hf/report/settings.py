@@ -4,7 +4,6 @@ The entries are a table rather than dataclasses: errors name the place of what i
 whatever else somebody keeps in config.json comes back as it was.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
 from gmar_hf.report.traits import HeadTraits
-from gmar_hf.utils.plain_json import COUNT, FLAG, NUMBER, TEXT, check_json
+from gmar_hf.utils.plain_json import COUNT, FLAG, NUMBER, TEXT, check_json, plain_copy
 
 MAX_UNREADABLE = 1000  # as many are named
 _NAMED_PARTS = 20
@@ -77,10 +76,7 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ArgumentError: If they hold more than plain JSON values, or an entry is missing or of the wrong kind.
     """
-    try:
-        copied = json.loads(json.dumps(dict(settings), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError(f"`settings` must hold plain JSON values; got others ({error}).") from error
+    copied = plain_copy("settings", dict(settings) if isinstance(settings, Mapping) else settings)
     check_json("settings", copied, _SCHEMA)
     for key, kind in OPTIONAL_SETTINGS.items():
         check_json("settings", copied.get(key), kind, key)

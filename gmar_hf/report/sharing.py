@@ -25,6 +25,7 @@ from gmar_hf.report.report_files import (
 )
 from gmar_hf.report.settings import check_heads, check_moments, plain_settings
 from gmar_hf.report.traits import HeadTraits
+from gmar_hf.utils.files import checked_path
 from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card
 from gmar_hf.utils.text import did_you_mean, shown
 
@@ -104,7 +105,7 @@ class SharedReport(ModelHubMixin):
                 f"`save_pretrained` must get arguments that it or `push_to_hub` has; got {', '.join(unknown)}."
                 f"{did_you_mean(unknown[0], [*known, 'push_to_hub'])}"
             )
-        folder = Path(save_directory)
+        folder = checked_path("save_directory", save_directory)
         self._write(folder, overwrite_card=overwrite_card)
         if not push_to_hub:
             return None

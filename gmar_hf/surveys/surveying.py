@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
@@ -15,6 +14,7 @@ from gmar_hf.runs.run_folder import Output
 from gmar_hf.runs.work import open_work
 from gmar_hf.surveys.survey_run import SurveyRun
 from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.files import checked_path
 
 
 def survey(
@@ -153,5 +153,5 @@ def survey(
             top_images=None if top_images is None else check_whole("top_images", top_images, minimum=1),
         )
 
-    folder = None if output_dir is None else Path(output_dir)
+    folder = None if output_dir is None else checked_path("output_dir", output_dir)
     return together(prepare).complete(Output(folder=folder, resume=resume, force=force))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmar_hf.errors import ArgumentTypeError, ArtifactError
 from gmar_hf.utils.files import replacing
+from gmar_hf.utils.plain_json import plain_copy
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +64,13 @@ class ArtifactFormat:
 
         Args:
             path (`str` or `os.PathLike`): The file.
-            content (`Any`): Plain JSON values.
+            content (`Any`): Plain JSON values; what is none is refused.
             tensors (`Mapping[str, torch.Tensor]`): By name, of any strides and on any device.
             durable (`bool`, defaults to False): Whether the file must also survive the machine's sudden end.
 
         Raises:
-            ArgumentError: If the place cannot be written.
+            ArgumentError: If the place cannot be written, or the content is no plain JSON.
+            ArgumentTypeError: If `path` is no path.
         """
         import torch
         from safetensors.torch import save
@@ -78,7 +80,7 @@ class ArtifactFormat:
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
-        header = {"format": self.name, "format_version": self.version, "content": content}
+        header = {"format": self.name, "format_version": self.version, "content": plain_copy("content", content)}
         header["sha256"] = _digest(header, copies)
         with replacing(path, durable=durable) as temporary:
             # Not `save_file`, whose files only their owner may read.

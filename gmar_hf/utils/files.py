@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
 import glob
 import os
 import shutil
@@ -10,7 +11,35 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+
+
+def checked_path(argument: str, path: object) -> Path:
+    """Refuse what names no file or folder on any disk.
+
+    Args:
+        argument (`str`): The argument's name, which the error shows.
+        path (`object`): What was given.
+
+    Raises:
+        ArgumentError: If no name can have such characters.
+        ArgumentTypeError: If it is neither a string nor a path.
+
+    Example:
+        >>> checked_path("path", None)
+        Traceback (most recent call last):
+        ...
+        gmar_hf.errors.ArgumentTypeError: `path` must be a path, as a string or a `pathlib.Path`; got None.
+    """
+    name = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"`{argument}` must be a path, as a string or a `pathlib.Path`; got {path!r:.80}.")
+    try:
+        if b"\0" in os.fsencode(name):
+            raise ValueError("it holds a NUL byte")
+    except ValueError as error:
+        raise ArgumentError(f"`{argument}` must be a name that files can have; got {name!r:.80} ({error}).") from error
+    return Path(name)
 
 
 @contextmanager
@@ -18,11 +47,13 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     """Give a temporary name beside `path` to write to; it takes the place of `path` when the block succeeds.
 
     Args:
-        path (`str` or `os.PathLike`): The file to write.
+        path (`str` or `os.PathLike`): The file to write. Of a link it is what it leads to, also if that is not there
+            yet: the link stays. The new file has the rights of an old one.
         durable (`bool`, defaults to False): Whether the file must also survive the machine's sudden end.
 
     Raises:
-        ArgumentError: If the folder does not exist or cannot be written.
+        ArgumentError: If the folder does not exist or cannot be written, or a device or pipe has the name.
+        ArgumentTypeError: If `path` is no path.
 
     Example:
         >>> import tempfile
@@ -32,19 +63,23 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
         >>> path.read_text()
         'complete'
     """
-    target = Path(path)
+    given = checked_path("path", path)
+    target = given
     try:
+        target = _behind_links(given)
         with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as folder:
             temporary = Path(folder) / target.name
             yield temporary
             if durable:  # or the new name may reach the disk before what it names
                 with open(temporary, "rb+") as file:
                     os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
             os.replace(temporary, target)
     except (OSError, SafetensorError) as error:  # safetensors has no other word for a full disk
         reason = getattr(error, "strerror", None) or error
         raise ArgumentError(
-            f"`path` must be a file that can be written; got {str(path)!r} ({reason}). "
+            f"`path` must be a file that can be written; got {os.fspath(path)!r} ({reason}). "
             "Choose another place, or make the folder."
         ) from error
 
@@ -58,6 +93,20 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     for leftover in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _behind_links(path: Path) -> Path:
+    """Return the file that a path leads to, which need not be there.
+
+    Raises:
+        OSError: If links lead to each other, or to what is neither a file nor a folder.
+    """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "a device or a pipe")
+    return target
 
 
 def _prefix(target: Path) -> str:

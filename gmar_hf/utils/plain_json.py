@@ -4,7 +4,8 @@ A string of this module's is a kind of value; a dict must have these entries (an
 of one kind, and what stands in a pair with None may be null.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gmar_hf.errors import ArgumentError
@@ -18,6 +19,40 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     NUMBER: lambda value: is_number(value) and abs(value) < _LIMIT,
     FLAG: lambda value: isinstance(value, bool),
 }
+
+
+def plain_copy(argument: str, value: Any) -> Any:
+    """Return a copy of a value as it would come back from a file.
+
+    Args:
+        argument (`str`): What the error calls it.
+        value (`Any`): What is to be written.
+
+    Raises:
+        ArgumentError: If it holds more than plain JSON: other objects, NaN, infinity, or keys that are no strings.
+
+    Example:
+        >>> plain_copy("settings", {"sizes": (2, 3)})
+        {'sizes': [2, 3]}
+    """
+    try:
+        copied = json.loads(json.dumps(value, allow_nan=False))
+        _check_keys(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(f"`{argument}` must hold plain JSON values; got others ({error}).") from error
+    return copied
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse keys that are no strings, which JSON would make strings of."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r:.40} is no string")
+            _check_keys(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _check_keys(entry)
 
 
 def check_json(argument: str, value: Any, wanted: Any, where: str = "") -> None:

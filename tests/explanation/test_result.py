@@ -249,6 +249,26 @@ class TestFieldsThatAreOfNoExplanation:
     def test_a_path_that_is_none(self, path):
         with pytest.raises(ArgumentTypeError, match="`path` must be the file of an explanation; got "):
             Explanation.load(path)
+        with pytest.raises(ArgumentTypeError, match=r"`path` must be a path, as a string or a `pathlib.Path`; got "):
+            Explanation(torch.zeros(1, 2)).save(path)
+
+    @pytest.mark.parametrize(
+        ("explanation", "words"),
+        [
+            (Explanation(), "An explanation must hold some tensor; got none"),
+            (Explanation(settings={"method": "gmar"}), "An explanation must hold some tensor; got none"),
+            (Explanation(torch.zeros(1, 2), settings={"a": float("nan")}), "`settings` must hold plain JSON .*not JSON compl"),
+            (Explanation(torch.zeros(1, 2), settings={"a": [object()]}), "`settings` must hold plain .*not JSON seri"),
+            (Explanation(torch.zeros(1, 2), settings={"labels": {0: "cat"}}), "the key 0 is no string"),
+            (Explanation(torch.zeros(1, 2), settings=None), "`settings` must be an object; got None"),
+            (Explanation(torch.zeros(1, 2).numpy()), "`logits` must be a tensor; got ndarray"),
+            (Explanation(torch.zeros(1, 2).to_sparse()), "`logits` must be a dense tensor"),
+        ],
+    )  # fmt: skip
+    def test_what_load_would_refuse_or_change_is_not_saved(self, tmp_path, explanation, words):
+        with pytest.raises((ArgumentError, ArgumentTypeError), match=words):
+            explanation.save(tmp_path / "it")
+        assert os.listdir(tmp_path) == []
 
 
 class TestPlacesThatCannotBeWritten:
@@ -266,9 +286,9 @@ class TestPlacesThatCannotBeWritten:
         path = tmp_path / "it"
         old = Explanation(torch.zeros(1, 2))
         old.save(path)
-        with pytest.raises(TypeError):
+        with pytest.raises(ArgumentError):
             Explanation(torch.ones(1, 2), settings={"model": object()}).save(path)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ArgumentTypeError):
             Explanation(torch.ones(1, 2, device="meta")).save(path)
         assert_equal(Explanation.load(path), old)
         assert os.listdir(tmp_path) == ["it"]

@@ -378,11 +378,15 @@ class TestErrors:
     def test_no_function_and_no_real_numbers(self, metric):
         with pytest.raises(ArgumentTypeError, match=r"`score_fn` must be a function from pixel values .*; got str"):
             metric("score", QUARTERS, ORDER_8_2_1_4, **({"num_groups": 2} if metric is metrics.saco else {}))
-        with pytest.raises(ArgumentTypeError, match=r"`attribution` must be a tensor of real numbers .*got complex"):
+        with pytest.raises(
+            ArgumentTypeError, match=r"`attribution` must be a dense tensor of real numbers; got complex"
+        ):
             metric(patch_sum, QUARTERS, ORDER_8_2_1_4 + 0j)
 
     def test_baselines_that_are_no_numbers(self):
-        with pytest.raises(ArgumentError, match="`baseline` must hold finite pixel values; got NaN or infinity"):
+        with pytest.raises(
+            ArgumentError, match=r"`baseline` must hold finite pixel values, of .*; got NaN or infinity"
+        ):
             metrics.insertion(patch_sum, QUARTERS, ORDER_8_2_1_4, baseline=torch.tensor(torch.nan))
 
     def test_predictions_of_another_shape(self):

@@ -2,10 +2,15 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
-from gmar_hf.errors import ArgumentError
-from gmar_hf.utils.files import replacing
+import gmar_hf
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.evaluation.results import Evaluation
+from gmar_hf.utils.files import checked_path, replacing
+from tests.helpers.reports import make_report
 
 
 def test_the_file_appears_when_the_block_succeeds_and_replaces_an_old_one_at_once(tmp_path):
@@ -68,6 +73,74 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
         )
         assert isinstance(caught.value, ValueError)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_link_leads_to_what_is_written(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("old")
+    links = {"link": "elsewhere/file", "second": "link", "early": "elsewhere/not-yet"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    write(tmp_path / "second", "new")
+    write(tmp_path / "early", "first")
+    assert {name: os.readlink(tmp_path / name) for name in links} == links
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["file", "not-yet"]
+    assert (tmp_path / "elsewhere" / "file").read_text() == "new"
+    assert (tmp_path / "early").read_text() == "first"
+
+
+def test_links_to_nowhere_and_things_that_are_no_files(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("none/file")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(os.listdir(tmp_path))
+    for name, reason in {
+        "loop": "Too many levels of symbolic links",
+        "nowhere": "No such file or directory",
+        "pipe": "a device or a pipe",
+    }.items():
+        with pytest.raises(ArgumentError, match=rf"`path` must be a file that can be written; got .*\({reason}\)"):
+            write(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_file_keeps_its_rights(tmp_path):
+    (tmp_path / "secret").touch(mode=0o600)
+    write(tmp_path / "secret")
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def evaluation(**settings):
+    return Evaluation(settings, [], [], [], np.zeros((0, 0, 0)))
+
+
+WRITERS = {
+    "path": [
+        gmar_hf.Explanation(torch.zeros(1, 2)).save,
+        evaluation().save,
+        lambda path: gmar_hf.pages.write_page([], path),
+    ],
+    "save_directory": [lambda path: make_report().save_pretrained(path)],
+}
+
+
+@pytest.mark.parametrize(("name", "write"), [(name, write) for name, several in WRITERS.items() for write in several])
+def test_no_paths_at_all(name, write):
+    with pytest.raises(ArgumentTypeError, match=f"`{name}` must be a path.*; got 3"):
+        write(3)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(path):
+    with pytest.raises(ArgumentError, match="`path` must be a name that files can have; got "):
+        checked_path("path", path)
+
+
+def test_an_evaluation_that_could_not_be_read_again_is_not_saved(tmp_path):
+    for settings in ({"a": float("nan")}, {"a": object()}, {"a": {1: 2}}):
+        with pytest.raises(ArgumentError, match="`content` must hold plain JSON values"):
+            evaluation(**settings).save(tmp_path / "it")
+    assert os.listdir(tmp_path) == []
 
 
 def test_long_and_odd_names(tmp_path):
