@@ -1,7 +1,7 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,14 +13,13 @@ from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf._pipeline.images import prepare_image, stack_images
 from gmar_hf._pipeline.models import dtype_of, pipeline_model, save_pretrained, users_model
-from gmar_hf._pipeline.parameters import make_requests, sort_parameters
-from gmar_hf._pipeline.results import ExplanationResult, ResultList, caption_of, describe_target
+from gmar_hf._pipeline.parameters import check_batching, make_requests, sort_parameters
+from gmar_hf._pipeline.results import ExplanationResult, ResultList, caption_of, covered_box, describe_target
 from gmar_hf._pipeline.scores import scores_of
 from gmar_hf._pipeline.texts import take_texts
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
-from gmar_hf.images.placement import image_box
 from gmar_hf.models.auto_model import AutoModelForImageClassification
 from gmar_hf.models.introspection import class_name, is_dual_encoder
 from gmar_hf.models.labels import check_label_names
@@ -105,6 +104,7 @@ class GMARExplainer(Pipeline):
     _load_tokenizer = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_batching(kwargs)
         if args:
             args = (pipeline_model(args[0]), *args[1:])
         if "model" in kwargs:
@@ -152,6 +152,7 @@ class GMARExplainer(Pipeline):
             inputs = list(inputs)
         elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__"):
             inputs = GuardedItems(inputs, "inputs")
+        check_batching(kwargs)
         results = super().__call__(inputs, **kwargs)
         return ResultList(results) if type(results) is list else results
 
@@ -254,7 +255,7 @@ class GMARExplainer(Pipeline):
         assert first.logits is not None
         assert first.target is not None
         scores = scores_of(first.logits[0], self._classifier(texts), function_to_apply)
-        box = self._box(image_size, first.settings)
+        box = covered_box(image_size, first.settings, self.image_processor)
         labels, heatmap_size = self._classifier(texts).config.id2label, image_size if return_heatmap else None
         results: ResultList[ExplanationResult] = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
@@ -277,11 +278,6 @@ class GMARExplainer(Pipeline):
                     result["explanation"] = Explanation(**copies, settings={**explanation.settings, "box": list(box)})
                 results.append(result)
         return results
-
-    def _box(self, image_size: tuple[int, int], settings: Mapping[str, Any]) -> tuple[float, float, float, float]:
-        grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
-        covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
-        return image_box(image_size, self.image_processor, tuple(settings["pixel_size"]), covered)
 
 
 def register() -> None:

@@ -49,6 +49,7 @@ def test_a_pipeline_needs_no_plots_tables_or_launchers():
         "import gmar_hf.pipeline",
         "import gmar_hf; gmar_hf.ExplanationResult",
         "import gmar_hf.cli",
+        *(f"import gmar_hf._pipeline.{name}" for name in ("models", "parameters", "scores")),
     ],
 )
 @pytest.mark.slow

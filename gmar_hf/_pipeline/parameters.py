@@ -11,7 +11,7 @@ from gmar_hf.explanation.head_weights import open_report
 from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.models.labels import find_label
 from gmar_hf.plotting.painting import OVERLAY_STYLES
-from gmar_hf.utils.checks import check_choice, check_whole
+from gmar_hf.utils.checks import check_choice, check_flags, check_number, check_whole
 from gmar_hf.utils.text import did_you_mean
 
 # A pipeline always makes the map and reads the logits, and its head weights are a report.
@@ -22,6 +22,7 @@ _OF_PREPROCESS = ["timeout", "return_overlay"]
 _OF_POSTPROCESS = [
     "return_overlay", "overlay_style", "overlay_grid", "overlay_caption", "return_heatmap", "return_explanation",
 ]  # fmt: skip
+_FLAGS = [name for name in _OF_POSTPROCESS if name not in ("overlay_style", "function_to_apply")]
 _KNOWN = [
     "top_k", "target", "versus", "candidate_labels", "hypothesis_template", *_OF_FORWARD, "function_to_apply",
     *_OF_POSTPROCESS, "timeout", "batch_size", "num_workers",
@@ -61,11 +62,27 @@ def sort_parameters(
     forward = _choice(given, before, id2label)
     forward.update((name, given[name]) for name in _OF_FORWARD if name in given)
     postprocess = {name: given[name] for name in _OF_POSTPROCESS if name in given}
+    check_flags(**{name: given[name] for name in _FLAGS if name in given})
+    check_flags(**{name: given[name] for name in ["interpolate_pos_encoding"] if given.get(name) is not None})
+    if given.get("timeout") is not None:
+        check_number("timeout", given["timeout"], above=0, unit="seconds")
     if "overlay_style" in given:
         check_choice("overlay_style", given["overlay_style"], OVERLAY_STYLES)
     if "function_to_apply" in given:
         postprocess["function_to_apply"] = _function(given["function_to_apply"])
     return preprocess, forward, postprocess
+
+
+def check_batching(parameters: Mapping[str, Any]) -> None:
+    """Refuse numbers of images at once, and of workers, that are none; transformers takes these two for itself.
+
+    Raises:
+        ArgumentError: If one is wrong.
+    """
+    if parameters.get("batch_size") is not None:
+        check_whole("batch_size", parameters["batch_size"], minimum=1)
+    if parameters.get("num_workers") is not None:
+        check_whole("num_workers", parameters["num_workers"])
 
 
 def make_requests(parameters: Mapping[str, Any]) -> list[Request]:
@@ -110,7 +127,11 @@ def _indices(target: Any, labels: Mapping[int, str]) -> list[int]:
     targets = target if isinstance(target, list | tuple) else [target]
     if not targets:
         raise ArgumentError("`target` must name at least one label or index; got an empty list.")
-    return [find_label(name, labels) for name in targets]
+    indices = [find_label(name, labels) for name in targets]
+    for place, index in enumerate(indices):
+        if index in indices[:place]:
+            raise ArgumentError(f"`target` must name each class once; got {labels[index]!r:.80} twice. Drop one.")
+    return indices
 
 
 def _function(name: Any) -> ClassificationFunction | None:

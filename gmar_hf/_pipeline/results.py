@@ -10,9 +10,10 @@ from PIL import Image
 from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
-from gmar_hf.images.placement import Box, heatmap
+from gmar_hf.images.placement import Box, heatmap, image_box
 from gmar_hf.images.sight import seen_share, sight_mark
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix, strongest
+from gmar_hf.utils.checks import check_whole
 
 _NUM_SHOWN = 12  # entries of a list that are shown
 _SHOWN = (  # an explanation's fields in a result
@@ -88,7 +89,11 @@ class ExplanationResult(dict[str, Any]):
         Returns:
             `list[dict[str, Any]]`: `layer`, `head` and `head_contribution` or `head_importance`, the largest
             magnitude first; empty where neither is known.
+
+        Raises:
+            ArgumentError: If `k` is no whole number of 1 or more.
         """
+        check_whole("k", k, minimum=1)
         key = "head_contribution" if self.get("head_contribution") is not None else "head_importance"
         values = self.get(key)
         heads = [] if values is None else strongest(values, k)
@@ -167,6 +172,13 @@ def describe_target(
     if "completeness_gap" in tensors:
         result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
     return result
+
+
+def covered_box(image_size: tuple[int, int], settings: Mapping[str, Any], image_processor: Any) -> Box:
+    """Return what the patches cover of an image (width, height) that was explained with these settings."""
+    grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
+    covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
+    return image_box(image_size, image_processor, tuple(settings["pixel_size"]), covered)
 
 
 def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:

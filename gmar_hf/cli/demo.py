@@ -9,9 +9,9 @@ import typer
 
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.demo_scenes import METHODS, ShownScene, choose_scenes, points_right, shares_on_garments
-from gmar_hf.cli.image_arguments import make_folder, safe
+from gmar_hf.cli.image_arguments import safe
 from gmar_hf.cli.options import JsonOption
-from gmar_hf.utils.files import replacing
+from gmar_hf.utils.files import made_folder, replacing
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
@@ -49,21 +49,30 @@ def demo(options: DemoOptions) -> None:
 
     Two scenes on which the recommended map points the right way come first, and then one on which it does not.
     """
+    with made_folder("`--out`", options.out):
+        summary = _draw(options.out, options.seed)
+    if options.as_json:
+        echo_json(summary)
+    else:
+        _print(summary, options.out)
+
+
+def _draw(out: Path, seed: int) -> list[dict[str, Any]]:
+    """Draw the pictures into a folder; return what the JSON beside them says."""
     from gmar_hf import demo
+    from gmar_hf.images.own_pictures import save_picture
     from gmar_hf.pipeline import GMARExplainer
 
-    out = options.out
-    make_folder(out)
     model, image_processor = demo.load("vit")
     explainer = GMARExplainer(model=model, image_processor=image_processor, device="cpu")
-    shown = choose_scenes(explainer, options.seed)
+    shown = choose_scenes(explainer, seed)
     summary = []
     for number, scene in enumerate(shown, start=1):
         for method in METHODS:
             for result, effect in zip(scene.results[method], scene.effects, strict=True):
                 entry = _describe(scene, result, effect, number)
                 with replacing(out / entry["file"]) as temporary:
-                    _picture(scene.scene["image"], result).save(temporary)
+                    save_picture(_picture(scene.scene["image"], result), temporary)
                 summary.append(entry)
     # The sheet shows all scenes; the heads' maps are those of the first scene's first label.
     _save_figure(_contact_sheet(shown), out / "contact-sheet.png")
@@ -72,10 +81,7 @@ def demo(options: DemoOptions) -> None:
     _save_figure(_head_maps(first["image"], best), out / "head-maps.png")
     with replacing(out / "demo.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    if options.as_json:
-        echo_json(summary)
-    else:
-        _print(summary, out)
+    return summary
 
 
 def _describe(shown: ShownScene, result: "ExplanationResult", effect: float, number: int) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import typer
 from gmar_hf.cli.app import command, echo_json, tell
 from gmar_hf.cli.explained_images import ImagesAgain, attempt, explained_images, told
 from gmar_hf.cli.explanation_files import ExplanationFiles, Taken
-from gmar_hf.cli.image_arguments import expand, make_folder, safe, stem, unique
+from gmar_hf.cli.image_arguments import expand, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.methods import METHODS, get_method, why_heads_differ
+from gmar_hf.utils.files import made_folder
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
@@ -112,15 +113,28 @@ class ExplainOptions:
 @command(ExplainOptions, example="gmar-hf explain cat.jpg --target 'tabby, tabby cat' --html")
 def explain(options: ExplainOptions) -> None:
     """Explain images: an overlay for each target, maps and head scores, and a table of the strongest heads."""
+    # Everything that can be refused is refused before the first image.
+    sources = expand(options.images)
+    with made_folder("`--out`", options.out):
+        summary = _explain(options, sources)
+    if options.as_json:
+        echo_json(summary)
+    else:
+        _print_table(summary, options.out)
+        if options.html:
+            typer.echo(f"All of it on one page, which can be sent: {printable(options.out / _PAGE)}")
+    if any("error" in image for image in summary):
+        raise typer.Exit(1)
+
+
+def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]]:
+    """Explain images into the folder, which is there; return what is said of each."""
     from tqdm import tqdm
 
     from gmar_hf.cli.loading import load_explainer
     from gmar_hf.explanation.engine import versions
 
-    # Everything that can be refused is refused before the first image.
-    sources, out = expand(options.images), options.out
-    make_folder(out)
-    parameters = options.parameters()
+    out, parameters = options.out, options.parameters()
     # Pictures are drawn when they are written.
     returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
     explainer = load_explainer(options.model, options.revision, options.device, {**parameters, **returned})
@@ -158,14 +172,7 @@ def explain(options: ExplainOptions) -> None:
                 entry = {"image": source, "error": message}
             summary.append(entry)
             bar.update()
-    if options.as_json:
-        echo_json(summary)
-    else:
-        _print_table(summary, out)
-        if options.html:
-            typer.echo(f"All of it on one page, which can be sent: {printable(out / _PAGE)}")
-    if any("error" in image for image in summary):
-        raise typer.Exit(1)
+    return summary
 
 
 def _label(text: str) -> str | int:

@@ -60,6 +60,7 @@ class ExplanationFiles:
         Returns:
             Its entry in the summary.
         """
+        from gmar_hf.images.own_pictures import save_picture
         from gmar_hf.images.sight import seen_share
 
         # Pictures first, then tensors, then the JSON that names them all.
@@ -70,7 +71,7 @@ class ExplanationFiles:
         for picture, of_methods in zip(pictures, by_target, strict=True):
             drawn = self._drawn(image, of_methods)
             with replacing(self.folder / f"{picture}.png") as temporary:
-                drawn.save(temporary)
+                save_picture(drawn, temporary)
             del drawn  # before the next one is drawn
         # A file a method; the first method's bears the image's name alone.
         tensors: dict[str, str] = {}

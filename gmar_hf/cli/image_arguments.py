@@ -1,30 +1,16 @@
 """From what a user typed to images, and to names for the files about them."""
 
 import glob
-import tempfile
 import unicodedata
 from pathlib import Path
 
 from gmar_hf.errors import ArgumentError
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder for results, and find out at once whether it can be written.
-
-    Raises:
-        ArgumentError: If it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ArgumentError(
-            f"`--out` must be a folder that can be written; got {str(folder)!r} ({error.strerror}). Choose another."
-        ) from error
-
-
 def expand(arguments: list[str]) -> list[str]:
     """Find the images: folders become the images in them and globs what they match; each comes once, in order.
+
+    Pictures that this package has drawn are left out, unless they are named one by one.
 
     Args:
         arguments (`list[str]`): Files, folders, globs and URLs, as they were typed.
@@ -32,6 +18,7 @@ def expand(arguments: list[str]) -> list[str]:
     Raises:
         ArgumentError: If a folder holds no images, or a glob matches nothing.
     """
+    from gmar_hf.images.own_pictures import is_own_picture
     from gmar_hf.images.reading import image_suffixes
 
     sources: list[str] = []
@@ -44,6 +31,7 @@ def expand(arguments: list[str]) -> list[str]:
                 str(file)
                 for file in path.iterdir()
                 if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+                if not is_own_picture(file)
             )
             if not files:
                 raise ArgumentError(
@@ -51,7 +39,8 @@ def expand(arguments: list[str]) -> list[str]:
                 )
             sources += files
         elif not path.exists() and not _is_url(argument) and glob.has_magic(argument):
-            files = sorted(match for match in glob.glob(argument, recursive=True) if Path(match).is_file())
+            matches = glob.glob(argument, recursive=True)
+            files = sorted(match for match in matches if Path(match).is_file() and not is_own_picture(match))
             if not files:
                 raise ArgumentError(f"`IMAGE` must match at least one file; got {argument!r}, which matches none.")
             sources += files

@@ -27,7 +27,7 @@ from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import joined, together
 from gmar_hf.runs.run_folder import Output
 from gmar_hf.runs.work import Work, open_work
-from gmar_hf.utils.checks import check_choice, check_number
+from gmar_hf.utils.checks import check_choice, check_flags, check_number
 from gmar_hf.utils.files import checked_path
 
 
@@ -138,8 +138,8 @@ def evaluate(
         >>> len(evaluation.rows), sorted(evaluation.summary())
         (4, ['contribution', 'rollout'])
     """
+    check_flags(use_labels=use_labels, resume=resume, force=force)
     accelerator = joined(accelerator)
-
     are_mosaics = mosaics is not None or isinstance(dataset, Mosaics)
 
     def prepare() -> tuple[Work, Questions]:

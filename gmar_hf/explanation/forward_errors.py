@@ -1,6 +1,6 @@
 """What a model's own forward raises, in words that say what to do."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Collection, Iterator, Sized
 from contextlib import contextmanager
 
 import torch
@@ -14,16 +14,20 @@ from gmar_hf.utils.text import shown
 
 
 @contextmanager
-def forward_errors_worded(model: nn.Module, pixels: torch.Tensor, layers: Sized) -> Iterator[None]:
+def forward_errors_worded(
+    model: nn.Module, pixels: torch.Tensor, layers: Sized, arguments: Collection[str] = ()
+) -> Iterator[None]:
     """Turn what the forward in the block raises into an error of ours; what it does not tell of is let through.
 
     Args:
         model (`nn.Module`): What computes in the block.
         pixels (`torch.Tensor` of shape (batch, channels, height, width)): What it is given.
         layers (`Sized`): Of as many layers the attention has been computed.
+        arguments (`Collection[str]`, defaults to ()): Which others it is given, by the user.
 
     Raises:
-        ArgumentError: If the model refuses images of this size; the message says which it takes.
+        ArgumentError: If the model refuses images of this size; the message says which it takes. Or if it fails where
+            it is given more than images.
         UnsupportedModelError: If it is one of transformers' that fails on images of its own size.
     """
     try:
@@ -41,6 +45,12 @@ def forward_errors_worded(model: nn.Module, pixels: torch.Tensor, layers: Sized)
             raise ArgumentError(
                 f"`pixel_values` must be {by_size(size)} pixels for {class_name(model)}; "
                 f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
+            ) from error
+        if arguments:
+            names = ", ".join(f"`{name}`" for name in sorted(arguments))
+            raise ArgumentError(
+                f"{names} must be something that this {class_name(model)} can use; its forward fails with it "
+                f"({shown(error, 100)}). Leave it out."
             ) from error
         # What a user's own module raises is for its author, and other errors at run time may be the machine's.
         if not isinstance(unwrapped(model), PreTrainedModel) or isinstance(error, RuntimeError):

@@ -12,7 +12,15 @@ from gmar_hf.explanation.masking import PATTERNS
 from gmar_hf.explanation.methods import METHODS, Method, get_method
 from gmar_hf.explanation.trace import Start
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.utils.checks import check_choice, check_names, check_number, check_seed, check_share, check_whole
+from gmar_hf.utils.checks import (
+    check_choice,
+    check_flags,
+    check_names,
+    check_number,
+    check_seed,
+    check_share,
+    check_whole,
+)
 from gmar_hf.utils.tensors import described
 
 MAX_POINTS = 64
@@ -46,6 +54,9 @@ class Request:
     def __post_init__(self) -> None:
         method = self.describes
         check_choice("norm", self.norm, NORMS)
+        check_flags(
+            return_maps=self.return_maps, return_head_maps=self.return_head_maps, return_logits=self.return_logits
+        )
         check_number("residual_weight", self.residual_weight)
         check_whole("start_layer", self.start_layer)
         self._check_masks()

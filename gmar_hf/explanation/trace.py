@@ -235,6 +235,6 @@ def traced(
     """
     with weights_at_rest(model), gradients_on(), frozen(model):
         trace = Trace(model, start, attention_scale)
-        with forward_errors_worded(model, pixels, trace.layers):
+        with forward_errors_worded(model, pixels, trace.layers, model_kwargs):
             trace.run(pixels, **model_kwargs)
         yield trace

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 
 from gmar_hf.errors import ImageError
+from gmar_hf.utils.tensors import check_plain
 
 _CHANNELS = (1, 3, 4)
 
@@ -22,8 +23,10 @@ def plain_array(source: np.ndarray | torch.Tensor) -> np.ndarray:
     """Return an array or tensor, on whatever device, as an array."""
     if isinstance(source, np.ndarray):
         return source
+    check_plain("image", source)
     values = source.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy knows no bfloat16
+    known = (torch.float16, torch.float32, torch.float64)  # to NumPy, of floating points
+    return (values.float() if values.is_floating_point() and values.dtype not in known else values).numpy()
 
 
 def picture_of_array(source: np.ndarray | torch.Tensor, image_processor: Any = None) -> Image.Image:

@@ -12,6 +12,7 @@ from transformers.image_processing_utils import get_size_dict
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.resizing import BACKENDS, Size, resized_size
 from gmar_hf.images.timm_transforms import is_timm_processor, timm_crop, why_not_placeable
+from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.tensors import float64_array
 
 Box = tuple[float, float, float, float]
@@ -153,6 +154,7 @@ def placed_map(
         >>> placed_map(np.array([[1.0, -2.0]]), (0, 0, 4, 1), (4, 1), smooth=False).tolist()
         [[1.0, 1.0, -2.0, -2.0]]
     """
+    check_flags(smooth=smooth)
     values = finite_map(attribution)
     if np.abs(values).max() > np.finfo(np.float32).max:
         raise ArgumentError(f"`attribution` must hold numbers of float32; got up to {np.abs(values).max():.3g}.")

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gmar_hf.errors import ArgumentTypeError, GMARError, ImageError
 from gmar_hf.images.arrays import picture_of_array
 from gmar_hf.images.decoding import bits_per_sample, decoding_error, is_white_at_zero
+from gmar_hf.utils.checks import check_number
 from gmar_hf.utils.text import is_web_page
 
 ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
@@ -43,8 +44,11 @@ def read_image(source: ImageSource, timeout: float | None = None) -> Image.Image
 
     Raises:
         ImageError: the file, the URL or the data cannot be read as an image.
+        ArgumentError: `timeout` is no number above 0.
         ArgumentTypeError: `source` is of another type.
     """
+    if timeout is not None:
+        check_number("timeout", timeout, above=0, unit="seconds")
     return _read(source, _name(source), timeout)
 
 

@@ -9,7 +9,7 @@ from gmar_hf.metrics.heads import ClassTarget, batch_shape, checked_scores, chos
 from gmar_hf.metrics.perturbation import Curve
 from gmar_hf.metrics.scores import FUNCTIONS
 from gmar_hf.models.ablation import AblatedModel, ablated
-from gmar_hf.utils.checks import check_choice, check_seed, check_whole
+from gmar_hf.utils.checks import check_choice, check_flags, check_seed, check_whole
 
 
 def ablation_curve(
@@ -128,6 +128,7 @@ def _take_out(
     max_rows: int,
 ) -> Curve:
     """Make one curve from scores (batch, layers, heads) on the CPU."""
+    check_flags(most_important_first=most_important_first)
     total = head_scores[0].numel()
     num_steps = total if num_steps is None else num_steps
     order = head_scores.flatten(1).argsort(dim=1, descending=most_important_first, stable=True)

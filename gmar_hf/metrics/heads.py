@@ -10,7 +10,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.ablation import AblatedModel, ablated
 from gmar_hf.models.targets import choose_target
-from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.checks import check_flags, check_whole
 from gmar_hf.utils.correlation import spearman
 from gmar_hf.utils.tensors import check_plain
 
@@ -125,6 +125,7 @@ class HeadAblation:
             >>> ablation.correlation(torch.tensor([[[9.0, 2.0], [-3.0, -1.0]]])).within_layers
             tensor([0.])
         """
+        check_flags(magnitude=magnitude)
         scores = checked_scores(head_scores, tuple(self.change.shape)).to(self.change.device)
         change = self.change
         if magnitude:

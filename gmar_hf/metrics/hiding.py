@@ -11,7 +11,7 @@ from gmar_hf.images.baselines import baseline_pixels as baseline_pixels
 from gmar_hf.metrics.fillings import Baseline, Filling, find_filling
 from gmar_hf.metrics.localization import checked_maps
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
-from gmar_hf.utils.checks import check_whole, is_whole
+from gmar_hf.utils.checks import check_flags, check_whole, is_whole
 from gmar_hf.utils.tensors import check_images
 
 Interval = tuple[int, int]
@@ -63,6 +63,7 @@ def rank_patches(
     Raises:
         ArgumentError, ArgumentTypeError: If images, map or baseline cannot be used.
     """
+    check_flags(most_important_first=most_important_first)
     values, size = checked_map(pixel_values, attribution, patch_size)
     order = values.flatten(1).argsort(dim=1, descending=most_important_first, stable=True)
     return RankedImages(

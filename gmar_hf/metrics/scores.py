@@ -9,7 +9,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import checked_model
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -44,7 +44,8 @@ def score_function(
             the batch.
 
     Raises:
-        ArgumentError: If there is no such function, or `target` is no row of classes; when it is called, also if rows
+        ArgumentError: If there is no such function, the model does not know an argument, or `target` is no row of
+            classes; when it is called, also if rows
             or classes do not fit.
         ArgumentTypeError: If `model` is no module or `target` holds no ints.
 
@@ -57,6 +58,7 @@ def score_function(
     """
     model = checked_model(model)
     check_choice("function", function, FUNCTIONS)
+    check_known_kwargs(model, model_kwargs)
     classes = _classes(target)
 
     def score(pixel_values: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.introspection import class_name, known_kwargs, setting
+from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.tensors import cast, check_images
 
 
@@ -54,10 +55,12 @@ def check_known_kwargs(
         advise (`Callable`): From the name of an unknown one to what the error says behind its sentence.
 
     Raises:
-        ArgumentError: If the model does not know one of them.
+        ArgumentError: If the model does not know one of them, or a flag is no flag.
     """
     for name in sorted(set(model_kwargs) - known_kwargs(model)):
         raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{advise(name)}")
+    if model_kwargs.get("interpolate_pos_encoding") is not None:
+        check_flags(interpolate_pos_encoding=model_kwargs["interpolate_pos_encoding"])
 
 
 def usable_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gmar_hf.images.resizing import Size
 from gmar_hf.plotting.captions import put_below
 from gmar_hf.plotting.painting import ZERO, outlines, paint, palettes_of
 from gmar_hf.plotting.values import Array
-from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.checks import check_flags, check_whole
 
 _LINE = (128, 128, 128)  # between patches
 _OUTLINES = ((60, 60, 60), (255, 255, 255))
@@ -184,6 +184,7 @@ def _layer(
     grid: bool,
 ) -> _Layer:
     palettes = palettes_of(style, alpha, colormap)
+    check_flags(grid=grid)
     lines = None
     if isinstance(heatmap, Image.Image):
         _check_picture(heatmap, image_size, style, grid)

@@ -20,7 +20,7 @@ from gmar_hf.report.moments import Moments
 from gmar_hf.report.settings import check_heads, check_moments, plain_settings
 from gmar_hf.report.statistics import KEYS, OUTCOMES, summarize
 from gmar_hf.report.traits import HeadTraits
-from gmar_hf.utils.files import replacing
+from gmar_hf.utils.files import folder_error, make_folder, replacing
 
 TENSORS_FILE, SETTINGS_FILE, CARD_FILE = "report.safetensors", "config.json", "README.md"
 SCHEMA_VERSION = 1
@@ -69,16 +69,13 @@ def write_report(
     files |= {f"{score}.png": png(overall, score) for score in FIGURES}
     files[TENSORS_FILE] = content
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder("`save_directory`", folder)
         with ExitStack() as stack:
             for name, data in files.items():
                 stack.enter_context(replacing(folder / name)).write_bytes(data)
             (folder / SETTINGS_FILE).unlink(missing_ok=True)
     except OSError as error:
-        raise ArgumentError(
-            f"`save_directory` must be a folder that can be written; got {str(folder)!r} ({error.strerror or error}). "
-            "Choose another place."
-        ) from error
+        raise folder_error("`save_directory`", folder, error) from error
 
 
 def may_replace_card(path: Path) -> bool:

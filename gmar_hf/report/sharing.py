@@ -25,6 +25,7 @@ from gmar_hf.report.report_files import (
 )
 from gmar_hf.report.settings import check_heads, check_moments, plain_settings
 from gmar_hf.report.traits import HeadTraits
+from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.files import checked_path
 from gmar_hf.utils.hub import check_in_reach, download, hub_errors, no_folder, remote_card
 from gmar_hf.utils.text import did_you_mean, shown
@@ -99,6 +100,7 @@ class SharedReport(ModelHubMixin):
             HubError: If pushing fails.
         """
         _refuse_settings_of_the_mixin(config, model_card_kwargs)
+        check_flags(overwrite_card=overwrite_card, push_to_hub=push_to_hub)
         known = inspect.signature(self.push_to_hub).parameters
         if unknown := [name for name in push_to_hub_kwargs if name not in known or name == "repo_id"]:
             raise ArgumentTypeError(
@@ -148,6 +150,7 @@ class SharedReport(ModelHubMixin):
                 "`pretrained_model_name_or_path` must be a folder or a repo id; got "
                 f"{type(pretrained_model_name_or_path).__name__}. Pass where a report was saved or pushed to."
             )
+        check_flags(local_files_only=local_files_only, force_download=force_download)
         if str(map_location) != "cpu":
             raise ArgumentError(
                 f"`map_location` must be the CPU, where reports stay; got {str(map_location)!r:.40}. Leave it out."
@@ -226,6 +229,9 @@ class SharedReport(ModelHubMixin):
             raise ArgumentError(
                 f"`branch` must be the `revision` where both are given; got {branch!r} and {revision!r}. Drop one."
             )
+        check_flags(overwrite_card=overwrite_card)
+        optional = {"private": private, "create_pr": create_pr}
+        check_flags(**{name: flag for name, flag in optional.items() if flag is not None})
         revision = revision or branch
         with hub_errors(repo_id, "push the report"), tempfile.TemporaryDirectory() as folder:
             self._write(Path(folder), overwrite_card=True)

@@ -1,5 +1,6 @@
 """The folder of a run: what earlier calls have left there, shared out among the processes of this one."""
 
+import os
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from accelerate import Accelerator
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.runs.identity import differences
 from gmar_hf.runs.processes import gather, together
+from gmar_hf.utils.files import folder_error, make_folder
 
 CHECKPOINTS = "checkpoints"
+_OUT = "`output_dir` (`--out`)"
 
 
 class Part(Protocol):
@@ -99,14 +102,12 @@ def open_folder(
             parts = {file.name: kind.load(file) for file in files} if output.resume else {}
             for part in parts.values():
                 _check_settings(part, settings, kind.noun)
-            checkpoints.mkdir(parents=True, exist_ok=True)
+            make_folder(_OUT, folder)
+            make_folder(_OUT, checkpoints)
         except GMARError:
             raise
         except OSError as error:
-            raise ArgumentError(
-                f"`output_dir` (`--out`) must be a folder that can be written; got {str(folder)!r} "
-                f"({error.strerror}). Choose another."
-            ) from error
+            raise folder_error(_OUT, folder, error) from error
         return parts
 
     parts = together(look)
@@ -129,6 +130,25 @@ def open_folder(
             "Start anew with `resume=False` (`--no-resume`)."
         )
     return mine
+
+
+def check_apart(folder: Path | None, data: Any) -> None:
+    """Refuse results with pictures in the folder of the data: they would be images of the next run.
+
+    Args:
+        folder (`Path`, *optional*): Where results go.
+        data (`Any`): What the user gave as data.
+
+    Raises:
+        ArgumentError: If `data` is a folder, and the other one is it or lies in it.
+    """
+    if folder is None or not isinstance(data, str | os.PathLike) or not os.path.isdir(data):
+        return
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(data)):
+        raise ArgumentError(
+            f"{_OUT} must not lie in the folder of the data (its pictures would be images of the next run); got "
+            f"{str(folder)!r} in {os.fspath(data)!r}. Choose another."
+        )
 
 
 def clear_away(folder: Path, is_new: bool) -> None:

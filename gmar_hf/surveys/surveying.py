@@ -10,10 +10,10 @@ from torch import nn
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import joined, together
-from gmar_hf.runs.run_folder import Output
+from gmar_hf.runs.run_folder import Output, check_apart
 from gmar_hf.runs.work import open_work
 from gmar_hf.surveys.survey_run import SurveyRun
-from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.checks import check_flags, check_whole
 from gmar_hf.utils.files import checked_path
 
 
@@ -105,7 +105,7 @@ def survey(
 
     Raises:
         ArgumentError: If something cannot be used, too many images are unreadable, the folder holds a finished report
-            or a checkpoint of other settings.
+            or a checkpoint of other settings, or lies in a folder of images that are the data.
         ArtifactError: If a checkpoint is corrupt.
         SurveyInterrupted: On Ctrl-C, once what was found is saved; it is a `KeyboardInterrupt`, so that is what to
             catch.
@@ -117,6 +117,8 @@ def survey(
         >>> report.num_images, report.mean["contribution"].shape, len(report.top_heads(3))
         (8, torch.Size([6, 8]), 3)
     """
+    check_flags(resume=resume, streaming=streaming, use_labels=use_labels, force=force)
+    check_flags(overwrite_card=overwrite_card, describe_heads=describe_heads)
     accelerator = joined(accelerator)
 
     def prepare() -> SurveyRun:
@@ -154,4 +156,5 @@ def survey(
         )
 
     folder = None if output_dir is None else checked_path("output_dir", output_dir)
+    check_apart(folder, dataset)
     return together(prepare).complete(Output(folder=folder, resume=resume, force=force))

@@ -129,6 +129,26 @@ def check_share(argument: str, value: object) -> float:
     raise ArgumentError(f"`{argument}` must be a share in [0, 1]; got {value!r:.40}.")
 
 
+def check_flags(**flags: object) -> None:
+    """Refuse anything but True and False: of what is not empty Python would take anything for True, "no" too.
+
+    Args:
+        **flags: What was given, by the arguments' names.
+
+    Raises:
+        ArgumentError: If a value is something else.
+
+    Example:
+        >>> check_flags(force=True, resume="no")
+        Traceback (most recent call last):
+        ...
+        gmar_hf.errors.ArgumentError: `resume` must be True or False; got 'no'.
+    """
+    for argument, value in flags.items():
+        if not isinstance(value, bool):
+            raise ArgumentError(f"`{argument}` must be True or False; got {value!r:.40}.")
+
+
 def check_choice(argument: str, value: object, choices: Iterable[str], *, otherwise: str = "") -> None:
     """Refuse anything but one of several names; the error suggests the one that is spelled alike.
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -40,6 +40,65 @@ def checked_path(argument: str, path: object) -> Path:
     except ValueError as error:
         raise ArgumentError(f"`{argument}` must be a name that files can have; got {name!r:.80} ({error}).") from error
     return Path(name)
+
+
+def make_folder(argument: str, folder: Path) -> None:
+    """Make a folder, with those above it, unless it is there.
+
+    Args:
+        argument (`str`): What the error calls it, backticks and all.
+        folder (`Path`): The folder, or a link to one.
+
+    Raises:
+        ArgumentError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise folder_error(argument, folder, error) from error
+
+
+def folder_error(argument: str, folder: Path, error: OSError) -> ArgumentError:
+    """Return the error for a folder that cannot be made or written, with the reason.
+
+    Args:
+        argument (`str`): What the error calls it, backticks and all.
+        folder (`Path`): The folder.
+        error (`OSError`): What the system said.
+    """
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError):
+        place = Path(error.filename or folder)
+        is_link = place.is_symlink() and not place.exists()
+        reason = f"{str(place)!r} is a link to {os.readlink(place)!r}, which is not there" if is_link else "a file"
+    return ArgumentError(
+        f"{argument} must be a folder that can be written; got {str(folder)!r} ({reason}). Choose another."
+    )
+
+
+@contextmanager
+def made_folder(argument: str, folder: Path) -> Iterator[None]:
+    """Make a folder that can be written, for the block, which may leave something in it; else it goes again.
+
+    Args:
+        argument (`str`): What the error calls it, backticks and all.
+        folder (`Path`): The folder, or a link to one.
+
+    Raises:
+        ArgumentError: If it cannot be made or written.
+    """
+    new = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        make_folder(argument, folder)
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise folder_error(argument, folder, error) from error
+        yield
+    finally:
+        with suppress(OSError):  # of folders that are not empty, or not there
+            for place in new:
+                place.rmdir()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 import pytest
 
-from gmar_hf._pipeline.parameters import sort_parameters
+from gmar_hf._pipeline.parameters import check_batching, sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from tests.helpers.explainers import make_explainer, photo
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
 
@@ -58,6 +59,22 @@ def test_a_call_replaces_what_held_before(before, given, expected):
             "`versus` must be another class than `target`; got 'cat' for both",
         ),
         ({}, dict(method="none"), "`method` must be one of"),
+        ({}, dict(target=["dog", 1]), "`target` must name each class once; got 'dog' twice"),
+        ({}, dict(method=["gmar", "gmar"]), "`method` must name each one once; got 'gmar' twice"),
+        ({}, dict(timeout=-1), "`timeout` must be a number of seconds above 0; got -1"),
+        ({}, dict(timeout="5"), "`timeout` must be a number of seconds above 0; got '5'"),
+        *[
+            ({}, {name: value}, f"`{name}` must be True or False; got {value!r}")
+            for name, value in {
+                "return_heatmap": "no",
+                "return_overlay": 1,
+                "overlay_grid": "false",
+                "overlay_caption": None,
+                "return_explanation": [],
+                "return_head_maps": "no",
+                "interpolate_pos_encoding": "no",
+            }.items()
+        ],
         ({}, dict(residual_weight=-1), "`residual_weight` must be a number that is 0 or more"),
         ({}, dict(start_layer=-1), "`start_layer` must be a whole number"),
     ],
@@ -79,3 +96,27 @@ def test_unknown_names_list_the_known():
         ArgumentTypeError, match=r"^`tops` is not a parameter of this pipeline. There are: top_k, target"
     ):
         sort(tops=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(batch_size=0), "`batch_size` must be a whole number of 1 or more; got 0"),
+        (dict(batch_size="8"), "`batch_size` must be a whole number of 1 or more; got '8'"),
+        (dict(num_workers=-1), "`num_workers` must be a whole number of 0 or more; got -1"),
+    ],
+)
+def test_numbers_that_transformers_takes_for_itself(given, message):
+    check_batching({"batch_size": 8, "num_workers": None})
+    with pytest.raises(ArgumentError, match=message):
+        check_batching(given)
+    with pytest.raises(ArgumentError, match=message):
+        make_explainer()(photo(0), **given)
+    with pytest.raises(ArgumentError, match=message):
+        make_explainer(**given)
+
+
+@pytest.mark.parametrize("k", [-1, 0, 1.5, "3", True])
+def test_numbers_of_heads(k):
+    with pytest.raises(ArgumentError, match=f"`k` must be a whole number of 1 or more; got {k!r}"):
+        make_explainer()(photo(0))[0].top_heads(k)

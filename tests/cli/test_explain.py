@@ -313,6 +313,26 @@ def test_a_second_run_replaces_the_first(run, here, model):
     assert json.loads(Path("out/one.json").read_text())["settings"]["method"] == ["rollout"]
 
 
+def test_a_second_run_leaves_out_what_the_first_has_drawn(run, here, model):
+    for arguments in (["more", "--out", "more"], ["more", "--out", "more"], ["more/*", "--out", "out"]):
+        code, out, _ = run("explain", *arguments, "-m", model, "-t", "cat", "--method", "rollout", "--json")
+        images = [image["image"] for image in json.loads(out) if "results" in image]
+        assert images == ["more/ONE.webp", "more/one.bmp"]
+    drawn = "more/one-2-cat.png"
+    code, out, _ = run("explain", drawn, "-m", model, "-t", "cat", "--method", "rollout", "-o", "again", "--json")
+    assert code == 0  # who names it gets it
+    assert json.loads(out)[0]["image"] == drawn
+
+
+def test_what_fails_leaves_no_folder(run, here, model):
+    for options in (["-t", "cat", "--versus", "nobody"], ["-t", "cat", "-t", "0"], ["-t", "nobody"]):
+        refusal(run("explain", "one.png", "-m", model, "-o", "new/deep/out", *options))
+        assert not Path("new").exists()
+    Path("mine").mkdir()
+    assert run("explain", "broken.png", "-m", model, "-o", "mine/new")[0] == 1
+    assert written("mine") == []  # which was there before
+
+
 # Sources
 
 
@@ -550,7 +570,7 @@ def test_model_folders_that_cannot_be_loaded(run, here, name, content):
     assert err.startswith("`--model` must be the Hub id or the folder of an image classifier")
     assert "got 'bad' (" in err
     assert len(err) < 600
-    assert written() == []
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "./none", "", "a b", "\x1b[2J"])
@@ -565,7 +585,7 @@ def test_a_model_that_cannot_be_explained(run, here, tmp_path_factory):
     assert refusal(run("explain", "one.png", "two.jpg", "-m", folder, "-o", "out")).startswith(
         "SwinForImageClassification cannot be explained: "
     )
-    assert written() == []
+    assert not Path("out").exists()
 
 
 def test_weights_that_are_nan(run, here, tmp_path_factory):
@@ -576,7 +596,7 @@ def test_weights_that_are_nan(run, here, tmp_path_factory):
     assert refusal(run("explain", "one.png", "-m", folder, "-o", "out")).startswith(
         "one.png: The logits must be finite; got NaN or infinity"
     )
-    assert written() == []
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("out", ["one.png", "one.png/deeper", "x" * 300])
@@ -586,6 +606,16 @@ def test_folders_that_cannot_be_written(run, here, model, out):
     assert err.endswith("Choose another.\n")
     with Image.open("one.png") as image:
         assert image.tobytes() == photo(0).tobytes()
+
+
+def test_a_link_to_a_folder_that_is_not_there(run, here, model):
+    Path("link").symlink_to("nowhere")
+    for out in ("link", "link/deeper"):
+        err = refusal(run("explain", "one.png", "-m", model, "-o", out))
+        assert "'link' is a link to 'nowhere', which is not there" in err
+    Path("nowhere").mkdir()
+    assert run("explain", "one.png", "-m", model, "-t", "cat", "-o", "link")[0] == 0
+    assert Path("link").is_symlink()
 
 
 @pytest.mark.parametrize("sources", [["empty"], ["*.gif"], ["one.png", "empty"]])

@@ -47,6 +47,7 @@ def here(tmp_path, monkeypatch):
         folder = Path("pets", ["cat", "dog"][number % 2])
         folder.mkdir(parents=True, exist_ok=True)
         photo(number).save(folder / f"{number}.png")
+    Path("file").touch()
     return tmp_path
 
 
@@ -399,7 +400,8 @@ def test_what_a_kill_leaves_is_cleared_away(report, here):
         (["--until-stable", "0"], "`until_stable` must be above 0 (standard errors never are 0); got 0. Leave it"),
         (["--until-stable", "2"], "`until_stable` must be a share in [0, 1]; got 2.0."),
         (["--max-unreadable", "-1"], "`max_unreadable` must be a share in [0, 1]; got -1.0."),
-        (["-o", "pets/cat/0.png"], "`output_dir` (`--out`) must be a folder that can be written; got 'pets/cat/0."),
+        (["-o", "file"], "`output_dir` (`--out`) must be a folder that can be written; got 'file' (a file). Choose"),
+        (["-o", "pets/heads"], "`output_dir` (`--out`) must not lie in the folder of the data (its pictures would be"),
         (["-o", "x" * 300], "`output_dir` (`--out`) must be a folder that can be written; got 'xxx"),
     ],
 )

@@ -257,7 +257,7 @@ class TestBadInput:
     def test_the_meta_device(self):
         model = zoo.vit()
         pixels = zoo.pixel_values(model)
-        with pytest.raises(gmar_hf.ArgumentTypeError, match="real numbers; got one on the meta device"):
+        with pytest.raises(gmar_hf.ArgumentTypeError, match=r"real numbers; got one on the meta device"):
             gmar_hf.explain(model, pixels.to("meta"))
         empty = copy.deepcopy(model).to("meta")
         for images in (pixels, pixels.to("meta")):
@@ -392,6 +392,18 @@ class TestBadInput:
         pixels[1, 0, 0, 0] = math.nan
         with pytest.raises(gmar_hf.NonFiniteError, match=r"image\(s\) \[1\] of the batch"):
             gmar_hf.explain(model, pixels)
+
+
+def test_arguments_that_the_model_knows_and_cannot_use():
+    model = zoo.vit()
+    words = (
+        "`bool_masked_pos` must be something that this ViTForImageClassification can use; its forward fails with it"
+    )
+    with pytest.raises(gmar_hf.ArgumentError, match=words):  # it has no mask token
+        gmar_hf.explain(model, zoo.pixel_values(model), bool_masked_pos=torch.zeros(2, 16, dtype=torch.bool))
+    for name in ("return_maps", "return_head_maps", "return_logits", "interpolate_pos_encoding"):
+        with pytest.raises(gmar_hf.ArgumentError, match=f"`{name}` must be True or False; got 'no'"):
+            gmar_hf.explain(model, zoo.pixel_values(model), **{name: "no"})
 
 
 class TestModelsThatAreRefused:

@@ -96,6 +96,13 @@ def test_targets_that_do_not_fit(target, error, message):
         score_function(model, target)(zoo.pixel_values(model, batch=2))
 
 
+def test_arguments_that_the_model_does_not_know():
+    with pytest.raises(ArgumentError, match="`interpolate` must be an argument that ViTForImageClassification knows"):
+        score_function(zoo.vit(), 0, interpolate=True)
+    with pytest.raises(ArgumentError, match="`interpolate_pos_encoding` must be True or False; got 'no'"):
+        score_function(zoo.vit(), 0, interpolate_pos_encoding="no")
+
+
 def test_unknown_functions_and_no_model():
     with pytest.raises(ArgumentError, match='`function` must be one of "softmax", "sigmoid", "logit"; got \'relu\''):
         score_function(zoo.vit(), 0, "relu")

@@ -319,10 +319,9 @@ class TestSavesThatFail:
 
     def test_places_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").touch()
-        for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "in", "Not a directory")):
+        for path, reason in ((tmp_path / "file", "a file"), (tmp_path / "file" / "in", "Not a directory")):
             with pytest.raises(ArgumentError) as caught:
                 make_report().save_pretrained(path)
             assert str(caught.value) == (
-                f"`save_directory` must be a folder that can be written; got {str(path)!r} ({reason}). "
-                "Choose another place."
+                f"`save_directory` must be a folder that can be written; got {str(path)!r} ({reason}). Choose another."
             )

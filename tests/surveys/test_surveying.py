@@ -216,6 +216,21 @@ class TestDescribed:
             survey(model, items, output_dir=tmp_path, batch_size=2, describe_heads=True)
 
 
+def test_results_are_no_part_of_the_data(model, tmp_path):
+    photo(0).save(tmp_path / "one.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "heads", tmp_path / "link" / "heads"):
+        with pytest.raises(ArgumentError, match=r"`output_dir` \(`--out`\) must not lie in the folder of the data"):
+            survey(model, str(tmp_path), output_dir=folder)
+    assert sorted(os.listdir(tmp_path)) == ["link", "one.png"]
+
+
+@pytest.mark.parametrize("name", ["resume", "streaming", "use_labels", "force", "overwrite_card", "describe_heads"])
+def test_flags_that_are_none(model, items, name):
+    with pytest.raises(ArgumentError, match=f"`{name}` must be True or False; got 'no'"):
+        survey(model, items, **{name: "no"})
+
+
 class TestBatches:
     def test_the_batch_size_is_of_no_consequence(self, model, items):
         whole = survey(model, items, batch_size=32)
