@@ -381,7 +381,7 @@ def test_two_processes_find_the_same(vit, tmp_path):
     assert two.values == pytest.approx(one.values, abs=1e-5, nan_ok=True)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_evaluation_goes_on_with_more_processes(vit, tmp_path):
     """`kill -9`, then two processes."""
     model, image_processor = vit

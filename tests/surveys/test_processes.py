@@ -258,8 +258,13 @@ def test_a_finished_folder_is_not_overwritten(home, variants, tmp_path):
 # Machines without a common folder
 
 
-@pytest.mark.parametrize(("order", "name"), list(itertools.product(["ab ab ab", "ab ba ab"], ["predicted", "stream"])))
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("order", "name"),
+    [
+        pytest.param(order, name, marks=pytest.mark.campaign if order == "ab ab ab" else pytest.mark.slow)
+        for order, name in itertools.product(["ab ab ab", "ab ba ab"], ["predicted", "stream"])
+    ],
+)
 def test_machines_with_folders_of_their_own(home, variants, undisturbed, tmp_path, name, order):
     """Killed twice; a machine may come back with the folder, and what is in it, of the other."""
     finished = set()
@@ -276,7 +281,7 @@ def test_machines_with_folders_of_their_own(home, variants, undisturbed, tmp_pat
     assert_same(load(*folders), undisturbed(name, 2), EQUAL)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_machines_under_accelerate_launch(home, variants, undisturbed, tmp_path):
     """Killed with their launchers; then the machines have changed places."""
     folders = [tmp_path / "a", tmp_path / "b"]
