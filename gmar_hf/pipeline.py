@@ -46,7 +46,7 @@ class GMARExplainer(Pipeline):
     255, channels first or last), or a list, generator or torch data set of them. A single image gives a list of dicts,
     one for each target, best first (named targets in their order); a list of images gives a list of those, generators
     and data sets an iterator. They show themselves in notebooks. Each dict ([`ExplanationResult`], whose
-    `to_dict()` is JSON) has
+    `to_dict()` is JSON, and whose `seen_share` says how much of the image a crop has left) has
 
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)

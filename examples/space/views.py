@@ -16,6 +16,7 @@ SIDE = 480  # pixels of the longer side of what is shown
 NO_SIGN = "RdPu"  # colours of maps without a sign, which are not those of "for"
 _FEW = 100  # pixels up to which a picture is shown with its pixels
 _NUM_STRONGEST = 5
+_ALMOST_ALL = 0.985  # of a picture: what whole patches leave over at an edge is not worth a word
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -25,7 +26,10 @@ def maps_view(look: Look) -> str:
         _figure(look, result, MAPS[method].title, MAPS[method].about, method)
         for method, result in look.results.items()
     ]
-    return f'<h3 class="gmar">{_asked(look)}</h3><div class="gmar maps">{"".join(figures)}</div>'
+    share = next(iter(look.results.values())).seen_share
+    cropped = f"The model saw only the middle {share:.0%} of the picture; the rest, which is paler, was cropped."
+    note = f'<p class="gmar legend">{cropped}</p>' if share < _ALMOST_ALL else ""
+    return f'<h3 class="gmar">{_asked(look)}</h3>{note}<div class="gmar maps">{"".join(figures)}</div>'
 
 
 def heads_view(look: Look) -> str:

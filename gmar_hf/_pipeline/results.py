@@ -76,6 +76,11 @@ class ExplanationResult(dict[str, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self), self._thumbnail, self._image_size)
 
+    @property
+    def seen_share(self) -> float:
+        """Share of the image that the model saw, in [0, 1]: less than 1 where a crop hid the rest."""
+        return seen_share(self["box"], self._image_size)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all entries but pictures and `explanation` as plain JSON: tensors as lists of lists, NaN as None."""
         return {name: _as_json(value) for name, value in self.items() if name not in _NO_JSON}

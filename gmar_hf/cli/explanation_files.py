@@ -61,7 +61,6 @@ class ExplanationFiles:
             Its entry in the summary.
         """
         from gmar_hf.images.own_pictures import save_picture
-        from gmar_hf.images.sight import seen_share
 
         # Pictures first, then tensors, then the JSON that names them all.
         num_methods = len(self.settings["method"])
@@ -88,8 +87,7 @@ class ExplanationFiles:
             {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
             for result in results
         ]
-        share = seen_share(results[0]["box"], image.size)
-        entry = {"image": source, "seen_share": round(share, 4), "results": shown, "files": files}
+        entry = {"image": source, "seen_share": round(results[0].seen_share, 4), "results": shown, "files": files}
         with replacing(self.folder / f"{name}.json") as temporary:
             text = json.dumps({**entry, "settings": self.settings}, indent=2)
             temporary.write_text(text, encoding="utf-8")
