@@ -16,8 +16,8 @@ from typing import Annotated
 import torch
 import transformers
 import typer
-from benchmark import DeviceOption, candidates_of, make_images, make_model
-from timing import paired, peak_of, timer_of
+from candidates import FLOOR, DeviceOption, candidates_of, make_images, make_model
+from timing import Seconds, paired, peak_of, ratio, timer_of
 
 import gmar_hf
 
@@ -67,16 +67,18 @@ def _print_table(name: str, dtype: str, image_size: int, device: str, max_batch_
     typer.echo(f"Times the floor; peak memory in GiB. At most {_TARGET} is the aim of the first method.\n")
     typer.echo(f"| batch | {' | '.join(map(str, columns))} |")
     typer.echo(f"| --- |{' ---: |' * len(columns)}")
-    images_a_second = [f"{size / statistics.median(seconds['floor']):.1f}" for size, (seconds, _) in columns.items()]
+    images_a_second = [f"{size / statistics.median(seconds[FLOOR]):.1f}" for size, (seconds, _) in columns.items()]
     typer.echo(f"| floor, images a second | {' | '.join(images_a_second)} |")
     for candidate in next(iter(columns.values()))[0]:
-        cells = [f"{_ratio(seconds, candidate):.2f}, {peaks[candidate]:.2f}" for seconds, peaks in columns.values()]
+        cells = [
+            f"{ratio(seconds, candidate, FLOOR):.2f}, {peaks[candidate]:.2f}" for seconds, peaks in columns.values()
+        ]
         typer.echo(f"| {candidate} | {' | '.join(cells)} |")
 
 
 def _measured(
     model: torch.nn.Module, device: str, max_batch_size: int, rounds: int
-) -> Iterator[tuple[int, tuple[dict[str, list[float]], dict[str, float]]]]:
+) -> Iterator[tuple[int, tuple[Seconds, dict[str, float]]]]:
     """Yield batch size, seconds and peaks, of batches that double until the memory ends."""
     batch_size = 1
     while batch_size <= max_batch_size:
@@ -88,10 +90,6 @@ def _measured(
             return
         yield batch_size, (seconds, peaks)
         batch_size *= 2
-
-
-def _ratio(seconds: dict[str, list[float]], name: str) -> float:
-    return statistics.median(value / floor for value, floor in zip(seconds[name], seconds["floor"], strict=True))
 
 
 def _print_long(name: str, dtypes: list[str], device: str) -> None:

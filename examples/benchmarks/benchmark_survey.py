@@ -15,8 +15,8 @@ import time
 
 import torch
 import typer
-from benchmark import make_model
-from timing import by, paired
+from candidates import make_model
+from timing import by, paired, ratios
 from torch.utils.data import Dataset
 
 import gmar_hf
@@ -77,23 +77,29 @@ def overhead(rounds: int = 5, vit_base: bool = True) -> None:
         loop=lambda: bare("l1"),
         survey=lambda: gmar_hf.survey(model, data, batch_size=batch_size),
     )
-    ratios = [survey / loop for survey, loop in zip(seconds["survey"], seconds["loop"], strict=True)]
+    found = ratios(seconds, "survey", "loop")
     name = "ViT-B/16" if vit_base else "demo ViT"
     typer.echo(
-        f"{name}, {num_images} images: survey {statistics.median(ratios):.3f} x loop "
-        f"(rounds {', '.join(f'{ratio:.3f}' for ratio in ratios)})"
+        f"{name}, {num_images} images: survey {statistics.median(found):.3f} x loop "
+        f"(rounds {', '.join(f'{ratio:.3f}' for ratio in found)})"
     )
 
 
 @app.command()
 def processes(num_images: int = 3000, rounds: int = 3) -> None:
     """Images per second of two processes of one thread beside one process of one thread, start-up left out."""
-    ratios = []
-    for _ in range(rounds):
-        one, two = (_work(num_images, count)["seconds"] for count in (1, 2))
-        ratios.append(one / two)
-        typer.echo(f"one process {num_images / one:.0f} images/s, two {num_images / two:.0f}: {one / two:.2f} times")
-    typer.echo(f"median {statistics.median(ratios):.2f} times")
+    speeds = images_a_second(num_images, rounds)
+    for one, two in speeds:
+        typer.echo(f"one process {one:.0f} images/s, two {two:.0f}: {two / one:.2f} times")
+    typer.echo(f"median {statistics.median(two / one for one, two in speeds):.2f} times")
+
+
+def images_a_second(num_images: int, rounds: int) -> list[tuple[float, float]]:
+    """Images a second of one process and of two, of one thread each, in every round."""
+    return [
+        (num_images / _work(num_images, 1)["seconds"], num_images / _work(num_images, 2)["seconds"])
+        for _ in range(rounds)
+    ]
 
 
 @app.command()

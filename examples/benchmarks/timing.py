@@ -1,12 +1,15 @@
 """How the benchmarks take times and memory: in pairs, on a CPU by a clock, on a GPU by its events."""
 
 import resource
+import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 Timer = Callable[[Callable[[], object]], float]  # seconds of one call
+Seconds = dict[str, list[float]]  # of every candidate in every round
 
 
 def by(clock: Callable[[], float]) -> Timer:
@@ -38,8 +41,12 @@ def timer_of(device: str) -> Timer:
 
 
 def peak_of(call: Callable[[], object], device: str) -> float:
-    """GiB of a GPU at most in use within a call, the model's weights among them; on a CPU, of this process so far."""
+    """GiB at most in use within a call, the model's weights among them: of a GPU, or on a CPU of this process.
+
+    The process's pages are counted that it has touched, also those that it has set free but not given back.
+    """
     if not device.startswith("cuda"):
+        _forget_peak()
         call()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     torch.cuda.synchronize(device)
@@ -49,12 +56,40 @@ def peak_of(call: Callable[[], object], device: str) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**30
 
 
-def paired(rounds: int, timer: Timer = by_wall_clock, **candidates: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of every candidate in every round; the candidates of a round run one after the other."""
-    for candidate in candidates.values():
-        candidate()
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+def _forget_peak() -> None:
+    """Let this process's peak be what it holds now; where the system has no such thing the peak stays."""
+    switch = Path("/proc/self/clear_refs")
+    if switch.exists():
+        switch.write_text("5")
+
+
+def paired(
+    rounds: int, timer: Timer = by_wall_clock, *, is_warm: bool = False, **candidates: Callable[[], object]
+) -> Seconds:
+    """Seconds of every candidate in every round; the candidates of a round run one after the other.
+
+    Args:
+        rounds (`int`): How often everything is timed.
+        timer (`Callable`): From a call to its seconds.
+        is_warm (`bool`): Whether what the first call of a candidate does once was done already; else each is called
+            once before.
+        **candidates (`Callable`): What is timed, by name.
+    """
+    if not is_warm:
+        for candidate in candidates.values():
+            candidate()
+    seconds: Seconds = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():
             seconds[name].append(timer(candidate))
     return seconds
+
+
+def ratios(seconds: Seconds, name: str, base: str) -> list[float]:
+    """A candidate's seconds in those of another, round by round."""
+    return [value / beside for value, beside in zip(seconds[name], seconds[base], strict=True)]
+
+
+def ratio(seconds: Seconds, name: str, base: str) -> float:
+    """The median over the rounds of a candidate's seconds in those of another."""
+    return statistics.median(ratios(seconds, name, base))

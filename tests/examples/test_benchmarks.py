@@ -5,22 +5,21 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import gmar_hf
+from gmar_hf.evaluation.maps.legrad import legrad
+from gmar_hf.explanation.methods import METHODS
+
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-METHODS = [
-    "floor",
-    "forward",
-    "gmar, L1, map",
-    "gmar, L2, map",
-    "contribution, map",
-    "removal, map",
-    "path, two points, map",
-    "recommended, with logits and gap",
-    "gradient-rollout",
-    "gmar, contribution, removal, both rollouts at once",
-    "rollout",
-]
+SINGLE_PASS = [name for name, method in METHODS.items() if method.num_points is None]
+LISTED = [name if name in SINGLE_PASS else f"{name}, with logits and gap" for name in METHODS]
+PATHS = [name for name in LISTED if name not in SINGLE_PASS] + ["path, 2 points alone", "path, 4 points alone"]
+CANDIDATES = ["floor", "forward", *LISTED, "gmar, L2", *PATHS[2:], "the 6 of one pass, at once"]
+OURS = ["gmar", "contribution", "removal", "gradient-rollout", "recommended, with logits and gap"]
+NUMBER = r"-?\d+\.\d\d"
+SPREAD = rf"{NUMBER} \({NUMBER} to {NUMBER}\)"
 
 
 @pytest.fixture
@@ -36,27 +35,71 @@ def run(monkeypatch):
     return run
 
 
-def test_memory(run):
-    out = run(
-        "benchmark", "memory", "--model", "tiny", "--image-size", "32", "--batch-size", "2", "--dtype", "bfloat16"
-    )
-    number = r"\d+\.\d\d"
-    pattern = (
-        rf"tiny, bfloat16, cpu: 2 x 32 px, 5 tokens, gmar: peak {number} GiB \({number} GiB before explaining\)\n"
-    )
-    assert re.fullmatch(pattern, out)
+def rows_of(section):
+    """The cells of a page's tables, without what stands above the first rows."""
+    lines = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def tiny(monkeypatch):
+    """The benchmarks' tiny model, two images, the peers that are written here, and the function that runs one."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    candidates, peers = (importlib.import_module(name) for name in ("candidates", "peers"))
+    model = candidates.make_model(64, "tiny")
+    return model, candidates.make_images(model, 2), peers
+
+
+def test_what_is_written_in_place_of_others_is_right(monkeypatch):
+    model, pixel_values, peers = tiny(monkeypatch)
+    target = torch.tensor([3, 7])
+    expected = {
+        peers.explicit_gmar: gmar_hf.explain(model, pixel_values, target).attribution,
+        peers.gradient_rollout: gmar_hf.explain(model, pixel_values, target, "gradient-rollout").attribution,
+        peers.explicit_legrad: legrad(model, pixel_values, target),
+    }
+    model.set_attn_implementation("eager")
+    for draw, maps in expected.items():
+        found = draw(model, pixel_values, target)[:, 1:].view_as(maps)
+        torch.testing.assert_close(found, maps, atol=0, rtol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_cost(run, dtype):
-    size = ["--model", "tiny", "--image-size", "32", "--batch-size", "2", "--threads", "1"]
-    out = run("benchmark", *size, "--rounds", "1", "--dtype", dtype)
-    beside_floor, beside_forward, loop = out.split("\n\n")
-    name = re.compile(r"^(.+?) +\d+\.\d{3} s +\d+\.\d{3} x (?:floor|forward)$", re.MULTILINE)
-    assert name.findall(beside_floor) == METHODS
-    assert name.findall(beside_forward) == METHODS[1:]
-    assert name.findall(loop) == ["floor", "explicit"]
+def test_the_page_of_costs(run):
+    page = run("costs", "--sample", "--threads", "1")
+    sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    titles = [section.splitlines()[0] for section in sections]
+    assert titles == [
+        "# What explanations cost",
+        "TINY/16, 32 px, batch 1",
+        "TINY/16, 64 px, batch 1",
+        "How costs grow",
+        "Beside others",
+        "Over data",
+    ]
+    assert re.search(r"on \d{4}-\d\d-\d\d: \d+ cores of .+\. torch \d.+ with\n1 thread, transformers", page)
+    for section, names in (
+        (sections[1], CANDIDATES),
+        (sections[2], [name for name in CANDIDATES if name not in PATHS]),
+    ):
+        head, *rows = rows_of(section)
+        assert head == ["", "time, in floors", "in forwards", "memory, MiB", "in floors", "in forwards"]
+        assert [row[0] for row in rows] == names
+        for row in rows:
+            assert all(re.fullmatch(SPREAD, cell) for cell in row[1:3])
+            assert all(re.fullmatch(rf"{NUMBER}|\d+|-", cell) for cell in row[3:])
+    assert [row[0] for row in rows_of(sections[3])] == ["", *CANDIDATES]
+    assert "\nTINY/16, batch 1, 5, 17 tokens:\n" in sections[3]
+    head, *rows = rows_of(sections[4])
+    assert head == ["", "time, in floors", "in forwards", "gives"]
+    assert [row[0] for row in rows[:7]] == ["floor", "forward", *(f"gmar_hf, {name}" for name in OURS)]
+    assert all(row[3] for row in rows[2:])
+    others = [row[0] for row in rows[7:]] + re.findall(
+        r"^(.+) is left out: `\w+` is not installed\.$", page, re.MULTILINE
+    )
+    assert len(others) == len(set(others)) == 7
+    assert re.search(
+        rf"images a second: \d+ with one process of one thread, \d+ with two; {SPREAD} times as", sections[5]
+    )
 
 
 @pytest.mark.slow
@@ -73,6 +116,6 @@ def test_the_page_of_a_gpu(run):
     for table in tables[:2]:
         rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"]
         assert rows[0] == ["batch", "1", "2"]
-        assert [row[0] for row in rows[2:]] == ["floor, images a second", *METHODS]
+        assert [row[0] for row in rows[2:]] == ["floor, images a second", *CANDIDATES]
         assert all(re.fullmatch(r"\d+\.\d\d, \d+\.\d\d", cell) for row in rows[3:] for cell in row[1:])
     assert len(re.findall(r"^\| tiny, (?:float32|bfloat16)( \| \d+\.\d\d){4} \|$", tables[2], re.MULTILINE)) == 2

@@ -110,7 +110,7 @@ def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor)
         assert readout is not None
         reads_patches = bool(readout[:, -grid.rows * grid.cols :].any())
         place = encoder_layers(model)[1][-1] if reads_patches else _last_norm(model, logits, pixels)
-        adapter = _TokensAsImage(logits, place, grid.rows, grid.cols)
+        adapter = TokensAsImage(logits, place, grid.rows, grid.cols)
         adapter.eval()
         with GradCAM(adapter, target_layer="image") as extractor:
             scores = adapter(pixels.requires_grad_())  # torch-cam wants a graph from the very start
@@ -143,7 +143,7 @@ def _last_norm(model: nn.Module, logits: Logits, pixels: torch.Tensor) -> nn.Mod
     return called[0]
 
 
-class _TokensAsImage(nn.Module):
+class TokensAsImage(nn.Module):
     """Runs a classifier and shows the patch tokens behind one of its modules as an image to whoever hooks `image`.
 
     Args:
