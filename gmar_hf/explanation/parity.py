@@ -102,7 +102,7 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
         explanation=explanation,
         errors=errors,
         gradient_errors=gradient_errors(model, pixels, explanation.target),
-        gradient_tolerance=tolerance_of(pixels.dtype),
+        gradient_tolerance=tolerance_of(pixels.dtype, model),
     )
 
 

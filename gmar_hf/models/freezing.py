@@ -4,12 +4,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.models.introspection import shards
+from gmar_hf.models.packed_weights import unpack
 
 Undo = Callable[[], None]
 
@@ -108,7 +110,19 @@ def _share_parameters(module: nn.Module) -> Undo:
     return undo
 
 
+def _reshard_in_the_end(module: nn.Module) -> Undo:
+    """Let a module of `fully_shard` forget in the end the weights that it has gathered.
+
+    The outermost keeps them until a backward of training: a step of an optimizer before it would not reach them.
+    """
+    if not shards(module):
+        return lambda: None
+    reshard: Undo = cast(Any, module).reshard
+    return reshard
+
+
 _in_eval, _sharing = Borrowed(_put_in_eval), Borrowed(_share_parameters)
+_unpacking, _resharding = Borrowed(unpack), Borrowed(_reshard_in_the_end)
 
 
 @contextmanager
@@ -121,15 +135,16 @@ def frozen(model: nn.Module) -> Iterator[None]:
     stays as it is: where this thread's forwards ask a module for a parameter, they get one that shares its memory and
     wants no gradient. Other threads' forwards and backwards, in whatever mode, get the parameter itself.
 
-    What was compiled in place runs uncompiled: for a pass or two of another kind compilation would take minutes. Every
-    module is held by itself: two models may share some. Eval mode is the same for all threads: forwards that another
-    one makes meanwhile are without dropout.
+    What was compiled in place runs uncompiled: for a pass or two of another kind compilation would take minutes. 4-bit
+    weights that were packed for a kernel without a backward are unpacked meanwhile, see [`unpack`]. Every module is
+    held by itself: two models may share some. Eval mode is the same for all threads: forwards that another one makes
+    meanwhile are without dropout.
 
     Args:
         model (`nn.Module`): What is kept.
     """
     modules = list(model.modules())
-    with _sharing.hold(modules), _in_eval.hold(modules):
+    with _sharing.hold(modules), _in_eval.hold(modules), _unpacking.hold(modules), _resharding.hold(modules):
         block = frozenset(id(module._parameters) for module in modules)
         _frozen_here.set((*_frozen_here.get(), block))
         try:

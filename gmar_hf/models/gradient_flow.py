@@ -79,6 +79,12 @@ def _cut(model: nn.Module, name: str, module: nn.Module) -> UnsupportedModelErro
             f"{class_name(model)} is quantised (torch.ao {kind} {dtype}): no gradient passes its linear layers. "
             "Load it in float."
         )
+    weight = type(getattr(module, "weight", None))
+    if weight.__module__.startswith("torchao."):
+        return UnsupportedModelError(
+            f"{class_name(model)} is quantised (torchao {weight.__name__}, activations too): no gradient passes its "
+            f"`{name}`. Quantise weights alone, such as by `Int8WeightOnlyConfig`, or load it in float."
+        )
     return UnsupportedModelError(
         f"{class_name(model)} cannot be explained: no gradient passes its `{name}` ({type(module).__name__}), so "
         "what reaches the layers before it would be wrong. Take `torch.no_grad` or `detach` out of it, or load the "

@@ -22,8 +22,15 @@ def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
 
 
 def class_name(model: nn.Module) -> str:
-    """Return the name of the class that the user knows: under PEFT, that of the wrapped model."""
-    return type(unwrapped(model)).__name__
+    """Return the name of the class that the user knows: under PEFT or FSDP, that of the wrapped model."""
+    found = unwrapped(model)
+    # `fully_shard` makes a class of FSDPModule and the model's own.
+    return (type(found).__mro__[2] if shards(found) else type(found)).__name__
+
+
+def shards(module: nn.Module) -> bool:
+    """Tell whether `fully_shard` was called on a module, so that processes have parts of its weights each."""
+    return any(base.__name__ == "FSDPModule" for base in type(module).__bases__)
 
 
 def runnable(model: Any) -> Any:
@@ -103,8 +110,13 @@ def check_weights(model: nn.Module) -> None:
     """Refuse weights that no gradient can pass.
 
     Raises:
-        ArgumentError: If they are inference tensors, or on the meta device.
+        ArgumentError: If they are inference tensors, on the meta device, or wrapped by FullyShardedDataParallel.
     """
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise ArgumentError(
+            "`model` must not be in FullyShardedDataParallel (whose backwards have weights only in training); got one "
+            "that is. Shard it by `fully_shard`, or load its full state dict into a model without wrapper."
+        )
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ArgumentError(
             "`model` must have been loaded outside `torch.inference_mode` (no gradient can pass its weights); "
@@ -168,6 +180,12 @@ def known_kwargs(model: nn.Module) -> set[str]:
             if isinstance(part, transformers.PreTrainedModel):
                 known.update(inspect.signature(part.forward).parameters)
     return set(known) - {"pixel_values", "labels", "kwargs"}
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether processes hold a part of the weights each, so that all of them must compute whenever one does."""
+    is_spread = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+    return is_spread or any(shards(module) for module in model.modules())
 
 
 def config_of(model: nn.Module) -> Any:

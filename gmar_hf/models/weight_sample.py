@@ -23,7 +23,8 @@ def weight_sample(model: nn.Module) -> torch.Tensor:
     for _, parameter in sorted(unwrapped(model).named_parameters()):
         if parameter.is_floating_point() and not parameter.is_meta and parameter.numel():
             places = torch.linspace(0, parameter.numel() - 1, _PER_PARAMETER, dtype=torch.float64).long()
-            samples.append(parameter.detach().flatten()[places.to(parameter.device)].float().cpu())
+            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # from all processes
+            samples.append(whole.detach().flatten()[places.to(whole.device)].float().cpu())
     return torch.cat(samples) if samples else torch.zeros(0)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from gmar_hf.data.opening import open_data
 from gmar_hf.data.sample import MapData, StreamData
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.introspection import checked_model, is_sharded
 from gmar_hf.runs.identity import describe_model
 from gmar_hf.runs.plan import Plan
 
@@ -86,6 +86,11 @@ def open_work(
         ArgumentError, ArgumentTypeError, UnsupportedModelError: If something cannot be used; the message says what.
     """
     model = checked_model(model)
+    if is_sharded(model):
+        raise ArgumentError(
+            "`model` must be whole in every process (they take different numbers of batches); got one whose weights "
+            "are sharded over processes. Load it without `fully_shard`."
+        )
     described = describe_model(model, model_id, model_revision)
     data = open_data(dataset, dict(enumerate(described["labels"])), **reading)
     if plan.target == "label" and data.has_labels is False:
