@@ -195,7 +195,7 @@ def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
     """
     unit = "share of attention" if METHODS[result["method"]].from_readout else "logits"
     parts = [_title(result), f"{result['method']}, {unit}", sight_mark(seen_share(result["box"], image_size))]
-    return "   ".join(filter(None, parts))
+    return " · ".join(filter(None, parts))
 
 
 def _title(result: Mapping[str, Any]) -> str:

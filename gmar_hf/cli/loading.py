@@ -151,6 +151,10 @@ def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
                 "(`auto_map`), and the command line runs none. If you trust it, load it in Python and call "
                 "`gmar_hf.explain`."
             ) from error
+        if (
+            "Repo id must" in reason and not Path(name).exists()
+        ):  # a path is no id, whatever the Hub's client says of it
+            reason = "there is no such folder"
         raise ArgumentError(
             "`--model` must be the Hub id or the folder of an image classifier with its image processor; got "
             f"{name!r} ({reason if len(reason) <= 300 else reason[:300] + '...'}). Check the name and the connection."

@@ -578,6 +578,7 @@ def test_models_that_are_missing(run, here, name):
     err = refusal(run("explain", "one.png", "-m", name, "-o", "out"))
     assert err.startswith("`--model` must be the Hub id or the folder of an image classifier")
     assert f"got {name!r} (" in err
+    assert (f"got {name!r} (there is no such folder)" in err) == bool(name)  # which is no id of the Hub, either
 
 
 def test_a_model_that_cannot_be_explained(run, here, tmp_path_factory):
