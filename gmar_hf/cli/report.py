@@ -128,7 +128,8 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer.head", "contribution_abs", "contribution", "contribution_centred", "l1_weight")
+    scores = ("contribution_abs", "contribution", "contribution_centred", "l1_weight")
+    table = Table("layer.head", *scores, padding=(0, 0))  # whole names in 80 columns
     for layer, head, value in _strongest(report, 10):
         error = report.standard_error["contribution_abs"][layer, head]
         table.add_row(

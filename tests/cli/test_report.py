@@ -112,6 +112,7 @@ def test_what_is_written_and_printed(report, here):
     assert saved.settings["survey"]["batch_size"] == 4
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert len(cells) == 9  # all heads that it has
+    assert "…" not in out
     for row, (layer, head, value) in zip(cells, saved.top_heads(9), strict=True):
         error = saved.standard_error["contribution_abs"][layer, head]
         assert row[0] == f"{layer}.{head}"
