@@ -111,6 +111,7 @@ def _noise(model: Any, processor: Any) -> "torch.Tensor":
 def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
     from gmar_hf.explanation.parity import check_parity
     from gmar_hf.models.labels import check_label_names
+    from gmar_hf.models.windows import attends_in_windows
 
     parity = check_parity(model, pixel_values)
     assert parity.explanation.logits is not None
@@ -123,7 +124,8 @@ def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
     return {
         "pixels": list(pixel_values.shape[-2:]),
         "layers": explanation.head_contribution.shape[1],
-        "heads": explanation.head_contribution.shape[2],
+        "heads": explanation.settings.get("num_heads") or explanation.head_contribution.shape[2],
+        "in_windows": attends_in_windows(model),
         "prefix_tokens": grid["prefix"],
         "grid": [grid["rows"], grid["cols"]],
         "readout": {
@@ -176,11 +178,16 @@ def _print(summary: dict[str, Any]) -> None:
     row("model", f"{summary['model']} ({summary['class']})")
     if "grid" in summary:
         rows, cols = summary["grid"]
-        row("layers x heads", f"{summary['layers']} x {summary['heads']}")
+        heads = summary["heads"] if isinstance(summary["heads"], int) else ", ".join(map(str, summary["heads"]))
+        row("layers x heads", f"{summary['layers']} x {heads}")
         row("pixels", " x ".join(map(str, summary["pixels"])))
-        row("tokens", f"{summary['prefix_tokens']} prefix + {rows} x {cols} patches")
-        shares = ", ".join(f"{share:.2f}" for share in summary["readout"]["prefix"]) or "none"
-        row("the head reads", f"prefix tokens {shares}; all patches together {summary['readout']['patches']:.2f}")
+        if summary["in_windows"]:
+            padded = ", padded to whole ones" if summary["prefix_tokens"] else ""
+            row("tokens", f"{rows} x {cols} patches, merged from stage to stage; attention inside windows{padded}")
+        else:
+            row("tokens", f"{summary['prefix_tokens']} prefix + {rows} x {cols} patches")
+            shares = ", ".join(f"{share:.2f}" for share in summary["readout"]["prefix"]) or "none"
+            row("the head reads", f"prefix tokens {shares}; all patches together {summary['readout']['patches']:.2f}")
         for name, error in summary["errors"].items():
             row(f"error of {name}", f"{error:.1e} of the largest magnitude")
         for layer, error in summary["gradient_errors"].items():

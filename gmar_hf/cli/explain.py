@@ -30,13 +30,13 @@ _FEW = 4  # images up to which no progress bar is worth showing
 
 
 _SIDE_BY_SIDE = ("gmar", "recommended")
-_METHODS_HELP = f"Maps, between commas or repeated; by default {' and '.join(_SIDE_BY_SIDE)}. "
+_METHODS_HELP = f"Maps, between commas or repeated; by default {' and '.join(_SIDE_BY_SIDE)}, if the model has both. "
 _METHODS_HELP += " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
 
 
 def _known_methods(texts: list[str] | None) -> list[str]:
     """Return the methods that were named, each once; of an unknown one is told before anything is loaded."""
-    names = [name.strip() for text in texts or _SIDE_BY_SIDE for name in text.split(",")]
+    names = [name.strip() for text in texts or () for name in text.split(",")]
     for name in names:
         try:
             get_method(name)
@@ -131,13 +131,16 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
     """Explain images into the folder, which is there; return what is said of each."""
     from tqdm import tqdm
 
-    from gmar_hf.cli.loading import load_explainer
+    from gmar_hf.cli.loading import load_explainer, methods_among
     from gmar_hf.explanation.engine import versions
 
     out, parameters = options.out, options.parameters()
     # Pictures are drawn when they are written.
     returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
-    explainer = load_explainer(options.model, options.revision, options.device, {**parameters, **returned})
+    explainer = load_explainer(
+        options.model, options.revision, options.device, {**parameters, **returned}, _SIDE_BY_SIDE
+    )
+    parameters["method"] = options.method or methods_among(_SIDE_BY_SIDE, explainer.model)
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
@@ -155,7 +158,7 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
     summary = []
     explained = explained_images(explainer, images, sources, options.batch_size)
     bar = tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None)
-    with bar, _page(options) as add_to_page:
+    with bar, _page(options, parameters["method"]) as add_to_page:
 
         def write(name: str, source: str, results: list["ExplanationResult"]) -> dict[str, Any]:
             image = images.read_again(source)
@@ -180,16 +183,16 @@ def _label(text: str) -> str | int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else text
 
 
-def _page(options: ExplainOptions) -> AbstractContextManager["AddImage"]:
+def _page(options: ExplainOptions, methods: list[str]) -> AbstractContextManager["AddImage"]:
     """Open the page, where one is asked for."""
     from gmar_hf.pages.explanations import open_page
 
     if not options.html:
         return nullcontext(lambda name, image, results: None)
     title = f"Explanations by {Path(options.model).name or 'a local model'}"
-    methods = {name: f"{METHODS[name].summary}." for name in options.parameters()["method"]}
+    about = {name: f"{METHODS[name].summary}." for name in methods}
     notes = [why_heads_differ(methods)] if why_heads_differ(methods) else []
-    return open_page(options.out / _PAGE, title=title, methods=methods, notes=notes)
+    return open_page(options.out / _PAGE, title=title, methods=about, notes=notes)
 
 
 def _print_table(summary: list[dict[str, Any]], out: Path) -> None:

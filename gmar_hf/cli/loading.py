@@ -1,5 +1,6 @@
 """Loading what a command was pointed at. Commands import this module when they run, as it imports torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from gmar_hf._pipeline.texts import find_tokenizer
 from gmar_hf.cli.app import tell
 from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.passes import methods_of
 from gmar_hf.models.auto_model import AutoModelForImageClassification
 from gmar_hf.models.introspection import class_name, is_dual_encoder
 from gmar_hf.models.text_classifier import TEMPLATE, text_classifier
@@ -21,7 +23,9 @@ from gmar_hf.pipeline import GMARExplainer
 from gmar_hf.utils.text import printable
 
 
-def load_explainer(model: str, revision: str | None, device: str | None, parameters: dict[str, Any]) -> GMARExplainer:
+def load_explainer(
+    model: str, revision: str | None, device: str | None, parameters: dict[str, Any], default_methods: Sequence[str]
+) -> GMARExplainer:
     """Make the pipeline for a model's name or folder.
 
     Args:
@@ -29,6 +33,7 @@ def load_explainer(model: str, revision: str | None, device: str | None, paramet
         revision (`str`, *optional*): Branch, tag or commit of the model on the Hub.
         device (`str`, *optional*): Where to run; a GPU where there is one.
         parameters (`dict[str, Any]`): The pipeline's; those that are None are left at their defaults.
+        default_methods (`Sequence[str]`): Where the parameters name no `method`, those of these that the model has.
 
     Raises:
         ArgumentError: If it cannot be loaded, there is no such device, or a parameter is wrong.
@@ -38,12 +43,19 @@ def load_explainer(model: str, revision: str | None, device: str | None, paramet
     if is_dual_encoder(loaded):
         _check_labels(loaded, parameters.get("candidate_labels"))
         parameters = {"tokenizer": model, **parameters}
+    if not parameters["method"]:
+        parameters = {**parameters, "method": methods_among(default_methods, loaded)}
     return GMARExplainer(
         model=loaded,
         image_processor=load_image_processor(model, revision),
         device=place,
         **{name: value for name, value in parameters.items() if value is not None},
     )
+
+
+def methods_among(names: Sequence[str], model: Any) -> list[str]:
+    """Return the methods of these that are defined for a model."""
+    return [name for name in names if name in methods_of(model)]
 
 
 def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
 from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_gradient import HeadGradient
@@ -12,6 +13,8 @@ from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.steps import StepView
 from gmar_hf.explanation.trace import Trace
 from gmar_hf.models.patches import Grid, to_grid
+from gmar_hf.models.windows import spread
+from gmar_hf.utils.missing_heads import stack_layers
 
 
 class Walk:
@@ -83,7 +86,8 @@ class Walk:
         """
         by_token = _by_layer(self._token_contribution)
         row = self._row if self._method.from_readout else self._weighted(self._row)
-        results = {
+        check_encoder_gradients(row, self._readout)
+        return {
             "attribution": to_grid(row, grid) if self._request.return_maps else None,
             "head_importance": _by_layer(self._head_importance),
             "head_score": _by_layer(self._head_score),
@@ -93,8 +97,6 @@ class Walk:
             "prefix_contribution": None if by_token is None else by_token[..., : grid.prefix],
             "readout": self._readout,
         }
-        check_encoder_gradients(*(tensor for tensor in results.values() if tensor is not None))
-        return results
 
     def _weighted(self, by_token: torch.Tensor) -> torch.Tensor:
         return by_token if self._token_weights is None else by_token * self._token_weights.to(by_token)
@@ -144,6 +146,7 @@ def go_back(
             value_grad=value_grad,
             gradient_size=head_gradient.size.to(call.query.device),
             attention_scale=trace.attention_scale,
+            grid=trace.grid,
         )
         for visitor in visitors:
             visitor(layer)
@@ -155,15 +158,30 @@ def go_back(
         visit(index, None, None)
 
 
-def readout_of(head_gradient: HeadGradient) -> torch.Tensor:
-    """Return how much the head reads of each token (batch, tokens): the gradient's norms, as shares of one."""
+def readout_of(head_gradient: HeadGradient, trace: Trace) -> torch.Tensor:
+    """Return how much the head reads of each token (batch, tokens): the gradient's norms, as shares of one.
+
+    Of attention inside windows "tokens" are the patches, and before them the padding, see [`Trace.grid`].
+    """
     norms = head_gradient.relative.norm(dim=-1)
-    return norms / norms.sum(dim=-1, keepdim=True)
+    shares = norms / norms.sum(dim=-1, keepdim=True)
+    layout, grid = trace.layers[-1].layout, trace.grid
+    if layout is None or grid is None:
+        return shares
+    # The head reads the merged tokens of the last map, and no padding.
+    return nn.functional.pad(spread(shares, layout, grid), (grid.prefix, 0))
 
 
 def _by_layer(tensors: dict[int, torch.Tensor]) -> torch.Tensor | None:
-    """Stack per-layer tensors (batch, heads, ...) as (batch, layers, heads, ...)."""
+    """Stack per-layer tensors (batch, heads, ...) as (batch, layers, heads, ...); heads that a layer lacks are NaN.
+
+    Raises:
+        NonFiniteError: If a number of a head that there is is NaN or infinite.
+    """
     if not tensors:
         return None
-    device = tensors[0].device
-    return torch.stack([tensors[index].to(device) for index in sorted(tensors)], dim=1)
+    by_layer = [tensors[index].to(tensors[0].device) for index in sorted(tensors)]
+    stacked = stack_layers(by_layer)
+    has_all = all(tensor.shape[1] == stacked.shape[2] for tensor in by_layer)
+    check_encoder_gradients(*([stacked] if has_all else by_layer))
+    return stacked

@@ -253,6 +253,7 @@ def explain_scores(
     settings = {
         "grid": images.patches.grid._asdict(),
         "patch_size": list(images.patches.size),
+        **({"num_heads": images.num_heads} if len(set(images.num_heads)) > 1 else {}),
         "model_class": class_name(model),
         "model_dtype": str(images.dtype).removeprefix("torch."),
         "model_kwargs": {name: described(value) for name, value in model_kwargs.items()},

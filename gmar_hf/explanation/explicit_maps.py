@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.explicit_windows import window_map_errors
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.passes import path_points
 from gmar_hf.explanation.request import Request
@@ -20,6 +21,7 @@ from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
+from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.utils.tensors import relative_error
 
 Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -100,8 +102,10 @@ def map_errors(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Modul
         reference (`nn.Module`, *optional*): A copy of the model in a finer dtype; the model itself by default.
 
     Returns:
-        `dict[str, float]`: By method, `max|a - b| / max|b|`.
+        `dict[str, float]`: By method, `max|a - b| / max|b|`; of attention inside windows for the methods that it has.
     """
+    if attends_in_windows(model):
+        return window_map_errors(model, pixel_values, reference)
     explanations = dict(zip(METHODS, explain(model, pixel_values, method=[*METHODS]), strict=True))
     target, readout = explanations["gmar"].target, explanations["gmar"].readout
     assert target is not None

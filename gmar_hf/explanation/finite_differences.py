@@ -43,7 +43,7 @@ class _Nudger(Recorder):
 
     Args:
         layer (`int`): Which, from 0, in the order of the calls.
-        nudge (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): What is added.
+        nudge (`torch.Tensor` of the shape of the values): What is added.
     """
 
     def __init__(self, layer: int, nudge: torch.Tensor) -> None:
@@ -90,7 +90,8 @@ def gradient_errors(model: nn.Module, pixels: torch.Tensor, target: torch.Tensor
         def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:
             if index in directions:
                 assert value_grad is not None
-                along = (directions[index] * value_grad).sum(dim=(-3, -2, -1))
+                by_row = (directions[index] * value_grad).sum(dim=(-3, -2, -1))
+                along = by_row.unflatten(1, (len(pixels), -1)).sum(dim=2)  # an image may be cut into windows
                 derivatives[index] = along * head_gradient.size[:, 0].to(along)
 
         trace.backward(head_gradient, visit, retain_graph=False)

@@ -1,5 +1,6 @@
 """One layer of a backward: its tensors, and what the maps and scores of all methods are made of, each made once."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -12,7 +13,9 @@ from gmar_hf.explanation.head_scores import (
     token_contribution,
 )
 from gmar_hf.explanation.rollout import attend_back
+from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall
+from gmar_hf.models.windows import on_patches
 from gmar_hf.utils.tensors import at_least_float32
 
 NORMS = {"l1": l1_norm, "l2": l2_norm}
@@ -34,6 +37,9 @@ class LayerGradients:
             divided by `gradient_size`; None where no token's part is asked for.
         gradient_size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
         attention_scale (`float`): What the outputs of all layers were multiplied by in this pass, in (0, 1].
+        grid ([`Grid`], *optional*): Of attention inside windows, where the patches are, see [`Trace.grid`].
+
+    Inside windows "batch" of the tensors that come in is images times windows; what goes out belongs to images.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class LayerGradients:
         value_grad: torch.Tensor | None,
         gradient_size: torch.Tensor,
         attention_scale: float,
+        grid: Grid | None = None,
     ) -> None:
         self.call = call
         self.index = index
@@ -56,6 +63,7 @@ class LayerGradients:
         self.output = output
         self._value_grad = value_grad
         self._factor = gradient_size / attention_scale
+        self._grid = grid
         self._norms: dict[str, torch.Tensor] = {}
         self._by_token: dict[float | str, torch.Tensor] = {}
 
@@ -64,14 +72,15 @@ class LayerGradients:
         """`<O, g>` (batch, heads) in logits, `O` the outputs before they were scaled and `g` the gradient behind."""
         if self.output is None or self.output_grad is None:
             return None
-        return head_contribution(self.output, self.output_grad) * self._factor
+        return head_contribution(*self._of_images(self.output, self.output_grad)) * self._factor
 
     @cached_property
     def head_contribution_centred(self) -> torch.Tensor | None:
         """`<O - mean(O), g>` (batch, heads) in logits, the mean over the tokens; None without a backward."""
         if self.head_contribution is None or self.output is None or self.output_grad is None:
             return None
-        return self.head_contribution - mean_output_contribution(self.output, self.output_grad) * self._factor
+        mean = mean_output_contribution(*self._of_images(self.output, self.output_grad))
+        return self.head_contribution - mean * self._factor
 
     def gradient_norm(self, norm: str) -> torch.Tensor:
         """Return the norms (batch, heads) of the attention's gradient, divided by `gradient_size`."""
@@ -83,6 +92,9 @@ class LayerGradients:
     def token_contribution(self, reference: float | str) -> torch.Tensor | None:
         """Return `sum_i A_ij <g_i, V_j - reference>` (batch, heads, tokens) in logits; None where not asked for.
 
+        Inside windows "tokens" are the patches, over which those of merged tokens are spread evenly, and before them
+        the padding as one, if any layer has some.
+
         Args:
             reference (`float` or `str`): What each value is compared with: 0 nothing, a share of the mean value over
                 the tokens, or "output", the head's output `O_i`. With the last it is the derivative of the logit by an
@@ -91,7 +103,8 @@ class LayerGradients:
         if self._value_grad is None:
             return None
         if reference not in self._by_token:
-            self._by_token[reference] = self._contribute(reference) * self._factor[:, :, None]
+            by_token = on_patches(self._contribute(reference), self.call.layout, self._grid)
+            self._by_token[reference] = by_token * self._factor[:, :, None]
         return self._by_token[reference]
 
     def _contribute(self, reference: float | str) -> torch.Tensor:
@@ -103,5 +116,10 @@ class LayerGradients:
             by_query = (at_least_float32(self.output) * self.output_grad).sum(dim=-1)
             return token_contribution(value, self._value_grad) - attend_back(by_query, self.call)
         if reference:
-            value = value - float(reference) * value.mean(dim=2, keepdim=True)
+            mean = self.call.by_image(value).mean(dim=2, keepdim=True)
+            layout = self.call.layout
+            value = value - float(reference) * (mean if layout is None else layout.by_window(mean))
         return token_contribution(value, self._value_grad)
+
+    def _of_images(self, *tensors: torch.Tensor) -> Iterator[torch.Tensor]:
+        return map(self.call.by_image, tensors)

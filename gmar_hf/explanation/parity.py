@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.explanation.engine import explain
+from gmar_hf.explanation.explicit_windows import explicit_windows
 from gmar_hf.explanation.finite_differences import gradient_errors, tolerance_of
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
@@ -13,6 +14,7 @@ from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.retention import retain_attention
+from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.utils.tensors import at_least_float32, relative_error
 
 TOLERANCE = 1e-4  # of a tensor's largest magnitude, in float32; agreement is about 1e-6
@@ -65,14 +67,52 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
             `copy.deepcopy(model).double()`; the model itself by default.
 
     Returns:
-        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map, and of the gradient.
+        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map, and of the gradient. Of attention
+            inside windows, which has no GMAR, errors of logits, contributions and their map.
     """
     model = checked_model(model)
+    explicit = model if reference is None else checked_model(reference)
+    compare = _compare_windows if attends_in_windows(model) else _compare_matrices
+    explanation, expected = compare(model, explicit, pixel_values)
+    errors = {}
+    for name, (ours, theirs) in expected.items():
+        assert ours is not None
+        errors[name] = relative_error(ours.nan_to_num(0.0), theirs.nan_to_num(0.0))  # NaN of heads that a layer lacks
+    assert explanation.target is not None
+    pixels = checked_pixels(model, pixel_values)
+    return Parity(
+        explanation=explanation,
+        errors=errors,
+        gradient_errors=gradient_errors(model, pixels, explanation.target),
+        gradient_tolerance=tolerance_of(pixels.dtype, model),
+    )
+
+
+_Compared = tuple[Explanation, dict[str, tuple[torch.Tensor | None, torch.Tensor]]]  # ours beside theirs, by name
+
+
+def _compare_windows(model: nn.Module, explicit: nn.Module, pixel_values: torch.Tensor) -> _Compared:
+    """Explain by contributions, and return what the engine says of windows beside what their matrices say."""
+    explanation = explain(model, pixel_values, method="contribution", return_head_maps=True)
+    assert explanation.target is not None
+    run = explicit_windows(explicit, pixel_values, explanation.target)
+    by_token = run.by_token(0.0)
+    prefix = explanation.settings["grid"]["prefix"]
+    theirs = by_token[..., prefix:].nan_to_num(0.0).sum(dim=(1, 2))
+    return explanation, {
+        "logits": (explanation.logits, run.logits),
+        "head_contribution": (explanation.head_contribution, by_token.sum(dim=-1)),
+        "head_maps": (_by_token(explanation), by_token),
+        "attribution": (None if explanation.attribution is None else explanation.attribution.flatten(1), theirs),
+    }
+
+
+def _compare_matrices(model: nn.Module, explicit: nn.Module, pixel_values: torch.Tensor) -> _Compared:
+    """Explain by GMAR, and return what the engine says beside what the layers' matrices say."""
     explanation = explain(model, pixel_values, norm="l1", return_head_maps=True)
     by_l2 = explain(model, pixel_values, norm="l2", return_maps=False)
     assert explanation.target is not None
     # The explicit side: every attention matrix, its gradient by autograd, and the formulas as they stand.
-    explicit = model if reference is None else checked_model(reference)
     with gradients_on(), frozen(explicit):
         pixels = checked_pixels(explicit, pixel_values)
         with retain_attention(explicit) as attentions:
@@ -85,7 +125,7 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     l1 = gradient.abs().sum(dim=(-2, -1))
     weights = l1 / l1.sum(dim=-1, keepdim=True)
     # What the engine says beside what the matrices say, tensor by tensor.
-    expected = {
+    return explanation, {
         "logits": (explanation.logits, logits.detach()),
         "head_score (L1)": (explanation.head_score, l1),
         "head_score (L2)": (by_l2.head_score, gradient.square().sum(dim=(-2, -1)).sqrt()),
@@ -93,17 +133,6 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
         "head_maps": (_by_token(explanation), edges.sum(dim=-2)),
         "attribution": (explanation.attribution, _rollout(attention, weights, explanation)),
     }
-    errors = {}
-    for name, (ours, theirs) in expected.items():
-        assert ours is not None
-        errors[name] = relative_error(ours, theirs)
-    pixels = checked_pixels(model, pixel_values)
-    return Parity(
-        explanation=explanation,
-        errors=errors,
-        gradient_errors=gradient_errors(model, pixels, explanation.target),
-        gradient_tolerance=tolerance_of(pixels.dtype, model),
-    )
 
 
 def _rollout(attention: torch.Tensor, weights: torch.Tensor, explanation: Explanation) -> torch.Tensor:

@@ -12,12 +12,15 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.backward import Walk, go_back, readout_of
 from gmar_hf.explanation.head_weights import GivenWeights
 from gmar_hf.explanation.masking import masked_images
+from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Start, Trace, traced
 from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.introspection import entry, unsupported
-from gmar_hf.models.patches import Grid, find_grid, pair
+from gmar_hf.models.introspection import class_name, entry, unsupported
+from gmar_hf.models.patches import Grid, by_size, find_grid, pair
 from gmar_hf.models.targets import Choice
+from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.utils.text import quoted
 
 _OF_NO_TOKEN = ("readout", "head_contribution_centred")  # averages over passes that no token weights are part of
 Results = dict[str, torch.Tensor]
@@ -44,11 +47,13 @@ class Images:
         choice ([`Choice`]): What is explained.
         patches ([`Patches`]): Where the patches stand.
         dtype (`torch.dtype`): What the model computes in.
+        num_heads (`list[int]`): How many heads each layer has.
     """
 
     choice: Choice
     patches: Patches
     dtype: torch.dtype
+    num_heads: list[int]
 
     def __init__(self, model: nn.Module, pixels: torch.Tensor, kwargs: dict[str, Any], choose: Choose) -> None:
         self.model = model
@@ -65,6 +70,7 @@ class Images:
         self.patches = _find_patches(trace, requests, self.pixels)
         self.choice = self._choose(logits)
         self.dtype = trace.hidden.dtype
+        self.num_heads = [call.query.shape[1] for call in trace.layers]
         self._is_settled = True
         return self.choice.scores
 
@@ -110,7 +116,44 @@ def _find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tenso
     size = entry(trace.layers[0].config, "patch_size")
     if size is None:
         raise unsupported(trace.model, "its config has no `patch_size`")
+    if trace.grid is not None:
+        _check_windows(trace, requests, pixels, pair(size))
+        return Patches(trace.grid, pair(size))
     return Patches(find_grid(pair(pixels.shape[-2:]), pair(size), trace.hidden.shape[1]), pair(size))
+
+
+def methods_of(model: nn.Module) -> list[str]:
+    """Return the methods that are defined for a model: inside windows those that multiply no attention matrices.
+
+    Args:
+        model (`nn.Module`): The classifier.
+    """
+    if not attends_in_windows(model):
+        return list(METHODS)
+    return [name for name, method in METHODS.items() if method.value_reference is not None]
+
+
+def _check_windows(
+    trace: Trace, requests: Sequence[Request], pixels: torch.Tensor, patch_size: tuple[int, int]
+) -> None:
+    """Refuse what is not defined for attention inside windows over maps that are merged.
+
+    Raises:
+        ArgumentError: If a method multiplies attention matrices, or the images are not made of whole patches.
+    """
+    defined = methods_of(trace.model)
+    for request in requests:
+        if request.method not in defined:
+            raise ArgumentError(
+                f"`method` must be one of {quoted(defined)} for {class_name(trace.model)} (it attends inside windows, "
+                f"and the others multiply attention over all tokens); got {request.method!r}."
+            )
+    height, width = pixels.shape[-2:]
+    if height % patch_size[0] or width % patch_size[1]:
+        raise ArgumentError(
+            f"`pixel_values` must be whole patches of {by_size(patch_size)} pixels for {class_name(trace.model)} (it "
+            f"would pad them); got {height} x {width}. Resize to that."
+        )
 
 
 def walk_back(
@@ -142,7 +185,12 @@ def walk_back(
             head_gradient = trace.head_gradient(score)
             given = None if given_weights is None else given_weights.by_target[number]
             walks = [
-                Walk(request, readout_of(head_gradient), given if request.has_head_weights else None, token_weights)
+                Walk(
+                    request,
+                    readout_of(head_gradient, trace),
+                    given if request.has_head_weights else None,
+                    token_weights,
+                )
                 for request in requests
             ]
             go_back(trace, head_gradient, [walk.visit for walk in walks], retain_graph=number + 1 < len(scores))
@@ -192,7 +240,7 @@ def completeness_gap(images: Images, scores: list[torch.Tensor], results: Result
         without = images.choice.again(trace.logits.clone())
     differences = [(score - rest).detach() for score, rest in zip(scores, without, strict=True)]
     expected = torch.stack(differences, dim=1) if images.choice.has_axis else differences[0]
-    total = results["head_contribution"].sum(dim=(-2, -1))
+    total = results["head_contribution"].nan_to_num(0.0).sum(dim=(-2, -1))  # heads that a layer lacks are NaN
     return total - expected.to(total)
 
 

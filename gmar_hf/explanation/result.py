@@ -36,7 +36,9 @@ _AXES: dict[str, tuple[str, ...]] = {
 class Explanation:
     """Why a batch of images got its logits: maps and head scores, float32, detached, on the inputs' device.
 
-    With several targets an image, every field but `logits` has a targets axis right after the batch axis.
+    With several targets an image, every field but `logits` has a targets axis right after the batch axis. Of a model
+    whose layers have different numbers of heads (Swin), heads that a layer lacks are NaN, behind those that it has;
+    `settings["num_heads"]` tells how many it has.
 
     Args:
         logits (`torch.Tensor` of shape (batch, classes), *optional*): What the model said.
@@ -58,8 +60,10 @@ class Explanation:
             logits.
         prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
             contributions' part on prefix tokens; with the head maps it sums to `head_contribution` (with another value
-            reference than 0 to less: for "removal" to zero).
+            reference than 0 to less: for "removal" to zero). Of attention inside windows the one prefix token is all
+            padding, where there is some.
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
+            Of merged tokens (Swin) spread over the patches that they cover, as in all maps.
         completeness_gap (`torch.Tensor` of shape (batch,), *optional*): For "path": the contributions of all
             tokens, heads and layers together, less what they should come to: the explained score less the score
             without any attention. In logits; it goes to zero with more points.
@@ -181,7 +185,7 @@ def check_fields(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any
         gmar_hf.errors.ArgumentError: `attribution` must be of shape (batch 2, rows, cols), as the rest has it; got \
 (1, 8, 8).
     """
-    sizes = _sizes_of_grid(settings)
+    sizes, num_heads = _sizes_of_grid(settings), _num_heads(settings)
     for name, tensor in [(name, tensors[name]) for name in _AXES if name in tensors]:
         # Who explains several targets has them in every field, behind the batch; the logits are no target's.
         num_axes = 1 + len(_AXES[name])
@@ -191,7 +195,9 @@ def check_fields(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any
         axes = ("batch", *(["targets"] if has_targets else []), *_AXES[name])
         _check_shape(name, tensor, axes, sizes)
         sizes.update(zip(axes, tensor.shape, strict=True))
-        _check_numbers(name, tensor, sizes.get("classes"))
+        is_of_heads = _AXES[name][:2] == _HEADS and num_heads is not None
+        there = _of_heads_there(name, tensor, num_heads or [], 1 + has_targets) if is_of_heads else tensor
+        _check_numbers(name, there, sizes.get("classes"))
     num_patches = sizes.get("rows", 1) * sizes.get("cols", 1)
     num_tokens, num_prefix = sizes.get("tokens", num_patches), sizes.get("prefix tokens")
     if "tokens" in sizes and (num_tokens < num_patches or num_prefix not in (None, num_tokens - num_patches)):
@@ -208,6 +214,37 @@ def _sizes_of_grid(settings: Mapping[str, Any]) -> dict[str, int]:
     check_json("settings", settings["grid"], {"prefix": COUNT, "rows": COUNT, "cols": COUNT}, "grid")
     grid = settings["grid"]
     return {"prefix tokens": grid["prefix"], "rows": grid["rows"], "cols": grid["cols"]}
+
+
+def _num_heads(settings: Mapping[str, Any]) -> list[int] | None:
+    """Return how many heads each layer has, where the settings tell of different numbers."""
+    if "num_heads" not in settings:
+        return None
+    check_json("settings", settings["num_heads"], [COUNT], "num_heads")
+    num_heads: list[int] = settings["num_heads"]
+    return num_heads
+
+
+def _of_heads_there(name: str, tensor: torch.Tensor, num_heads: list[int], axis: int) -> torch.Tensor:
+    """Return the numbers (heads, ...) of the heads that there are; those of others must be NaN.
+
+    Args:
+        name (`str`): The field's.
+        tensor (`torch.Tensor`): Its numbers, layers along `axis` and heads along the next.
+        num_heads (`list[int]`): How many heads each layer has.
+        axis (`int`): Where the layers are.
+    """
+    by_head = tensor.movedim((axis, axis + 1), (0, 1))
+    layers, heads = by_head.shape[:2]
+    if len(num_heads) != layers or max(num_heads) != heads:
+        raise ArgumentError(
+            f"`{name}` must be of layers of {', '.join(map(str, num_heads))} heads, as the settings say; got {layers} "
+            f"layers of {heads}."
+        )
+    there = torch.arange(heads, device=tensor.device) < torch.tensor(num_heads, device=tensor.device)[:, None]
+    if not by_head[~there].isnan().all():
+        raise ArgumentError(f"`{name}` must be NaN for heads that a layer lacks; got numbers.")
+    return by_head[there]
 
 
 def _check_shape(name: str, tensor: torch.Tensor, axes: Sequence[str], sizes: Mapping[str, int]) -> None:

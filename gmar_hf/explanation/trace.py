@@ -14,7 +14,8 @@ from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, sco
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, unsupported
+from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsupported
+from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.utils.tensors import at_least_float32
 
@@ -65,6 +66,17 @@ class Trace(ComputingRecorder):
             raise unsupported(self.model, "it has no transformers backbone that returns a `last_hidden_state`")
         return self._hidden
 
+    @property
+    def grid(self) -> Grid | None:
+        """Where the patches are, of attention inside windows: those of the first layer; None of other attention.
+
+        Padding counts as one token before the patches, if any layer has some.
+        """
+        layouts = [call.layout for call in self.layers if call.layout is not None]
+        if not layouts:
+            return None
+        return Grid(int(any(layout.has_padding for layout in layouts)), layouts[0].rows, layouts[0].cols)
+
     def run(self, pixel_values: torch.Tensor, **model_kwargs: Any) -> None:
         """Make the forward.
 
@@ -88,7 +100,7 @@ class Trace(ComputingRecorder):
             raise unsupported(self.model, "it returns no logits of shape (batch, classes)")
         if not self.layers:
             raise unsupported(self.model, OFF_THE_INTERFACE)
-        if len(self.layers) != (num_layers := _num_layers(self.layers[0])):
+        if len(self.layers) != (num_layers := num_layers_of(self.layers[0].config)):
             raise unsupported(
                 self.model,
                 f"{len(self.layers)} of the {num_layers} layers in its config go through transformers' attention "
@@ -100,7 +112,7 @@ class Trace(ComputingRecorder):
                 f"The logits must be finite; got NaN or infinity for image(s) {rows} of the batch. "
                 "Check `pixel_values` and the model's weights for NaN, or use bfloat16 or float32 instead of float16."
             )
-        if self.hidden.shape[:2] != (self._batch, self.layers[0].query.shape[2]):
+        if self.hidden.shape[:2] != (self._batch, self.layers[-1].num_tokens):
             raise unsupported(self.model, "its head does not read the tokens of its attention")
         self._own_logits = logits
         self.logits = at_least_float32(logits.detach()).requires_grad_()
@@ -116,7 +128,7 @@ class Trace(ComputingRecorder):
         output = call.compute_output()
         if self.attention_scale != 1:
             output = output * self.attention_scale
-        last = len(self.layers) + 1 == _num_layers(call)
+        last = len(self.layers) + 1 == num_layers_of(call.config)
         if (self._start == "output" and first) or (self._start == "head" and last):
             output = output.detach().requires_grad_()
         if self._start != "head":
@@ -197,17 +209,15 @@ class Trace(ComputingRecorder):
     def _check(self, call: AttentionCall) -> None:
         batch, heads, tokens, _ = call.query.shape
         expected = (self._batch, *(self.layers[0].query.shape[1:3] if self.layers else (heads, tokens)))
+        if call.layout is not None:
+            # Inside windows every layer has tokens and heads of its own.
+            expected = (self._batch * call.layout.num_windows, heads, call.layout.places.shape[1])
         if (batch, heads, tokens) != expected or call.key.shape[:3] != call.query.shape[:3]:
             raise unsupported(
                 self.model,
                 "its attention is not over one grid of the same tokens and heads in every layer "
                 f"(queries {tuple(call.query.shape)}, keys {tuple(call.key.shape)}, expected {expected})",
             )
-
-
-def _num_layers(call: AttentionCall) -> int | None:
-    """Return how many layers the encoder of an attention module has, by its config."""
-    return getattr(call.config, "num_hidden_layers", None)
 
 
 @contextmanager

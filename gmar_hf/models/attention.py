@@ -25,6 +25,7 @@ from gmar_hf.models.off_interface import has_reader, reroute
 from gmar_hf.models.recorders import Recorder, call_of, heard, is_recording, record, recorders_of
 from gmar_hf.models.timm_models import is_timm
 from gmar_hf.models.timm_recording import overheard
+from gmar_hf.models.windows import config_around, windows_known
 
 IMPLEMENTATION = "gmar_hf"
 _own_implementation: dict[int, str | None] = {}  # of every config that is switched now, by its id
@@ -63,6 +64,7 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         stack.enter_context(_switched.hold(configs))
         stack.enter_context(_rerouted.hold(filter(has_reader, model.modules())))
         stack.enter_context(overheard.hold(filter(is_timm, model.modules())))
+        stack.enter_context(windows_known(model))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
                 stack.callback(module.register_forward_pre_hook(begin).remove)
@@ -110,7 +112,7 @@ def _attention(
         return function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, CAUSAL)
-    config = getattr(module, "config", None)
+    config = getattr(module, "config", None) or config_around(module)
     call = call_of(module, config, query, key, value, attention_mask, scaling, dropout)
     output, probabilities = record(call, recorders)
     return output.transpose(1, 2).contiguous(), probabilities

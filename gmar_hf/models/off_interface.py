@@ -4,12 +4,14 @@ A row says how such a module makes its queries, keys, values and bias. While a m
 hands them to the attention function that modules on the interface call; before and after it is the module's own.
 """
 
+import math
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 
 from gmar_hf.models.freezing import Undo
 
@@ -40,10 +42,6 @@ def _data2vec_vision(
     interpolate_pos_encoding: bool = False,
     resolution: tuple[int, int] | None = None,
 ) -> AttentionInputs:
-    def by_head(projection: nn.Module) -> torch.Tensor:
-        states: torch.Tensor = projection(hidden_states)
-        return states.unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2)
-
     # A bias of the layer's own, one that all layers share, both, or none.
     bias = relative_position_bias
     if module.has_relative_position_bias:
@@ -52,13 +50,63 @@ def _data2vec_vision(
         own = module.relative_position_bias(window, interpolate_pos_encoding, dim_size=hidden_states.shape[1])
         bias = own if bias is None else own + bias
     return AttentionInputs(
-        query=by_head(module.query),
-        key=by_head(module.key),
-        value=by_head(module.value),
+        query=_by_head(module, module.query(hidden_states)),
+        key=_by_head(module, module.key(hidden_states)),
+        value=_by_head(module, module.value(hidden_states)),
         bias=bias,
         scaling=module.attention_head_size**-0.5,
         dropout=module.dropout.p if module.training else 0.0,
     )
+
+
+def _swinv2(
+    module: Any,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    output_attentions: bool | None = False,
+) -> AttentionInputs:
+    size = module.window_size[0] * module.window_size[1]
+    table = module.continuous_position_bias_mlp(module.relative_coords_table).view(-1, module.num_attention_heads)
+    bias = 16 * torch.sigmoid(table[module.relative_position_index.view(-1)].view(size, size, -1).permute(2, 0, 1))
+    # Cosines of queries and keys, times a number of each head. Transformers adds the mask twice.
+    factor = module.logit_scale.clamp(max=math.log(100)).exp()
+    return AttentionInputs(
+        query=normalize(_by_head(module, module.query(hidden_states)), dim=-1) * factor,
+        key=normalize(_by_head(module, module.key(hidden_states)), dim=-1),
+        value=_by_head(module, module.value(hidden_states)),
+        bias=_with_mask(bias[None], attention_mask, len(hidden_states), factor=2),
+        scaling=1.0,
+        dropout=module.dropout.p if module.training else 0.0,
+    )
+
+
+def _donut_swin(
+    module: Any,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    output_attentions: bool | None = False,
+) -> AttentionInputs:
+    size = module.window_size[0] * module.window_size[1]
+    table = module.relative_position_bias_table[module.relative_position_index.view(-1)]
+    bias = table.view(size, size, -1).permute(2, 0, 1)
+    return AttentionInputs(
+        query=_by_head(module, module.query(hidden_states)),
+        key=_by_head(module, module.key(hidden_states)),
+        value=_by_head(module, module.value(hidden_states)),
+        bias=_with_mask(bias[None], attention_mask, len(hidden_states)),
+        scaling=module.attention_head_size**-0.5,
+        dropout=module.dropout.p if module.training else 0.0,
+    )
+
+
+def _by_head(module: Any, states: torch.Tensor) -> torch.Tensor:
+    """Return (batch, heads, tokens, head_dim) from heads side by side (batch, tokens, channels)."""
+    return states.unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2)
+
+
+def _with_mask(bias: torch.Tensor, mask: torch.Tensor | None, batch: int, factor: int = 1) -> torch.Tensor:
+    """Add the mask (windows, tokens, tokens) of every image to a bias (1, heads, tokens, tokens) of all windows."""
+    return bias if mask is None else bias + factor * mask.repeat(batch // len(mask), 1, 1)[:, None]
 
 
 # By the class that attends, matched as it is: a subclass may attend otherwise. Each row takes the arguments of
@@ -67,6 +115,8 @@ _DATA2VEC_VISION = "transformers.models.data2vec.modeling_data2vec_vision"
 READERS: dict[tuple[str, str], Callable[..., AttentionInputs]] = {
     (_DATA2VEC_VISION, "Data2VecVisionSelfAttention"): _data2vec_vision,
     (_DATA2VEC_VISION, "Data2VecVisionSdpaSelfAttention"): _data2vec_vision,
+    ("transformers.models.swinv2.modeling_swinv2", "Swinv2SelfAttention"): _swinv2,
+    ("transformers.models.donut.modeling_donut_swin", "DonutSwinSelfAttention"): _donut_swin,
 }
 
 

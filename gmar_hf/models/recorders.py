@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from gmar_hf.models.windows import WindowLayout, layout_of
+
 
 @dataclass(kw_only=True)
 class AttentionCall:
@@ -23,6 +25,8 @@ class AttentionCall:
         bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached.
         scaling (`float`): Factor of the products of queries and keys.
         dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
+        layout ([`WindowLayout`], *optional*): Of attention inside windows, where their tokens lie; then "batch" is
+            images times windows, and "tokens" those of a window.
     """
 
     module: nn.Module
@@ -33,6 +37,16 @@ class AttentionCall:
     bias: torch.Tensor | None
     scaling: float
     dropout: float
+    layout: WindowLayout | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens of an image attend, padding not counted."""
+        return self.query.shape[2] if self.layout is None else self.layout.rows * self.layout.cols
+
+    def by_image(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor (batch, heads, tokens, ...) of this call by images, without their padding."""
+        return tensor if self.layout is None else self.layout.by_image(tensor)
 
     def compute_output(self) -> torch.Tensor:
         """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""
@@ -121,6 +135,7 @@ def call_of(
         bias=_bias(mask, query.dtype),
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout,
+        layout=layout_of(module),
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.attention import recording
-from gmar_hf.models.introspection import encoder_layers, encoder_shape
+from gmar_hf.models.introspection import attention_layers, encoder_shape, heads_by_layer
 from gmar_hf.models.layer_order import LayerOrder
 from gmar_hf.models.recorders import AttentionCall, Recorder
 
@@ -19,7 +19,7 @@ class _Silencer(Recorder):
 
     def __init__(self, model: nn.Module, heads: set[tuple[int, int]]) -> None:
         self._heads = heads
-        self._order = LayerOrder(encoder_layers(model)[1] if heads else [])
+        self._order = LayerOrder(attention_layers(model) if heads else [])
 
     def begin(self) -> None:
         self._order.begin()
@@ -56,8 +56,10 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
         True
     """
     wanted = _pairs(heads)
-    num_layers, num_heads = encoder_shape(model)
+    num_layers, most_heads = encoder_shape(model)
+    by_layer = heads_by_layer(model) or (most_heads,) * num_layers
     for layer, head in sorted(wanted):
+        num_heads = by_layer[layer] if 0 <= layer < num_layers else most_heads
         if not (0 <= layer < num_layers and 0 <= head < num_heads):
             raise ArgumentError(
                 f"`heads` must be pairs of a layer in [0, {num_layers - 1}] and a head in [0, {num_heads - 1}]; "

@@ -20,7 +20,9 @@ _TOWERS = {"vision_config": {**WIDE, **SQUARE}, "text_config": TEXT}
 _PROJECTED = {**_TOWERS, "projection_dim": 8}
 _BERT = {**TEXT, "pad_token_id": 0, "max_position_embeddings": 8}
 _STAGES = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
-_WINDOWS = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+_WINDOWS = {
+    "image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4], "window_size": 4,
+}  # fmt: skip
 _EFFICIENT = {"width_coefficient": 0.1, "depth_coefficient": 0.1, "image_size": 64, "hidden_dim": 128}
 
 TINY_CONFIGS: dict[str, dict[str, Any]] = {

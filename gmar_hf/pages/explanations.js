@@ -183,6 +183,9 @@
       find(".largest b", this.article).textContent = `±${largest.toPrecision(2)}`;
       findAll("button", matrix).forEach((button, place) => {
         const value = heads.contributions[place];
+        button.disabled = value === null;  // of a head that this layer has not
+        button.style.visibility = button.disabled ? "hidden" : "";
+        if (button.disabled) return;
         button.style.background = `rgb(${hue(value / largest).join(" ")} / ${Math.abs(value) / largest})`;
         button.textContent = value / largest < -0.1 ? "−" : "";  // the sign, for those who see no colours
         button.title = `layer ${Math.floor(place / heads.heads)}, head ${place % heads.heads}: ${signed(value)} logits`;
@@ -198,11 +201,15 @@
       const place = buttons.indexOf(document.activeElement);
       const width = this.heads.heads;
       const first = place - place % width;
-      const steps = { ArrowLeft: place - 1, ArrowRight: place + 1, ArrowUp: place - width, ArrowDown: place + width, Home: first, End: first + width - 1 };
+      // Where the next head goes by an arrow, past those that a layer has not.
+      const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -width, ArrowDown: width };
+      const ends = { Home: [first, 1], End: [first + width - 1, -1] };
+      let [next, step] = ends[event.key] ?? [place + steps[event.key], steps[event.key]];
+      while (buttons[next]?.disabled) next += step;
       if (event.key === "Escape") this.look(null);
-      else if (place >= 0 && event.key in steps && buttons[steps[event.key]]) {
-        this.look(steps[event.key]);
-        buttons[steps[event.key]].focus();
+      else if (place >= 0 && buttons[next]) {
+        this.look(next);
+        buttons[next].focus();
       } else return;
       event.preventDefault();
     }

@@ -150,9 +150,11 @@ def _distinct_heads(
 
 
 def _have_same_heads(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    pairs = [(first[name], second[name]) for name in ("head_maps", "head_contribution")]
+    # Heads that a layer lacks are NaN, and NaN is not itself.
     return all(
-        first[name].shape == second[name].shape and bool((first[name] == second[name]).all())
-        for name in ("head_maps", "head_contribution")
+        one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+        for one, other in pairs
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.missing_heads import heads_there
 
 MOST_BYTES = 300_000
 """What one image may take on a page, with its maps and all."""
@@ -67,12 +68,13 @@ def packed_heads(values: Any, contributions: Any, num_bytes: int) -> dict[str, A
     number a head is too much.
 
     Args:
-        values (tensor or array (layers, heads, rows, cols)): The maps.
-        contributions (tensor or array (layers, heads), *optional*): What stands in the matrix of heads.
+        values (tensor or array (layers, heads, rows, cols)): The maps; NaN of heads that a layer lacks.
+        contributions (tensor or array (layers, heads), *optional*): What stands in the matrix of heads, likewise.
         num_bytes (`int`): What they may take in base64.
     """
     maps = _finite(values, "head_maps", "layers", "heads", "rows", "cols")
     layers, heads, *_ = maps.shape
+    maps = np.nan_to_num(maps)  # nobody looks at those of heads that there are not
     shown = None if contributions is None else rounded(_finite(contributions, "head_contribution", "layers", "heads"))
     overhead = (1 if shown is None else 2) * 14 * layers * heads + 200  # numbers as text, at their longest
     coarseness = 1
@@ -93,9 +95,9 @@ def packed_heads(values: Any, contributions: Any, num_bytes: int) -> dict[str, A
     }
 
 
-def rounded(values: np.ndarray) -> list[float]:
-    """Return numbers, flat, with four digits each: more would only be longer."""
-    return [float(f"{value:.3e}") for value in values.flatten().tolist()]
+def rounded(values: np.ndarray) -> list[float | None]:
+    """Return numbers, flat, with four digits each: more would only be longer. None stands for NaN."""
+    return [None if np.isnan(value) else float(f"{value:.3e}") for value in values.flatten().tolist()]
 
 
 def shares_of(box: Sequence[float], size: tuple[int, int]) -> list[float]:
@@ -127,7 +129,9 @@ def _finite(values: Any, argument: str, *axes: str) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu().double().numpy()  # NumPy knows no bfloat16
     array = np.asarray(values, dtype=float)
-    if array.ndim != len(axes) or not array.size or not np.isfinite(array).all():
+    has_axes = array.ndim == len(axes) and bool(array.size)
+    may_lack_heads = has_axes and axes[:2] == ("layers", "heads")
+    if not has_axes or not (heads_there(array) is not None if may_lack_heads else np.isfinite(array).all()):
         raise ArgumentError(
             f"`{argument}` must be finite, of shape ({', '.join(axes)}); got shape {array.shape} with "
             f"{np.count_nonzero(~np.isfinite(array))} values that are not finite. Pass one image's results."
@@ -135,7 +139,7 @@ def _finite(values: Any, argument: str, *axes: str) -> np.ndarray:
     return array
 
 
-def _levels(maps: np.ndarray) -> tuple[np.ndarray, list[float]]:
+def _levels(maps: np.ndarray) -> tuple[np.ndarray, list[float | None]]:
     """Return maps (maps, rows, cols) as int8, and each one's scale."""
     scales = np.abs(maps).max(axis=(1, 2))
     shares = maps / np.where(scales > 0, scales, 1)[:, None, None]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gmar_hf.errors import ArgumentError
 from gmar_hf.plotting.values import Array, color_scale, finite_array, plain
 
@@ -17,7 +19,8 @@ def plot_head_importance(
     """Draw one number for every head, layers downwards; signed numbers in two colours around zero.
 
     Args:
-        scores (tensor or array (layers, heads)): Head weights, norms or contributions.
+        scores (tensor or array (layers, heads)): Head weights, norms or contributions; NaN, drawn grey, of heads that
+            a layer lacks.
         title (`str`, defaults to ""): Over the axes.
         label (`str`, defaults to ""): Beside the colour bar: what the numbers are, and their unit.
         ax (`matplotlib.axes.Axes`, *optional*): Where to draw; by default a new figure, which shows itself in Jupyter.
@@ -36,6 +39,7 @@ def plot_head_importance(
     ax = ax or new_figure(*head_figure_size(*values.shape)).subplots()
     norm, colours = color_scale(values)
     picture = ax.imshow(values, norm=norm, cmap=colours, aspect="equal")
+    ax.set_facecolor("0.85")  # which shows where there is no head
     ax.set(xlabel="head", ylabel="layer")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=12, integer=True))
@@ -60,7 +64,8 @@ def plot_head_maps(
     """Draw the map of every head, one row a layer, all on one scale around zero.
 
     Args:
-        head_maps (tensor or array (layers, heads, rows, cols)): Contributions in logits.
+        head_maps (tensor or array (layers, heads, rows, cols)): Contributions in logits; NaN, left out, of heads that
+            a layer lacks.
         title (`str`, defaults to ""): Over the figure.
         label (`str`, defaults to ""): Beside the colour bar: what the numbers are, and their unit.
         layers (`Sequence[int]`, *optional*): Which layers; all by default.
@@ -87,6 +92,7 @@ def plot_head_maps(
         for head, ax in enumerate(axes):
             picture = ax.imshow(values[layer, head], norm=norm, cmap=colours)
             ax.set(xticks=[], yticks=[])
+            ax.set_visible(not np.isnan(values[layer, head]).all())
         axes[0].set_ylabel(f"layer {layer}", fontsize="small")
     for head, ax in enumerate(grid[0]):
         ax.set_title(f"head {head}", fontsize="small")

@@ -36,19 +36,24 @@ def map_on(small: Image.Image, attribution: torch.Tensor, box: Box, image_size: 
 
 
 def matrix(values: torch.Tensor) -> Image.Image:
-    """Draw numbers (rows, cols) as cells: red above 0, blue and striped below."""
+    """Draw numbers (rows, cols) as cells: red above 0, blue and striped below, grey where there is none (NaN)."""
     rows, cols = values.shape
-    return overlay(Image.new("RGB", (cols * _CELL, rows * _CELL), "white"), values, style="signed", grid=True)
+    white = Image.new("RGB", (cols * _CELL, rows * _CELL), "white")
+    picture = overlay(white, values.nan_to_num(0.0), style="signed", grid=True)
+    for row, col in values.isnan().nonzero().tolist():
+        picture.paste("lightgrey", (col * _CELL, row * _CELL, (col + 1) * _CELL, (row + 1) * _CELL))
+    return picture
 
 
 def strongest(values: torch.Tensor, k: int) -> list[tuple[int, int, float]]:
-    """Return layer, head and number of the largest magnitudes of (layers, heads), the largest first.
+    """Return layer, head and number of the largest magnitudes of (layers, heads), the largest first; none of NaN.
 
     Example:
         >>> strongest(torch.tensor([[1.0, -3.0], [0.0, 2.0]]), 2)
         [(0, 1, -3.0), (1, 1, 2.0)]
     """
-    order = values.abs().flatten().argsort(descending=True, stable=True)[:k].tolist()
+    sizes = values.abs().nan_to_num(-1.0).flatten()
+    order = sizes.argsort(descending=True, stable=True)[: min(k, int((sizes >= 0).sum()))].tolist()
     return [(*divmod(place, values.shape[1]), values.flatten()[place].item()) for place in order]
 
 

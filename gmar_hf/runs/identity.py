@@ -15,7 +15,15 @@ from torch import nn
 
 from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
-from gmar_hf.models.introspection import class_name, config_of, encoder_shape, label_names, unsupported, unwrapped
+from gmar_hf.models.introspection import (
+    class_name,
+    config_of,
+    encoder_shape,
+    heads_by_layer,
+    label_names,
+    unsupported,
+    unwrapped,
+)
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.text_classifier import TextClassifier
 from gmar_hf.runs.plan import Plan
@@ -44,8 +52,8 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
     check_label_names(model)
-    if not isinstance(num_layers, int) or not isinstance(num_heads, int):
-        raise unsupported(unwrapped(model), "its layers have different numbers of heads")
+    if heads_by_layer(model):
+        raise unsupported(unwrapped(model), "a survey is of layers of as many heads each, over one map")
     loaded_as = getattr(config, "_name_or_path", "")
     name = model_id or loaded_as or class_name(model)
     may_be_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not os.path.isdir(name)

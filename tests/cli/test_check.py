@@ -74,7 +74,17 @@ def test_the_table(run, tmp_path):
     assert f"Explain an image with: gmar-hf explain IMAGE --model {tmp_path}" in out
 
 
-@pytest.mark.parametrize("name", ["swin", "convnext", "resnet"])
+def test_windows(run, tmp_path):
+    folder = save_model(tmp_path, zoo.swin_padded())
+    code, summary = check(run, folder)
+    assert (code, summary["verdict"]) == (0, "ok")
+    assert (summary["layers"], summary["heads"], summary["in_windows"]) == (5, [1, 1, 2, 2, 4], True)
+    out = " ".join(printed(run("check", "-m", folder)).split())
+    assert "5 x 1, 1, 2, 2, 4" in out
+    assert "7 x 9 patches" in out
+
+
+@pytest.mark.parametrize("name", ["segformer", "convnext", "resnet"])
 def test_models_that_cannot_be_explained(run, tmp_path, name):
     model = zoo.REFUSED[name]()
     code, summary = check(run, save_model(tmp_path, model))

@@ -582,11 +582,23 @@ def test_models_that_are_missing(run, here, name):
 
 
 def test_a_model_that_cannot_be_explained(run, here, tmp_path_factory):
-    folder = save_model(tmp_path_factory.mktemp("swin"), zoo.swin())
+    folder = save_model(tmp_path_factory.mktemp("convnext"), zoo.convnext())
     assert refusal(run("explain", "one.png", "two.jpg", "-m", folder, "-o", "out")).startswith(
-        "SwinForImageClassification cannot be explained: "
+        "ConvNextForImageClassification cannot be explained: "
     )
     assert not Path("out").exists()
+
+
+def test_default_methods_are_those_that_the_model_has(run, here, tmp_path_factory):
+    folder = save_model(tmp_path_factory.mktemp("swin"), zoo.swin())
+    out = printed(run("explain", "one.png", "-m", folder, "-o", "out", "--html"))
+    assert "recommended" in out
+    assert "gmar" not in out.replace("gmar-hf", "")
+    assert json.loads(Path("out/one.json").read_text())["settings"]["method"] == ["recommended"]
+    explanation = gmar_hf.Explanation.load("out/one.safetensors")
+    assert explanation.settings["num_heads"] == [2, 2, 4]
+    err = refusal(run("explain", "one.png", "-m", folder, "-o", "other", "--method", "gmar"))
+    assert err.startswith('one.png: `method` must be one of "contribution", "removal", "path", "recommended" for Swin')
 
 
 def test_weights_that_are_nan(run, here, tmp_path_factory):

@@ -37,6 +37,14 @@ def test_formulas(method, reference):
     assert zoo.relative_error(row[0, 2:].unflatten(0, (3, 5)), RULES[method](reference)) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["swin", pytest.param("swinv2_padded", marks=pytest.mark.slow)])
+def test_maps_inside_windows(name):
+    model = zoo.WINDOWED[name]()
+    errors = map_errors(model, zoo.pixel_values(model))
+    assert list(errors) == ["contribution", "removal", "path", "recommended"]
+    assert max(errors.values()) < 1e-5
+
+
 def test_every_method_has_one():
     assert set(RULES) == set(FORMULAS) == set(METHODS)
 

@@ -26,6 +26,7 @@ from transformers import (
     Dinov2ForImageClassification,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
+    DonutSwinConfig,
     IJepaConfig,
     IJepaForImageClassification,
     PreTrainedConfig,
@@ -45,6 +46,7 @@ from transformers import (
     ViTMSNConfig,
     ViTMSNForImageClassification,
 )
+from transformers.models.donut.modeling_donut_swin import DonutSwinForImageClassification
 
 from gmar_hf.models.tiny_models import DINO, NARROW, SQUARE, TEXT, WIDE, build
 from gmar_hf.models.tiny_models import perturb as perturb  # for the tests
@@ -170,20 +172,39 @@ def data2vec_vision_both_cls() -> PreTrainedModel:
     return build(Data2VecVisionForImageClassification, config)
 
 
+WINDOWS = {"patch_size": 4, "embed_dim": 16, "num_labels": NUM_LABELS}
+# 8 x 8 patches in windows of 4 x 4, the second layer's shifted; then 4 x 4 merged tokens in one window.
+EVEN_WINDOWS = {**WINDOWS, "image_size": 32, "depths": (2, 1), "num_heads": (2, 4), "window_size": 4}
+# 7 x 9 patches, 4 x 5 and 2 x 3 merged tokens, padded to windows of 2 x 2 and, for the merging, to even numbers.
+PADDED_WINDOWS = {
+    **WINDOWS, "image_size": (28, 36), "depths": (2, 2, 1), "num_heads": (1, 2, 4), "window_size": 2,
+}  # fmt: skip
+
+
 def swin() -> PreTrainedModel:
-    """Swin: attention inside windows, tokens merged between stages."""
-    config = SwinConfig(
-        image_size=32, patch_size=4, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window_size=4, num_labels=NUM_LABELS
-    )
-    return build(SwinForImageClassification, config)
+    """Swin: attention inside windows, tokens merged between stages, layers of 2 and of 4 heads."""
+    return build(SwinForImageClassification, SwinConfig(**EVEN_WINDOWS))
+
+
+def swin_padded() -> PreTrainedModel:
+    """Swin whose maps are padded to whole windows, layers of 1, 2 and 4 heads."""
+    return build(SwinForImageClassification, SwinConfig(**PADDED_WINDOWS))
 
 
 def swinv2() -> PreTrainedModel:
     """Swin v2: cosine attention inside windows, off the attention interface."""
-    config = Swinv2Config(
-        image_size=32, patch_size=4, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window_size=4, num_labels=NUM_LABELS
-    )
+    return build(Swinv2ForImageClassification, Swinv2Config(**EVEN_WINDOWS))
+
+
+def swinv2_padded() -> PreTrainedModel:
+    """Swin v2 whose maps are padded to whole windows, which were of other sizes when it was trained first."""
+    config = Swinv2Config(**PADDED_WINDOWS, pretrained_window_sizes=(4, 4, 4))
     return build(Swinv2ForImageClassification, config)
+
+
+def donut_swin() -> PreTrainedModel:
+    """Donut's Swin, off the attention interface, with padding."""
+    return build(DonutSwinForImageClassification, DonutSwinConfig(**PADDED_WINDOWS))
 
 
 def segformer() -> PreTrainedModel:
@@ -240,8 +261,13 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 """Models that the package explains."""
 
+WINDOWED: dict[str, Callable[[], PreTrainedModel]] = {
+    function.__name__: function for function in (swin, swin_padded, swinv2, swinv2_padded, donut_swin)
+}
+"""Models whose attention is inside windows: explained by contributions only, see `window_oracle`."""
+
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
-    function.__name__: function for function in (swin, swinv2, segformer, convnext, resnet)
+    function.__name__: function for function in (segformer, convnext, resnet)
 }
 """Models that the package has to refuse in words."""
 

@@ -5,6 +5,7 @@ import torch
 
 import gmar_hf
 from gmar_hf import ArgumentError, ArgumentTypeError, silence_heads
+from gmar_hf.models.introspection import heads_by_layer
 from tests.helpers import zoo
 from tests.helpers.state import make_uneven, snapshot
 
@@ -52,6 +53,23 @@ def test_silent_heads_are_zeros_before_the_output_projection(name):
     assert (ours - logits(model, images)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["swin_padded", "swinv2"])
+def test_silent_heads_inside_windows(name):
+    """The rows of the output projection that read a head are zero: its bias alone is left."""
+    model, without_heads = zoo.WINDOWED[name](), zoo.WINDOWED[name]()
+    paths = (".o_proj", ".attention.output.dense")
+    projections = [module for path, module in without_heads.named_modules() if path.endswith(paths)]
+    images = zoo.pixel_values(model)
+    heads = [(0, 0), (len(projections) - 1, 2)]
+    for layer, head in heads:
+        weight = projections[layer].weight.data
+        size = weight.shape[1] // heads_by_layer(model)[layer]
+        weight[:, head * size : (head + 1) * size] = 0
+    with silence_heads(model, heads):
+        ours = logits(model, images)
+    torch.testing.assert_close(ours, logits(without_heads, images), rtol=1e-4, atol=1e-5)
+
+
 def test_none_silent_changes_nothing():
     model = zoo.vit()
     images = zoo.pixel_values(model, batch=2)
@@ -83,6 +101,12 @@ def test_the_model_is_as_it_was_also_after_an_exception():
 def test_heads_that_are_not_there(head):
     with pytest.raises(ArgumentError, match=r"`heads` must be pairs of a layer in \[0, 2\] and a head in \[0, 2\]"):
         silence_heads(zoo.vit(), [head]).__enter__()
+
+
+@pytest.mark.parametrize(("name", "head"), [("swin", (3, 0)), ("swin", (1, 2)), ("swin", (2, 4))])
+def test_heads_that_a_layer_lacks(name, head):
+    with pytest.raises(ArgumentError, match=r"a layer in \[0, 2\] and a head in \[0, [13]\]; got "):
+        silence_heads(zoo.WINDOWED[name](), [head]).__enter__()
 
 
 @pytest.mark.parametrize("heads", [[(1, 0, 0.5)], [3], 3, [(0, 0.5)], [("0", "1")], [None], ["ab"]])

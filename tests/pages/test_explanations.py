@@ -86,6 +86,19 @@ def test_maps_come_back_from_the_page(tmp_path):
             np.testing.assert_allclose(numbers(heads, 20, place), values, atol=abs(values).max() * ATOL)
 
 
+def test_heads_that_a_layer_lacks(tmp_path):
+    """They are null, for which the page has no button, and what is finite is as ever."""
+    explained = result(), result(method="gmar")
+    for each in explained:
+        each["head_maps"][0, 1:], each["head_contribution"][0, 1:] = torch.nan, torch.nan
+    (data,) = data_of(page_of(tmp_path, ("one", photo(), explained)))
+    assert len(data["heads"]) == 1
+    (heads,) = data["heads"]
+    assert [number is None for number in heads["contributions"]] == [False, True, True, False, False, False]
+    assert [scale == 0 for scale in heads["scales"]] == [False, True, True, False, False, False]
+    assert [map["heads"] for map in data["maps"]] == [0, 0]
+
+
 def test_methods_of_one_pass_share_their_head_maps(tmp_path):
     explained = [result(), result(method="gmar"), result(method="rollout", seed=1), result(method="old", heads=None)]
     (data,) = data_of(page_of(tmp_path, ("one", photo(), explained)))

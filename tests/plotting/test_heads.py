@@ -55,6 +55,19 @@ def test_head_maps(tmp_path):
     np.testing.assert_array_equal(chosen.axes[0].images[0].get_array(), maps[2, 0])
 
 
+def test_heads_that_a_layer_lacks(tmp_path):
+    scores = np.array([[1.0, np.nan, np.nan], [-2.0, 0.5, 1.0]])
+    ax = plot_head_importance(scores).axes[0]
+    assert (ax.images[0].norm.vmin, ax.images[0].norm.vmax) == (-2, 2)
+    assert ax.images[0].get_array().mask.tolist() == [[False, True, True], [False, False, False]]
+    assert draw(ax.figure, tmp_path).std() > 10
+    figure = plot_head_maps(scores[..., None, None] * np.ones((4, 5)))
+    assert [ax.get_visible() for ax in figure.axes if ax.images] == [True, False, False, True, True, True]
+    for wrong in ([[np.nan, 1.0], [1.0, 1.0]], [[1.0, np.nan], [1.0, np.nan]], [[1.0, np.inf], [1.0, 1.0]]):
+        with pytest.raises(ArgumentError, match=r"^`scores` must be finite; got NaN or infinity\.$"):
+            plot_head_importance(wrong)
+
+
 def test_text_is_never_mathematics(tmp_path):
     ax = plot_head_importance(SIGNED, title="50$ and 60$ \\x").axes[0]
     assert not ax.title._preprocess_math(ax.title.get_text())[1]

@@ -128,6 +128,14 @@ def test_the_strongest_heads():
     assert head_text(torch.tensor([[0.25, 0.75]]), is_signed=False) == "heads: 0.1 75%, 0.0 25%"
 
 
+def test_heads_that_a_layer_lacks():
+    values = torch.tensor([[0.1, torch.nan], [2.0, -3.0]])
+    assert [place[:2] for place in strongest(values, 5)] == [(1, 1), (1, 0), (0, 0)]
+    pixels = np.asarray(matrix(values))
+    assert (pixels[3:9, 15:21] == 211).all()  # light grey
+    assert head_text(values, is_signed=True, k=1) == "heads: 1.1 -3.00"
+
+
 def test_results_show_map_heads_and_labels_escaped():
     image = photo(size=(90, 60))
     results = make_explainer()(image, target=["cat", "dog"], versus="bird", method="contribution")

@@ -110,5 +110,5 @@ def test_what_cannot_be_asked_is_told():
     with pytest.raises(ArgumentError, match="`pixel_values` must be floating point"):
         legrad(zoo.vit(), torch.zeros(3, 32, 32), 0)
     model = zoo.swin()
-    with pytest.raises(UnsupportedModelError, match="cannot be explained"):
+    with pytest.raises(UnsupportedModelError, match="its layers stand in stages"):
         legrad(model, zoo.pixel_values(model, batch=1), 0)

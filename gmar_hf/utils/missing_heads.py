@@ -1,0 +1,47 @@
+"""Heads that some layers lack: NaN behind those that they have, where layers have different numbers of heads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def heads_there(values: np.ndarray) -> np.ndarray | None:
+    """Tell which heads there are; None where numbers are not finite for another reason.
+
+    Args:
+        values (`np.ndarray` of shape (layers, heads, ...)): Numbers of heads; NaN of heads that a layer lacks, which
+            stand behind those that it has. Every layer has the first head, and some layer the last one.
+
+    Returns:
+        `np.ndarray` of shape (layers, heads), bool.
+
+    Example:
+        >>> heads_there(np.array([[1.0, np.nan], [2.0, 3.0]])).tolist()
+        [[True, False], [True, True]]
+        >>> heads_there(np.array([[np.nan, 1.0], [2.0, 3.0]])) is None
+        True
+    """
+    there = ~np.isnan(values).reshape(*values.shape[:2], -1).all(axis=2)
+    is_behind = not (~there[:, :-1] & there[:, 1:]).any() and there[:, 0].all() and there[:, -1].any()
+    return there if is_behind and np.isfinite(values[there]).all() else None
+
+
+def stack_layers(by_layer: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors (batch, heads, ...) of layers to (batch, layers, heads, ...), with NaN for heads that one lacks.
+
+    Example:
+        >>> stack_layers([torch.ones(1, 1), torch.zeros(1, 2)])
+        tensor([[[1., nan],
+                 [0., 0.]]])
+    """
+    num_heads = max(tensor.shape[1] for tensor in by_layer)
+    return torch.stack([_filled(tensor, num_heads) for tensor in by_layer], dim=1)
+
+
+def _filled(tensor: torch.Tensor, num_heads: int) -> torch.Tensor:
+    num_missing = num_heads - tensor.shape[1]
+    if not num_missing:
+        return tensor
+    missing = tensor.new_full((tensor.shape[0], num_missing, *tensor.shape[2:]), torch.nan)
+    return torch.cat([tensor, missing], dim=1)

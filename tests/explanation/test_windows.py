@@ -1,0 +1,240 @@
+"""`gmar_hf.explain` of attention inside windows (Swin), in float32, against the float64 oracle of `window_oracle`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import gmar_hf
+from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.passes import path_points
+from tests.helpers import state, window_oracle, zoo
+from tests.helpers.sampling import pick, sample_product
+
+TOLERANCE = 1e-5
+TARGETS = [1, 3]
+# What each method compares values with, and whether gradients are taken along the path.
+METHODS: dict[str, tuple[dict[str, object], float | str, bool]] = {
+    "contribution": ({"method": "contribution"}, 0.0, False),
+    "centred": ({"method": "contribution", "value_reference": 1.0}, 1.0, False),
+    "removal": ({"method": "removal"}, "output", False),
+    "path": ({"method": "path"}, 0.0, True),
+    "path-centred": ({"method": "path", "value_reference": 1.0}, 1.0, True),
+    "recommended": ({"method": "recommended"}, 0.5, True),
+    "path-removal": ({"method": "path", "value_reference": "output"}, "output", True),
+}
+FAMILIES = sorted(zoo.WINDOWED)
+PADDED = ("swin_padded", "swinv2_padded", "donut_swin")
+# Every family and every method is in the default run, though not every pair.
+SOME_PAIRS = sample_product(FAMILIES, sorted(METHODS), number=12)
+POINTS = path_points(2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model, its images, and what the oracle says of them at every scale that the methods ask for."""
+
+    model: PreTrainedModel
+    images: torch.Tensor
+    runs: dict[float, list[window_oracle.Reference]]
+
+    def mean(self, function, on_path: bool) -> np.ndarray:
+        """Return what a function says of each image's references, (B, ...), averaged over the path if asked for."""
+        points = POINTS if on_path else [(1.0, 1.0)]
+        return np.stack(
+            [
+                sum(weight * function(self.runs[scale][image]) for scale, weight in points)
+                for image in range(len(self.images))
+            ]
+        )
+
+
+@functools.cache
+def make_case(name: str) -> Case:
+    model = zoo.WINDOWED[name]()
+    images = zoo.pixel_values(model, batch=len(TARGETS))
+    scales = [1.0, *(scale for scale, _ in POINTS)]
+    runs = {scale: window_oracle.reference_runs(model, images, TARGETS, scale) for scale in scales}
+    return Case(model, images, runs)
+
+
+def explain(case: Case, **kwargs) -> gmar_hf.Explanation:
+    return gmar_hf.explain(case.model, case.images, torch.tensor(TARGETS), **kwargs)
+
+
+def assert_close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    """Compare within a share of the largest magnitude; heads that a layer lacks are NaN on both sides."""
+    assert tuple(actual.shape) == expected.shape
+    assert np.array_equal(np.isnan(actual.numpy()), np.isnan(expected))
+    error = np.nanmax(np.abs(actual.double().numpy() - expected)) / np.nanmax(np.abs(expected))
+    assert error < tolerance, error
+
+
+@pytest.mark.parametrize(("name", "method"), SOME_PAIRS)
+def test_parity(name, method):
+    case, (arguments, reference, on_path) = make_case(name), METHODS[method]
+    explanation = explain(case, return_head_maps=True, **arguments)
+    maps = case.mean(lambda run: window_oracle.head_maps(run, reference)[0], on_path)
+    padding = case.mean(lambda run: window_oracle.head_maps(run, reference)[1], on_path)
+    assert_close(explanation.head_maps, maps)
+    assert_close(explanation.attribution, np.nansum(maps, axis=(1, 2)))
+    if explanation.prefix_contribution.shape[-1]:
+        assert_close(explanation.prefix_contribution[..., 0], padding)
+    else:
+        assert np.nanmax(np.abs(padding)) == 0
+    assert_close(explanation.head_contribution, case.mean(window_oracle.head_contributions, on_path))
+    assert_close(explanation.head_contribution_centred, case.mean(window_oracle.centred_head_contributions, on_path))
+    assert_close(explanation.logits, np.stack([run.logits for run in case.runs[1.0]]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_readout_lies_on_the_patches(name):
+    case = make_case(name)
+    explanation = explain(case, method="contribution")
+    prefix = explanation.settings["grid"]["prefix"]
+    assert prefix == int(name in PADDED)
+    assert explanation.readout[:, :prefix].eq(0).all()
+    expected = np.stack([window_oracle.readout(run).flatten() for run in case.runs[1.0]])
+    assert_close(explanation.readout[:, prefix:], expected)
+
+
+@pytest.mark.parametrize("name", pick(FAMILIES, 1))
+def test_the_parts_add_up_to_what_attention_adds(name):
+    """Slowly for Swin v2: the norm behind its attention makes up for the scale until that is almost zero."""
+    coarse, fine = (explain(make_case(name), method="path", num_points=points) for points in (2, 16))
+    parts = fine.head_contribution.nan_to_num().sum(dim=(-2, -1))
+    assert fine.completeness_gap.abs().max() < coarse.completeness_gap.abs().max() / 4
+    assert fine.completeness_gap.abs().max() < (0.2 if "swinv2" in name else 0.001) * parts.abs().max()
+
+
+def test_padding_has_a_part_of_its_own():
+    explanation = explain(make_case("swin_padded"), method="contribution", return_head_maps=True)
+    assert explanation.prefix_contribution.shape == (2, 5, 4, 1)
+    assert explanation.prefix_contribution.nan_to_num().abs().max() > 0.01
+
+
+def test_heads_that_a_layer_lacks():
+    explanation = explain(make_case("swin_padded"), method="contribution")
+    assert explanation.settings["num_heads"] == [1, 1, 2, 2, 4]
+    assert explanation.head_contribution.isfinite().sum(dim=-1).tolist() == [[1, 1, 2, 2, 4]] * 2
+
+
+def test_later_layers_alone():
+    case = make_case("swin")
+    explanation = explain(case, method="contribution", start_layer=2, return_head_maps=True)
+    torch.testing.assert_close(explanation.attribution, explanation.head_maps[:, 2].nansum(dim=1))
+
+
+def test_several_targets_and_a_score():
+    case = make_case("swin")
+    both = gmar_hf.explain(case.model, case.images, torch.tensor([[1, 2], [3, 0]]), method="recommended")
+    alone = explain(case, method="recommended")
+    torch.testing.assert_close(both.head_contribution[:, 0], alone.head_contribution, equal_nan=True)
+    versus = gmar_hf.explain(
+        case.model, case.images, lambda logits: logits[:, 1] - logits[:, 2], method="contribution"
+    )
+    one, other = (gmar_hf.explain(case.model, case.images, target, method="contribution") for target in (1, 2))
+    torch.testing.assert_close(versus.attribution, one.attribution - other.attribution)
+
+
+@pytest.mark.parametrize("pattern", ["pairs", "partition"])
+def test_masks(pattern):
+    """Where hidden patches show what they showed before, masks change nothing."""
+    case = make_case("swin_padded")
+    whole = explain(case, method="contribution", return_head_maps=True)
+    masked = explain(
+        case,
+        method="contribution",
+        return_head_maps=True,
+        num_masks=4,
+        mask_baseline=case.images,
+        mask_pattern=pattern,
+    )
+    for name in ("attribution", "head_maps", "prefix_contribution", "head_contribution"):
+        torch.testing.assert_close(getattr(masked, name), getattr(whole, name), equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["gmar", "rollout", "gradient-rollout", "attention"])
+def test_methods_that_multiply_attention_are_refused(method):
+    case = make_case("swin")
+    message = (
+        r'^`method` must be one of "contribution", "removal", "path", "recommended" for SwinForImageClassification '
+        rf"\(it attends inside windows, and the others multiply attention over all tokens\); got '{method}'\.$"
+    )
+    with pytest.raises(ArgumentError, match=message):
+        explain(case, method=method)
+    with pytest.raises(ArgumentError, match=message):
+        explain(case, method=["recommended", method])
+
+
+def test_images_must_be_whole_patches():
+    message = (
+        r"^`pixel_values` must be whole patches of 4 x 4 pixels for SwinForImageClassification \(it would pad them\); "
+        r"got 32 x 34\. Resize to that\.$"
+    )
+    with pytest.raises(ArgumentError, match=message):
+        gmar_hf.explain(zoo.swin(), torch.zeros(1, 3, 32, 34), method="path")
+
+
+class TestTheModelIsAsItWas:
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_after_a_call(self, name):
+        model = zoo.WINDOWED[name]()
+        state.make_uneven(model)
+        before = state.snapshot(model)
+        gmar_hf.explain(model, zoo.pixel_values(model), method="recommended")
+        assert state.snapshot(model) == before
+
+    def test_whatever_the_size_of_the_map(self):
+        """A forward over a small map makes Swin's windows smaller for good; an explanation does not."""
+        model = zoo.build(zoo.SwinForImageClassification, zoo.SwinConfig(**{**zoo.EVEN_WINDOWS, "depths": (2, 2)}))
+        layers = [module for module in model.modules() if type(module).__name__ == "SwinLayer"]
+        before = [(layer.window_size, layer.shift_size) for layer in layers]
+        assert before[-1] == (4, 2)
+        gmar_hf.explain(model, zoo.pixel_values(model), method="contribution")
+        assert [(layer.window_size, layer.shift_size) for layer in layers] == before
+
+    def test_after_an_error(self):
+        model = zoo.swin()
+        before = state.snapshot(model)
+        with pytest.raises(ArgumentError):
+            gmar_hf.explain(model, zoo.pixel_values(model), method="gmar")
+        assert state.snapshot(model) == before
+
+
+def test_under_inference_mode():
+    case = make_case("swin")
+    with torch.inference_mode():
+        inside = explain(case, method="recommended")
+    torch.testing.assert_close(inside.attribution, explain(case, method="recommended").attribution)
+
+
+def test_it_can_be_kept(tmp_path):
+    """With NaN where, and only where, the settings say that a layer lacks heads."""
+    explanation = explain(make_case("swin"), method="recommended", return_head_maps=True)
+    explanation.save(tmp_path / "swin.safetensors")
+    loaded = gmar_hf.Explanation.load(tmp_path / "swin.safetensors")
+    assert loaded.settings == explanation.settings
+    assert torch.equal(loaded.head_maps.nan_to_num(), explanation.head_maps.nan_to_num())
+    several = gmar_hf.explain(
+        make_case("swin").model, make_case("swin").images, torch.tensor([[1, 2], [3, 0]]), method="contribution"
+    )
+    several.save(tmp_path / "several.safetensors")
+    assert gmar_hf.Explanation.load(tmp_path / "several.safetensors").head_contribution.shape == (2, 2, 3, 4)
+    numbers = explanation.head_contribution.nan_to_num()
+    for fields, settings, words in (
+        ({}, {"num_heads": [2, 2]}, "must be of layers of 2, 2 heads, as the settings say; got 3 layers of 4"),
+        ({}, {"num_heads": [2, 2, 3]}, "must be of layers of 2, 2, 3 heads"),
+        ({}, {"num_heads": [2, 3, 4]}, "must hold finite floating point numbers"),
+        ({"head_contribution": numbers}, {}, "must be NaN for heads that a layer lacks; got numbers"),
+        ({}, {"num_heads": "2"}, "`settings` must have a list as 'num_heads'"),
+    ):
+        wrong = dataclasses.replace(explanation, **fields, settings={**explanation.settings, **settings})
+        with pytest.raises(ArgumentError, match=words):
+            wrong.save(tmp_path / "wrong.safetensors")
