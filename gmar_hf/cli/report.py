@@ -121,7 +121,7 @@ def _push(report: "HeadImportanceReport", options: ReportOptions) -> str | None:
 
 
 def _strongest(report: "HeadImportanceReport", count: int) -> list[tuple[int, int, float]]:
-    return report.top_heads(min(count, report.mean["contribution_abs"].numel()))
+    return report.top_heads(min(count, report.overall.num_heads))
 
 
 def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str) -> None:

@@ -14,8 +14,7 @@ from gmar_hf.data.sample import MapData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.batch import Questions
 from gmar_hf.evaluation.evaluation_run import EvaluationRun
-from gmar_hf.evaluation.maps.map_lookup import find_map_methods
-from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS
+from gmar_hf.evaluation.maps.map_lookup import default_methods, find_map_methods
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import choose_metrics
 from gmar_hf.evaluation.mosaic_making import work_on_mosaics
@@ -181,7 +180,7 @@ def evaluate(
             raise ArgumentError("`dataset` must be data of known length; got a stream. Load it without streaming.")
         patch_size = known_patch_size(model)
         questions = Questions(
-            methods=find_map_methods(DEFAULT_METHODS if methods is None else methods),
+            methods=find_map_methods(default_methods(model) if methods is None else methods),
             columns=choose_metrics(
                 metrics, baselines, are_mosaics or data.has_masks, are_mosaics or data.has_class_masks, are_mosaics
             ),

@@ -83,10 +83,17 @@ class LayerGradients:
         return self.head_contribution - mean * self._factor
 
     def gradient_norm(self, norm: str) -> torch.Tensor:
-        """Return the norms (batch, heads) of the attention's gradient, divided by `gradient_size`."""
+        """Return the norms (batch, heads) of the attention's gradient, divided by `gradient_size`.
+
+        Inside windows they are those over all pairs of all windows of an image.
+        """
         if norm not in self._norms:
             assert self.output_grad is not None
-            self._norms[norm] = NORMS[norm](self.output_grad, self.call.value.detach())
+            norms = NORMS[norm](self.output_grad, self.call.value.detach())
+            if self.call.layout is not None:
+                by_window = norms.unflatten(0, (-1, self.call.layout.num_windows))
+                norms = torch.linalg.vector_norm(by_window, ord={"l1": 1, "l2": 2}[norm], dim=1)
+            self._norms[norm] = norms
         return self._norms[norm]
 
     def token_contribution(self, reference: float | str) -> torch.Tensor | None:

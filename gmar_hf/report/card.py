@@ -12,7 +12,7 @@ from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.settings import SURVEY_SETTINGS, parts_in_words
+from gmar_hf.report.settings import SURVEY_SETTINGS, heads_in_words, parts_in_words
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, class_counts, summarize, with_centred
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.text import markdown, printable, quantity
@@ -65,6 +65,7 @@ def write_card(
         min_class_explanations=MIN_CLASS_EXPLANATIONS,
         commonest_class=int(class_counts(moments).argmax()),  # by index: in code a label could not be escaped
         is_centred=means is not None,
+        has_head_weights="heads_by_layer" not in model,  # GMAR, which takes them, is for layers of as many heads
         scores=[f"`{score}`" for score in shown_scores(overall)],
         strongest=strongest_rows(overall),
         traits=None if traits is None else trait_table(traits, overall),
@@ -114,7 +115,7 @@ def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
         # In backticks; but what is no name could end them.
         "class": f"`{model['class']}`" if model["class"].isidentifier() else markdown(model["class"]),
         "num_layers": model["num_layers"],
-        "num_heads": model["num_heads"],
+        "num_heads": heads_in_words(model),
         "num_classes": len(model["labels"]),
         "details": list(filter(None, details)),
     }

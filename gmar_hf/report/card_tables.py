@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
+import torch
+
 from gmar_hf.report.comparison import difference_in_errors
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import (
@@ -68,7 +70,7 @@ class OutcomeTable:
 
 def strongest_places(overall: HeadStatistics) -> list[tuple[int, int]]:
     """Return layer and head of those that the card names: with the largest contributions."""
-    heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.mean["l1"].numel()), RANKED_BY)
+    heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.num_heads), RANKED_BY)
     return [(layer, head) for layer, head, _ in heads]
 
 
@@ -142,7 +144,8 @@ def outcome_table(moments: Moments) -> OutcomeTable:
         return OutcomeTable(correct.num_explanations, wrong.num_explanations, None, [])
     correlation = rank_correlation(correct.mean[RANKED_BY], wrong.mean[RANKED_BY])
     distance = difference_in_errors(correct, wrong, "contribution").abs()
-    order = distance.flatten().argsort(descending=True, stable=True)[:_SHOWN_DIFFERENCES].tolist()
+    sizes = torch.where(distance.isnan(), -1.0, distance).flatten()  # of heads that a layer lacks
+    order = sizes.argsort(descending=True, stable=True)[: min(_SHOWN_DIFFERENCES, correct.num_heads)].tolist()
     places = [divmod(place, distance.shape[1]) for place in order]
     return OutcomeTable(
         correct.num_explanations,
@@ -190,7 +193,7 @@ def _decimals(number: float, digits: int) -> str:
 
 def _strongest_cells(column: Iterable[HeadStatistics]) -> list[str]:
     """Return a column of the three heads with the largest contributions."""
-    cells = [strongest_heads(row.mean, min(3, row.mean["l1"].numel()), RANKED_BY) for row in column]
+    cells = [strongest_heads(row.mean, min(3, row.num_heads), RANKED_BY) for row in column]
     decimals = _decimals(max(value for heads in cells for _, _, value in heads), 3)
     return [", ".join(f"{layer}.{head} ({value:{decimals}})" for layer, head, value in heads) for heads in cells]
 

@@ -44,15 +44,21 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
             f"`other` must be of {layers} layers of {heads} heads; got {shape[0]} of {shape[1]}. "
             "Compare reports of one architecture."
         )
+    there = ~mean_before.isnan()
+    if not torch.equal(there, ~mean_after.isnan()):
+        raise ArgumentError(
+            "`other` must have as many heads in every layer; got others in some. Compare reports of one architecture."
+        )
     # Average ranks count from the smallest number; here 1 is the largest.
-    rank_before, rank_after = (average_ranks(-mean.flatten()) for mean in (mean_before, mean_after))
+    places = there.flatten().nonzero()[:, 0].tolist()
+    rank_before, rank_after = (average_ranks(-mean[there]) for mean in (mean_before, mean_after))
     change = (rank_after - rank_before).abs()
     distance = difference_in_errors(before, after, RANKED_BY)
     moved = []
     for place in change.argsort(descending=True, stable=True)[:_MOVED].tolist():
         if change[place] == 0:
             break
-        layer, head = divmod(place, heads)
+        layer, head = divmod(places[place], heads)
         moved.append(
             {
                 "layer": layer,

@@ -31,4 +31,5 @@ def to_pandas(overall: HeadStatistics, traits: HeadStatistics | None) -> Any:
         columns[CENTRED] = overall.mean[CENTRED].flatten()
     if traits is not None:
         columns |= {key: mean.flatten() for key, mean in traits.mean.items()}
-    return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
+    there = ~overall.mean["l1"].flatten().isnan()  # some layers may lack heads
+    return pandas.DataFrame({name: column[there].numpy() for name, column in columns.items()})

@@ -15,6 +15,7 @@ from gmar_hf.report.data_frame import to_pandas
 from gmar_hf.report.figures import draw_figures
 from gmar_hf.report.merging import merge_two
 from gmar_hf.report.page import write_report_page
+from gmar_hf.report.settings import heads_in_words
 from gmar_hf.report.sharing import SharedReport
 from gmar_hf.report.statistics import KEYS as KEYS
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS as MIN_CLASS_EXPLANATIONS
@@ -68,7 +69,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
     def __repr__(self) -> str:
         model = self.settings["model"]
         return (
-            f"HeadImportanceReport({printable(model['id'])}: {model['num_layers']} layers of {model['num_heads']} "
+            f"HeadImportanceReport({printable(model['id'])}: {model['num_layers']} layers of {heads_in_words(model)} "
             f"heads, {self.num_images:,} images, {self.num_explanations:,} explanations)"
         )
 
@@ -195,7 +196,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         """
         ratio = check_share("ratio", ratio)
         values = self.mean[RANKED_BY]
-        count = math.floor(ratio * values.numel() + 1e-9)  # 0.29 of 100 heads is 29, though 28.999... in floats
+        # 0.29 of 100 heads is 29, though 28.999... in floats. NaN, of heads that a layer lacks, comes last.
+        count = math.floor(ratio * self.overall.num_heads + 1e-9)
         order = values.flatten().argsort(stable=True)[:count].tolist()
         return [divmod(place, values.shape[1]) for place in order]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.utils.missing_heads import is_nan_of_missing_heads
 
 
 @dataclass(eq=False, repr=False)
@@ -14,6 +15,8 @@ class Moments:
     Within a batch the mean is taken first and the deviations from it second; batches are merged by the rule of Chan,
     Golub and LeVeque (1983). No difference of large sums is ever taken: the relative error of `squares` is about
     1e-16 times mean / spread. A group without members has mean and squares zero.
+
+    Heads that a layer lacks are NaN in every value, see [`is_nan_of_missing_heads`].
 
     Args:
         count (`torch.LongTensor` of shape (groups,)): How many values each group has.
@@ -47,7 +50,7 @@ class Moments:
                 "`count`, `mean`, `squares` must have shapes (groups,), (groups, ...), (groups, ...); got "
                 f"{', '.join(map(str, shapes))}."
             )
-        if (self.count < 0).any() or not (self.squares >= 0).all():
+        if (self.count < 0).any() or (self.squares < 0).any() or not is_nan_of_missing_heads(self._of_members()):
             raise ArgumentError("`count` and `squares` must not be negative or NaN; some are.")
 
     @classmethod
@@ -61,6 +64,10 @@ class Moments:
         # Fresh zeros cost memory only where they are written to: most groups of a large model never are.
         zeros = (torch.zeros(num_groups, *shape, dtype=torch.float64) for _ in range(2))
         return cls(torch.zeros(num_groups, dtype=torch.int64), *zeros)
+
+    def _of_members(self) -> torch.Tensor:
+        """Return the squares of the groups that have members."""
+        return self.squares[self.count > 0]
 
     @property
     def num_groups(self) -> int:
@@ -98,7 +105,7 @@ class Moments:
             raise ArgumentError(
                 f"`groups` must be in [0, {self.num_groups - 1}]; got {int(groups.min())} to {int(groups.max())}."
             )
-        if not torch.isfinite(values).all():
+        if values.isinf().any() or not is_nan_of_missing_heads(values):
             raise ArgumentError("`values` must be finite; got NaN or infinity.")
         distinct, places, count = groups.unique(return_inverse=True, return_counts=True)
         # Sums run over distances from each group's first row: small numbers, and exact where all rows are equal.

@@ -53,8 +53,8 @@ def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[st
 
 def _summary(report: "HeadImportanceReport") -> list[str]:
     """Say in sentences what matters most."""
-    sizes, counts = report.mean[RANKED_BY], report.settings["counts"]
-    num_heads = sizes.numel()
+    sizes, counts = report.mean[RANKED_BY].nan_to_num(0.0), report.settings["counts"]
+    num_heads = report.overall.num_heads
     # Half of all contributions: so many of the strongest heads.
     shares = sizes.flatten().sort(descending=True).values.cumsum(0) / sizes.sum().clamp_min(1e-300)
     half = min(int((shares < 0.5).sum()) + 1, num_heads)

@@ -81,6 +81,7 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, kind in OPTIONAL_SETTINGS.items():
         check_json("settings", copied.get(key), kind, key)
     check_json("settings", copied["model"].get("hypothesis_template"), (TEXT, None), "model.hypothesis_template")
+    _check_heads_by_layer(copied["model"])
     _check_top_images(copied)
     for place, dataset in enumerate(copied["datasets"]):
         _check_parts(dataset.get("parts"), f"datasets[{place}].parts")
@@ -93,6 +94,35 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, version in copied["versions"].items():
         check_json("settings", version, TEXT, f"versions.{name:.40}")
     return copied
+
+
+def heads_in_words(model: Mapping[str, Any]) -> str:
+    """Say how many heads each layer has: one number, or all of them where they differ.
+
+    Args:
+        model (`Mapping[str, Any]`): The entry `model` of a report's settings.
+
+    Example:
+        >>> heads_in_words({"num_heads": 12}), heads_in_words({"num_heads": 6, "heads_by_layer": [3, 6]})
+        ('12', '3, 6')
+    """
+    return ", ".join(map(str, model.get("heads_by_layer") or [model["num_heads"]]))
+
+
+def _check_heads_by_layer(model: Mapping[str, Any]) -> None:
+    """Refuse numbers of heads that are not those of the model's layers; most models have as many in each."""
+    check_json("settings", model.get("heads_by_layer"), ([COUNT], None), "model.heads_by_layer")
+    by_layer = model.get("heads_by_layer")
+    if by_layer is not None and (
+        len(by_layer) != model["num_layers"]
+        or not by_layer
+        or max(by_layer) != model["num_heads"]
+        or min(by_layer) < 1
+    ):
+        raise ArgumentError(
+            f"`settings` must have the heads of {model['num_layers']} layers, {model['num_heads']} at most, as "
+            f"'model.heads_by_layer'; got {by_layer!r:.80}."
+        )
 
 
 def _check_parts(parts: Any, where: str) -> None:
@@ -170,7 +200,10 @@ def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
             f"{len(settings['unreadable'])}."
         )
     members = moments.count.nonzero().flatten()
-    if not (torch.isfinite(moments.mean[members]).all() and torch.isfinite(moments.squares[members]).all()):
+    by_layer = torch.tensor(model.get("heads_by_layer") or [model["num_heads"]] * model["num_layers"])
+    there = torch.arange(model["num_heads"]) < by_layer[:, None]
+    numbers = torch.stack([moments.mean[members], moments.squares[members]])
+    if not numbers[..., there].isfinite().all() or not numbers[..., ~there].isnan().all():
         raise ArgumentError("`moments` must be finite; got NaN or infinity.")
 
 

@@ -22,6 +22,8 @@ MIN_CLASS_EXPLANATIONS = 10
 class HeadStatistics:
     """What some explanations say of every head. All NaN where there are no explanations.
 
+    Where layers have different numbers of heads, those that a layer lacks are NaN, behind those that it has.
+
     Args:
         num_explanations (`int`): The number of those explanations.
         mean (`dict[str, torch.Tensor]`): By score, of shape (layers, heads), float64. "l1" and "l2" are norms of the
@@ -39,9 +41,23 @@ class HeadStatistics:
     std: dict[str, torch.Tensor]
     standard_error: dict[str, torch.Tensor]
 
+    @property
+    def num_heads(self) -> int:
+        """How many heads there are in all layers together."""
+        return num_heads(next(iter(self.mean.values())))
+
     def __repr__(self) -> str:
         layers, heads = next(iter(self.mean.values())).shape
         return f"HeadStatistics({self.num_explanations:,} explanations, {layers} layers of {heads} heads)"
+
+
+def num_heads(values: torch.Tensor) -> int:
+    """Return how many heads there are; without explanations, of whose means all are NaN, as many as there may be.
+
+    Args:
+        values (`torch.Tensor` of shape (layers, heads)): NaN of heads that a layer lacks.
+    """
+    return int((~values.isnan()).sum()) or values.numel()
 
 
 def summarize(moments: Moments, groups: torch.Tensor | None = None, keys: Sequence[str] = KEYS) -> HeadStatistics:
@@ -104,8 +120,8 @@ def strongest_heads(mean: Mapping[str, torch.Tensor], k: int, score: str) -> lis
     """
     check_choice("score", score, mean)
     values = mean[score]
-    k = check_whole("k", k, maximum=values.numel())
-    order = values.flatten().argsort(descending=True, stable=True)[:k]
+    k = check_whole("k", k, maximum=num_heads(values))
+    order = torch.where(values.isnan(), -torch.inf, values).flatten().argsort(descending=True, stable=True)[:k]
     return [(*divmod(place, values.shape[1]), float(values.flatten()[place])) for place in order.tolist()]
 
 
@@ -136,7 +152,7 @@ def weights_of_classes(
     count = moments.count[groups].double()
     share = count / count.sum(1, keepdim=True)
     weights[has_enough] = (moments.mean[groups, KEYS.index(key)] * share[..., None, None]).sum(1)
-    weights = weights / weights.sum(-1, keepdim=True)
+    weights = weights / weights.nan_to_num(0.0).sum(-1, keepdim=True)
     return weights.float()[places], has_enough[places]
 
 
@@ -144,9 +160,10 @@ def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
     """Return Spearman's rank correlation of two scores over all heads.
 
     Args:
-        first, second (`torch.Tensor` of shape (layers, heads)): Finite numbers.
+        first, second (`torch.Tensor` of shape (layers, heads)): Finite numbers; heads that one lacks are left out.
 
     Returns:
         `float`: A number in [-1, 1]; NaN where one score is the same for all heads.
     """
-    return float(spearman(first.flatten(), second.flatten()))
+    there = ~(first.isnan() | second.isnan())
+    return float(spearman(first[there], second[there]))

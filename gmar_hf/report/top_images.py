@@ -1,6 +1,7 @@
 """The images of a survey on which each head adds most."""
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ def add_images(top: TopImages, images: Sequence[str], classes: Sequence[int], co
             [
                 {"image": image, "class": index, "contribution": value}
                 for image, index, value in zip(images, classes, values, strict=True)
+                if not math.isnan(value)  # of a head that the layer lacks
             ]
             for values in layer
         ]

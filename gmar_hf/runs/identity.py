@@ -21,7 +21,6 @@ from gmar_hf.models.introspection import (
     encoder_shape,
     heads_by_layer,
     label_names,
-    unsupported,
     unwrapped,
 )
 from gmar_hf.models.labels import check_label_names
@@ -41,10 +40,9 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
     Raises:
         ArgumentError: If its config does not name its outputs.
         ArgumentTypeError: If it is no transformers classifier.
-        UnsupportedModelError: If its layers differ in their number of heads.
     """
     config = config_of(model)
-    num_layers, num_heads = encoder_shape(model)
+    (num_layers, num_heads), by_layer = encoder_shape(model), heads_by_layer(model)
     labels = label_names(model)
     if not num_layers or not num_heads or not labels:
         raise ArgumentTypeError(
@@ -52,8 +50,6 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
     check_label_names(model)
-    if heads_by_layer(model):
-        raise unsupported(unwrapped(model), "a survey is of layers of as many heads each, over one map")
     loaded_as = getattr(config, "_name_or_path", "")
     name = model_id or loaded_as or class_name(model)
     may_be_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not os.path.isdir(name)
@@ -72,6 +68,7 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
         "class": class_name(model),
         "num_layers": num_layers,
         "num_heads": num_heads,
+        **({"heads_by_layer": list(by_layer)} if len(set(by_layer)) > 1 else {}),
         "labels": [labels[index] for index in range(len(labels))],
         **texts,  # where the labels are texts: what each was put into
         "dtype": str(parameter.dtype).removeprefix("torch."),

@@ -14,9 +14,10 @@ from gmar_hf.explanation.head_weights import check_report, open_report
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.introspection import checked_model, unsupported
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.targets import Target, choose_target
+from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.utils.tensors import at_least_float32
@@ -64,6 +65,8 @@ def centred_head_contribution(
         torch.Size([4, 6, 8])
     """
     model = checked_model(model)
+    if attends_in_windows(model):
+        raise unsupported(model, "its layers attend inside windows, each layer over a map of its own")
     check_known_kwargs(model, model_kwargs)
     pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
     if isinstance(reference, torch.Tensor):

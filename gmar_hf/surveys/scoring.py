@@ -21,6 +21,7 @@ from gmar_hf.report.head_means import HeadMeans, by_position
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS
 from gmar_hf.report.traits import TRAITS, HeadTraits
+from gmar_hf.utils.missing_heads import stack_layers
 from gmar_hf.utils.tensors import at_least_float32
 
 
@@ -61,7 +62,9 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         choice = choose_target(target, trace.logits.clone())
         assert choice.target is not None
         height, width = pixels.shape[-2:]
-        prefix = find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
+        # Inside windows all tokens of a layer's map are patches, of which later layers have fewer.
+        has_windows = trace.grid is not None
+        prefix = 0 if has_windows else find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
         with full_precision(trace.hidden.device):
             scored = [
                 _scored(trace, score, prefix, retain_graph=number < len(choice.scores))
@@ -69,12 +72,14 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
             ]
     values, gradients = ([one[place] for one in scored] for place in range(2))
     stacked = torch.stack(values, dim=1) if choice.has_axis else values[0]
-    check_encoder_gradients(stacked, *gradients)
     # All targets of an image share its outputs.
-    outputs = [by_position(at_least_float32(output.detach()), prefix, is_mean=True) for output in trace.outputs]
+    outputs = [
+        by_position(at_least_float32(call.by_image(output.detach())), prefix, is_mean=True)
+        for call, output in zip(trace.layers, trace.outputs, strict=True)
+    ]
     means = HeadMeans(
         count=len(pixels) * len(scored),
-        output=_on_one_device([output.mean(dim=0) for output in outputs]).cpu().double(),
+        output=_stacked([output.mean(dim=0) for output in outputs]).cpu().double(),
         gradient=torch.stack(gradients).cpu().double().mean(dim=0) / len(pixels),
     )
     return HeadScores(trace.logits.detach(), choice.target, stacked, means)
@@ -114,8 +119,11 @@ def _scored(
     """Score the heads for one explained logit (batch,).
 
     Returns:
-        The scores (batch, 6, layers, heads), and the sums over the batch of the gradients by the heads' outputs
-        (layers, heads, positions, head_dim).
+        The scores (batch, 6, layers, heads), NaN of heads that a layer lacks, and the sums over the batch of the
+        gradients by the heads' outputs (layers, heads, positions, head_dim), zero of these.
+
+    Raises:
+        NonFiniteError: If a gradient was NaN or infinite.
     """
     head_gradient = trace.head_gradient(score)
     by_layer: dict[int, torch.Tensor] = {}
@@ -134,16 +142,26 @@ def _scored(
             "contribution_abs": layer.head_contribution.abs(),
         }
         by_layer[layer.index] = torch.stack([by_key[key] for key in KEYS], dim=1)
-        by_head = by_position(layer.output_grad, prefix, is_mean=False) * layer.gradient_size[:, :, None, None]
+        by_token = layer.call.by_image(layer.output_grad)
+        by_head = by_position(by_token, prefix, is_mean=False) * layer.gradient_size[:, :, None, None]
         gradients[layer.index] = by_head.sum(dim=0)
 
     go_back(trace, head_gradient, [visit], retain_graph=retain_graph)
+    check_encoder_gradients(*by_layer.values(), *gradients.values())
     order = sorted(by_layer)
-    return _on_one_device([by_layer[index] for index in order], 2), _on_one_device(
-        [gradients[index] for index in order]
+    by_head = [by_layer[index].to(by_layer[0].device).transpose(1, 2) for index in order]  # (batch, heads, 6)
+    return stack_layers(by_head).permute(0, 3, 1, 2), _stacked([gradients[index] for index in order])
+
+
+def _stacked(by_layer: list[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors (heads, positions, head_dim) of layers, with zeros for heads and numbers that one lacks.
+
+    With a device map they live apart.
+    """
+    heads, _, size = (max(tensor.shape[axis] for tensor in by_layer) for axis in range(3))
+    return torch.stack(
+        [
+            nn.functional.pad(tensor, (0, size - tensor.shape[2], 0, 0, 0, heads - tensor.shape[0]))
+            for tensor in (tensor.to(by_layer[0].device) for tensor in by_layer)
+        ]
     )
-
-
-def _on_one_device(by_layer: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
-    """Stack the layers' tensors; with a device map they live apart."""
-    return torch.stack([tensor.to(by_layer[0].device) for tensor in by_layer], dim=dim)

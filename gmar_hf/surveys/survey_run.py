@@ -210,7 +210,9 @@ class SurveyRun(Run[HeadImportanceReport]):
         assert tolerance is not None
         pooled = self._moments().pool(torch.arange(len(self._part.moments.count)))
         summary = summarize(total_moments(self.work.accelerator, pooled))
-        error, mean = summary.standard_error[RANKED_BY].max(), summary.mean[RANKED_BY].max()
+        # Of all heads that there are; without explanations all is NaN, and nothing stable.
+        there = ~summary.mean[RANKED_BY].isnan() | (summary.num_explanations == 0)
+        error, mean = summary.standard_error[RANKED_BY][there].max(), summary.mean[RANKED_BY][there].max()
         self._is_stable = bool(error < tolerance * mean)  # not with less than two explanations: infinite, or NaN
         if self._is_stable:
             return True

@@ -27,6 +27,30 @@ def heads_there(values: np.ndarray) -> np.ndarray | None:
     return there if is_behind and np.isfinite(values[there]).all() else None
 
 
+def is_nan_of_missing_heads(values: torch.Tensor) -> bool:
+    """Tell whether numbers are NaN nowhere but for heads that a layer lacks, the same in all of them.
+
+    Args:
+        values (`torch.Tensor` of shape (..., layers, heads)): Numbers of heads; of fewer than three axes none may be
+            NaN.
+
+    Example:
+        >>> is_nan_of_missing_heads(torch.tensor([[[1.0, torch.nan], [2.0, 3.0]]]))
+        True
+        >>> is_nan_of_missing_heads(torch.tensor([[[1.0, 2.0], [2.0, 3.0]], [[1.0, torch.nan], [2.0, 3.0]]]))
+        False
+    """
+    is_nan = values.isnan()
+    if not is_nan.any():
+        return True
+    if values.ndim < 3:
+        return False
+    by_row = is_nan.flatten(0, -3)
+    lacks = by_row[0]
+    is_behind = not (lacks[:, :-1] & ~lacks[:, 1:]).any() and not lacks[:, 0].any() and not lacks[:, -1].all()
+    return is_behind and bool((by_row == lacks).all())
+
+
 def stack_layers(by_layer: Sequence[torch.Tensor]) -> torch.Tensor:
     """Stack tensors (batch, heads, ...) of layers to (batch, layers, heads, ...), with NaN for heads that one lacks.
 

@@ -3,14 +3,30 @@
 import importlib
 import importlib.util
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.evaluation.maps.map_registry import MAP_METHODS
+from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, MAP_METHODS
 from gmar_hf.evaluation.maps.method import MapMethod, first_line
 from gmar_hf.utils.text import did_you_mean
 
+if TYPE_CHECKING:
+    from torch import nn
+
 NAMES_IN_EXPLAIN = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
 """What `explain` calls a method by default settings, and its row among the maps."""
+
+
+def default_methods(model: "nn.Module") -> list[str]:
+    """Return the maps that are drawn by default, those that are defined for the model.
+
+    Args:
+        model (`nn.Module`): The classifier.
+    """
+    from gmar_hf.models.windows import attends_in_windows
+
+    in_windows = attends_in_windows(model)
+    return [name for name in DEFAULT_METHODS if not (in_windows and MAP_METHODS[name].needs_one_map)]
 
 
 def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:

@@ -79,6 +79,7 @@ BUILT_IN = (
         cost=2,
         about="attention times its gradient, positive parts, rolled out through the layers (Chefer et al. 2021)",
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="gmar-l1",
@@ -86,6 +87,7 @@ BUILT_IN = (
         cost=2,
         about="rollout of heads weighted by the L1 norm of their attention's gradient (Jo et al. 2025)",
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="gmar-l2",
@@ -93,6 +95,7 @@ BUILT_IN = (
         cost=2,
         about="rollout of heads weighted by the L2 norm of their attention's gradient",
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="rollout",
@@ -100,6 +103,7 @@ BUILT_IN = (
         cost=1,
         about="attention, heads averaged, rolled out through the layers (Abnar and Zuidema 2020); no class in it",
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="attention",
@@ -107,6 +111,7 @@ BUILT_IN = (
         cost=1,
         about="the last layer's attention, heads averaged; no class in it",
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="legrad",
@@ -114,6 +119,7 @@ BUILT_IN = (
         cost=2,
         about="positive gradients of every layer's attention (Bousselham et al. 2024; their code reads the last two)",
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="integrated-gradients",
@@ -153,6 +159,7 @@ BUILT_IN = (
         cost=2,
         needs=("torchcam",),
         about="the last layer's features weighted by their mean gradient, positive part (torch-cam)",
+        needs_one_map=True,
     ),
     MapMethod(
         name="gmar-shuffled",
@@ -161,6 +168,7 @@ BUILT_IN = (
         about="control: GMAR with each layer's weights dealt out to other heads",
         is_control=True,
         is_default=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="gmar-uniform",
@@ -168,6 +176,7 @@ BUILT_IN = (
         cost=1,
         about="control: GMAR with equal weights, which is rollout",
         is_control=True,
+        needs_one_map=True,
     ),
     MapMethod(
         name="edges",
