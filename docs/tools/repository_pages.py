@@ -33,6 +33,7 @@ PAGES = {
     "examples/benchmarks/leaderboard.md": "leaderboard.md",
     "examples/models.md": "models.md",
     "examples/photos/README.md": "photos.md",
+    "examples/scaling.md": "how_to/scaling.md",
     "examples/several_machines.md": "how_to/several_machines.md",
     "examples/which_map.md": "which_map.md",
     "tests/README.md": "tests.md",

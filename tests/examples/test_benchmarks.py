@@ -119,3 +119,17 @@ def test_the_page_of_a_gpu(run):
         assert [row[0] for row in rows[2:]] == ["floor, images a second", *CANDIDATES]
         assert all(re.fullmatch(r"\d+\.\d\d, \d+\.\d\d", cell) for row in rows[3:] for cell in row[1:])
     assert len(re.findall(r"^\| tiny, (?:float32|bfloat16)( \| \d+\.\d\d){4} \|$", tables[2], re.MULTILINE)) == 2
+
+
+@pytest.mark.slow
+def test_the_figures_of_large_surveys(run):
+    size = ["--model", "tiny", "--image-size", "32", "--batch-size", "2"]
+    assert re.fullmatch(r"tiny, float32, cpu: [\d.]+ images a second\n", run("benchmark_scale", "rate", *size))
+    folder = str(BENCHMARKS.parent / "photos")
+    pattern = r"[\d.]+ images a second and core; files of \d+ KiB\n"
+    assert re.fullmatch(pattern, run("benchmark_scale", "reading", folder, "--repeats", "1"))
+    assert re.fullmatch(r"report [\d.]+ MiB, checkpoint [\d.]+ MiB\n", run("benchmark_scale", "kept"))
+    pattern = r"[\d.]+ s for each of 2 reports; peak of the process [\d.]+ GiB\n"
+    assert re.fullmatch(pattern, run("benchmark_scale", "merging", "--count", "2"))
+    pattern = r"\d+ bytes a file, of 100 files\n"
+    assert re.fullmatch(pattern, run("benchmark_scale", "listing", "--count", "100"))

@@ -1,5 +1,7 @@
 """Surveys of parts of a data set, merged: the report of one survey over all of it."""
 
+import io
+import tarfile
 from itertools import permutations
 
 import pytest
@@ -131,3 +133,31 @@ def test_another_part_does_not_go_on(model, folder, tmp_path):
     survey(model, folder, part=(1, 3), **how)
     with pytest.raises(ArgumentError, match="must not hold a finished report"):
         survey(model, folder, part=(2, 3), **how)
+
+
+@pytest.mark.slow
+def test_shards_of_webdataset(model, tmp_path):
+    """As examples/scaling.md has it: every job streams tar files of its own, and their reports are merged."""
+    datasets = pytest.importorskip("datasets")
+    for shard in range(4):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as archive:
+            for number in range(3):
+                content = io.BytesIO()
+                photo(3 * shard + number).save(content, "PNG")
+                entry = tarfile.TarInfo(f"{3 * shard + number:06}.png")
+                entry.size = content.tell()
+                content.seek(0)
+                archive.addfile(entry, content)
+
+    def surveyed(*shards):
+        files = [str(tmp_path / f"{shard}.tar") for shard in shards]
+        stream = datasets.load_dataset(
+            "webdataset", data_files=files, split="train", streaming=True, cache_dir=tmp_path / "cache"
+        )
+        return survey(model, stream, batch_size=1, use_labels=False, data_id=f"shards {shards}")
+
+    merged, whole = surveyed(0, 1).merge(surveyed(2, 3)), surveyed(0, 1, 2, 3)
+    same(merged, whole, tolerance=1e-13)
+    assert [dataset["id"] for dataset in merged.settings["datasets"]] == ["shards (0, 1)", "shards (2, 3)"]
+    with pytest.raises(ArgumentError, match="whose images would count twice"):
+        merged.merge(surveyed(0, 1))
