@@ -445,9 +445,9 @@ def test_a_folder_is_needed(run):
 
 
 def test_models_that_cannot_be_explained(run, here, tmp_path_factory):
-    folder = save_model(tmp_path_factory.mktemp("swin"), zoo.swin())
+    folder = save_model(tmp_path_factory.mktemp("convnext"), zoo.convnext())
     assert refusal(run("report", "-m", folder, "-d", "pets", "--no-labels", "-o", "out")).startswith(
-        "SwinForImageClassification cannot be explained: "
+        "ConvNextForImageClassification cannot be explained: "
     )
     broken = shutil.copytree(folder, "broken")
     Path(broken, "config.json").write_text("{")
