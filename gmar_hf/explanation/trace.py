@@ -17,6 +17,7 @@ from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsupported
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
+from gmar_hf.models.sparse_backward import zeros_left_out
 from gmar_hf.utils.tensors import at_least_float32
 
 Start = Literal["value", "output", "head"]
@@ -94,6 +95,7 @@ class Trace(ComputingRecorder):
         with ExitStack() as stack:
             stack.enter_context(recording(self.model, self))
             stack.enter_context(gradients_passing(self.model))
+            stack.enter_context(zeros_left_out(self.model, self._is_behind_attention))
             logits = getattr(self.model(pixel_values=pixel_values, **model_kwargs), "logits", None)
         # The forward is done: was it that of a model which can be explained?
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
@@ -205,6 +207,10 @@ class Trace(ComputingRecorder):
             torch.autograd.grad(self._own_logits, start, upstream, retain_graph=retain_graph, allow_unused=True)
         if visited != list(reversed(range(len(self.layers)))):
             raise unsupported(self.model, NOT_IN_A_ROW)
+
+    def _is_behind_attention(self) -> bool:
+        """Tell whether the forward has passed the last layer's attention, and its backward goes further than that."""
+        return self.has_backward and bool(self.layers) and len(self.layers) == num_layers_of(self.layers[0].config)
 
     def _check(self, call: AttentionCall) -> None:
         batch, heads, tokens, _ = call.query.shape

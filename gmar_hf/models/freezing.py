@@ -80,11 +80,11 @@ class _Parameters(dict[str, nn.Parameter | None]):
 
     def __getitem__(self, name: str) -> nn.Parameter | None:
         parameter = super().__getitem__(name)
-        is_frozen = any(id(self) in block for block in _frozen_here.get())
         # One of a subclass, such as a quantised one, cannot be made again: it stays in graphs, at the cost of memory.
-        if is_frozen and type(parameter) is nn.Parameter and parameter.requires_grad:
-            return nn.Parameter(parameter, requires_grad=False)
-        return parameter
+        if type(parameter) is not nn.Parameter or not parameter.requires_grad:
+            return parameter
+        is_frozen = any(id(self) in block for block in _frozen_here.get())
+        return nn.Parameter(parameter, requires_grad=False) if is_frozen else parameter
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
         return dict, (dict(self),)  # copies of the module are nobody's

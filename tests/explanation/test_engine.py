@@ -108,8 +108,9 @@ class TestWrappers:
         flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         assert set(flags.values()) == {True, False}
         out = gmar_hf.explain(model, pixels, 1, method, return_head_maps=True)
-        assert torch.equal(out.head_maps, expected.head_maps)
-        assert torch.equal(out.attribution, expected.attribution)
+        # Of layers whose weights come and go all tokens are multiplied, not those alone that are read.
+        torch.testing.assert_close(out.head_maps, expected.head_maps, atol=1e-6, rtol=0)
+        torch.testing.assert_close(out.attribution, expected.attribution, atol=1e-6, rtol=0)
         assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
 
     # torch's compiler looks at tensors in ways that torch warns of.

@@ -152,7 +152,8 @@ def test_weights_on_a_disk(tmp_path, method):
     assert all(parameter.is_meta for parameter in model.parameters())
     flags = [parameter.requires_grad for parameter in model.parameters()]
     out = gmar_hf.explain(model, pixels, 1, method)
-    assert all(torch.equal(out.tensors()[name], tensor) for name, tensor in expected.tensors().items())
+    for name, tensor in expected.tensors().items():  # with sums of all tokens, whose last digit may differ
+        torch.testing.assert_close(out.tensors()[name], tensor, atol=1e-6, rtol=1e-5)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
 
