@@ -16,11 +16,13 @@ from torch import nn
 from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
 from gmar_hf.models.introspection import (
+    OFF_THE_INTERFACE,
     class_name,
     config_of,
     encoder_shape,
     heads_by_layer,
     label_names,
+    unsupported,
     unwrapped,
 )
 from gmar_hf.models.labels import check_label_names
@@ -40,15 +42,18 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
     Raises:
         ArgumentError: If its config does not name its outputs.
         ArgumentTypeError: If it is no transformers classifier.
+        UnsupportedModelError: If it has no layers of heads.
     """
     config = config_of(model)
     (num_layers, num_heads), by_layer = encoder_shape(model), heads_by_layer(model)
     labels = label_names(model)
-    if not num_layers or not num_heads or not labels:
+    if not labels:
         raise ArgumentTypeError(
             f"`model` must be an image classifier of transformers; got {type(model).__name__}. "
             "Load it with `AutoModelForImageClassification.from_pretrained`."
         )
+    if not num_layers or not num_heads:
+        raise unsupported(model, OFF_THE_INTERFACE)
     check_label_names(model)
     loaded_as = getattr(config, "_name_or_path", "")
     name = model_id or loaded_as or class_name(model)
