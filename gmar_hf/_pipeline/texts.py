@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.introspection import class_name, config_of, is_dual_encoder
+from gmar_hf.models.auto_model import revision_of
+from gmar_hf.models.introspection import class_name, config_of, is_dual_encoder, unwrapped
 from gmar_hf.models.text_classifier import TEMPLATE, TextClassifier, check_texts, text_classifier
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
@@ -80,6 +81,9 @@ def _no_texts(model: Any) -> ArgumentError:
 def find_tokenizer(tokenizer: Any, model: Any) -> Any:
     """Return the tokenizer that was given, loaded where it is a name; else the one beside the model's weights.
 
+    Of a model that the pipeline or the command line has loaded it is of the same revision; of others it is of the main
+    branch.
+
     Args:
         tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): What was given.
         model (`nn.Module`): What it is for.
@@ -94,7 +98,8 @@ def find_tokenizer(tokenizer: Any, model: Any) -> Any:
     try:
         if not name:
             raise ValueError("the model was not loaded by a name")
-        revision = None if tokenizer else getattr(config, "_commit_hash", None)
+        known = getattr(config, "_commit_hash", None)  # of older transformers
+        revision = None if tokenizer else known or revision_of(unwrapped(model))
         # Where there is no file of one, transformers makes one of the model's kind that knows letters alone.
         find = partial(cached_file, name, revision=revision, _raise_exceptions_for_missing_entries=False)
         if not any(find(file) for file in _TOKENIZER_FILES):

@@ -1,6 +1,7 @@
 """`gmar-hf compare`: two reports side by side."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,7 @@ def compare(options: CompareOptions) -> None:
     summary = {
         "reports": [_describe(name, report) for name, report in zip(names, (before, after), strict=True)],
         "same_weights": same_weights(before.weight_sample, after.weight_sample),
+        "same_image_processing": _same_processing(before.settings, after.settings),
         "rank_correlation": {key: _finite(value) for key, value in comparison["rank_correlation"].items()},
         "moved": [{name: _finite(value) for name, value in head.items()} for head in comparison["moved"]],
     }
@@ -52,7 +54,14 @@ def _describe(name: str, report: "HeadImportanceReport") -> dict[str, Any]:
         "datasets": [dataset["id"] for dataset in settings["datasets"]],
         "target": settings["target"],
         "num_images": report.num_images,
+        "image_processing": settings.get("image_processing"),
     }
+
+
+def _same_processing(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool | None:
+    """Tell whether images were processed alike; None where a report does not say."""
+    digests = [settings.get("image_processor") for settings in (before, after)]
+    return None if None in digests else digests[0] == digests[1]
 
 
 def _finite(value: Any) -> Any:
@@ -63,6 +72,8 @@ def _finite(value: Any) -> Any:
 def _print(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from gmar_hf.report.settings import processing_in_words
 
     # What is compared, and whether it is of one model.
     for letter, report in zip("AB", summary["reports"], strict=True):
@@ -75,6 +86,11 @@ def _print(summary: dict[str, Any]) -> None:
             )
         )
     typer.echo("Both are of one model." if summary["same_weights"] else "They are of models with different weights.")
+    if summary["same_image_processing"] is False:
+        typer.echo("Their images were processed otherwise, which alone can move heads:")
+        for letter, report in zip("AB", summary["reports"], strict=True):
+            told = processing_in_words(report["image_processing"] or {}) or "not told"
+            typer.echo(f"{letter}: {printable(told)}")
     # How alike the heads rank by each score, then which heads moved.
     table = Table("score", "rank correlation of all heads")
     for key, value in summary["rank_correlation"].items():

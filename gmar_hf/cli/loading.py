@@ -42,7 +42,6 @@ def load_explainer(
     loaded = load_model(model, revision)
     if is_dual_encoder(loaded):
         _check_labels(loaded, parameters.get("candidate_labels"))
-        parameters = {"tokenizer": model, **parameters}
     if not parameters["method"]:
         parameters = {**parameters, "method": methods_among(default_methods, loaded)}
     return GMARExplainer(

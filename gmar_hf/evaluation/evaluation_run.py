@@ -24,7 +24,7 @@ from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
 from gmar_hf.explanation.engine import versions
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch
-from gmar_hf.runs.identity import identity
+from gmar_hf.runs.identity import identity, image_processing
 from gmar_hf.runs.processes import RunInterrupted, gather
 from gmar_hf.runs.progress import duration
 from gmar_hf.runs.run import Run
@@ -231,6 +231,7 @@ class EvaluationRun(Run[Evaluation]):
             "model": work.described,
             "datasets": [work.data.identity],
             "reading_of_labels": work.data.label_reading,
+            "image_processing": image_processing(work.image_processor),
             "masks": self._masks,
             "mosaics": questions.mosaic_side,
             "target": work.plan.target,

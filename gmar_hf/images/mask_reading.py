@@ -85,6 +85,7 @@ def mask_of_image(image: Image.Image, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # as `read_image` does
+            image.load()  # until then some files say another mode
             lowest = _HALF if image.format in ("JPEG", "MPO") else 1
             white = 2 ** bits_per_sample(image) - 1 if is_white_at_zero(image) and image.mode.startswith("I;16") else 0
             upright = _counted(ImageOps.exif_transpose(image))

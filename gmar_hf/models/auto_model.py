@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import transformers
+from torch import nn
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING,
 )
+
+_revisions: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 class _ClassesByConfig(Mapping[Any, Any]):
@@ -37,3 +41,19 @@ class AutoModelForImageClassification(transformers.AutoModelForImageClassificati
     """
 
     _model_mapping = _ClassesByConfig()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as transformers' auto class does, and remember its revision for [`revision_of`]."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with `output_loading_info=True`
+        _revisions[model] = kwargs.get("revision")
+        return loaded
+
+
+def revision_of(model: nn.Module) -> str | None:
+    """Return the branch, tag or commit that a model was loaded from by the class here; None where nobody said.
+
+    Models themselves keep the name of their repository only, and what lies beside their weights is of a revision too.
+    """
+    return _revisions.get(model)

@@ -12,7 +12,7 @@ from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
-from gmar_hf.report.settings import SURVEY_SETTINGS, heads_in_words, parts_in_words
+from gmar_hf.report.settings import SURVEY_SETTINGS, heads_in_words, parts_in_words, processing_in_words
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, class_counts, summarize, with_centred
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.text import markdown, printable, quantity
@@ -43,6 +43,7 @@ def write_card(
         traits ([`HeadTraits`], *optional*): What the heads are like.
     """
     model, datasets, survey = settings["model"], settings["datasets"], settings["survey"]
+    processing = processing_in_words(settings.get("image_processing") or {})
     overall = with_centred(summarize(moments), means)
     metadata = ModelCardData(
         library_name="gmar_hf",
@@ -78,6 +79,7 @@ def write_card(
         made=[
             f"dtype {markdown(model['dtype'])}",
             f"attention {markdown(model['attention'])}",
+            *([f"images processed to {markdown(processing)}"] if processing else []),
             *(f"{name.replace('_', ' ')} {survey[name]:,}" for name in SURVEY_SETTINGS if survey[name] is not None),
         ],
         versions=[f"{markdown(name)} {_plain(version)}" for name, version in settings["versions"].items()],

@@ -100,7 +100,9 @@ def _merged_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dic
     optional = {
         "top_images": merge_top_images([first.get("top_images"), second.get("top_images")]),
         "reading_of_labels": None if len(readings) < 2 else _both(*readings),
-        "image_processor": first.get("image_processor") or second.get("image_processor"),  # which do not differ
+        **{  # which do not differ
+            key: first.get(key) or second.get(key) for key in ("image_processor", "image_processing")
+        },
     }
     return {
         **{key: value for key, value in first.items() if key not in OPTIONAL_SETTINGS},

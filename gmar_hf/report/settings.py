@@ -58,9 +58,21 @@ _SCHEMA: dict[str, Any] = {
 # Entries of surveys that looked for more, or were made before there were such entries; reports may lack them.
 OPTIONAL_SETTINGS: dict[str, Any] = {
     "reading_of_labels": (TEXT, None),
-    "image_processor": (TEXT, None),
+    "image_processor": (TEXT, None),  # a digest
+    "image_processing": ({}, None),  # the same, to be read: by the processor's names for its settings
     "traits": ({"keys": [TEXT], "undefined": (TEXT, None)}, None),
     "top_images": ({"k": COUNT, "heads": [[[{"image": TEXT, "class": COUNT, "contribution": NUMBER}]]]}, None),
+}
+
+# What is told of an image processor, and the flag without which it is not done.
+_PROCESSING = {
+    "size": "do_resize",
+    "resample": "do_resize",
+    "crop_size": "do_center_crop",
+    "pad_size": "do_pad",
+    "rescale_factor": "do_rescale",
+    "image_mean": "do_normalize",
+    "image_std": "do_normalize",
 }
 
 # Of a data set of which only parts were surveyed: which, from 1, and of what order of its images.
@@ -149,6 +161,32 @@ def parts_in_words(parts: Mapping[str, Any]) -> str:
     if len(numbers) > _NAMED_PARTS:
         return f"{len(numbers):,} of {count:,} parts"
     return f"part{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))} of {count:,}"
+
+
+def processing_in_words(processing: Mapping[str, Any]) -> str:
+    """Say what was done with images before the model saw them.
+
+    Args:
+        processing (`Mapping[str, Any]`): The entry `image_processing` of a report's settings.
+
+    Example:
+        >>> processing_in_words({"size": {"height": 64, "width": 32}, "image_std": [0.5, 0.5], "do_normalize": True})
+        'size 64 x 32, image std 0.5 0.5'
+    """
+    used = [
+        name for name, flag in _PROCESSING.items() if name in processing and processing.get(flag, True) is not False
+    ]
+    return ", ".join(f"{name.replace('_', ' ')} {_in_words(processing[name])}" for name in used)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping) and value.keys() == {"height", "width"}:
+        return f"{value['height']} x {value['width']}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name.replace('_', ' ')} {entry}" for name, entry in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _check_top_images(settings: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
+from PIL import Image
 from torch import nn
 
 from gmar_hf.data import MapData, StreamData
@@ -122,6 +123,20 @@ def identity(
         "until stable": plan.until_stable,
         "number of processes, of streaming data": num_processes,
     }
+
+
+def image_processing(image_processor: Any) -> dict[str, Any] | None:
+    """Return what an image processor does with images, as plain JSON, by its own names; None of none.
+
+    Args:
+        image_processor: The model's, or None.
+    """
+    if image_processor is None:
+        return None
+    settings: dict[str, Any] = json.loads(json.dumps(image_processor.to_dict(), default=str))
+    if isinstance(resample := settings.get("resample"), int):
+        settings["resample"] = Image.Resampling(resample).name.lower()
+    return {name: value for name, value in sorted(settings.items()) if value is not None and not name.startswith("_")}
 
 
 def processor_digest(image_processor: Any) -> str | None:

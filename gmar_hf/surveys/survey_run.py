@@ -25,7 +25,7 @@ from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, 
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
 from gmar_hf.report.top_images import add_images, empty_top_images, merge_top_images
 from gmar_hf.runs.batches import Batch
-from gmar_hf.runs.identity import identity, processor_digest
+from gmar_hf.runs.identity import identity, image_processing, processor_digest
 from gmar_hf.runs.processes import RunInterrupted, exchange, gather
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
@@ -261,6 +261,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             **({} if top_images is None else {"top_images": top_images}),
             "reading_of_labels": self.work.data.label_reading or None,
             "image_processor": processor_digest(self.work.image_processor),
+            "image_processing": image_processing(self.work.image_processor),
         }
         return HeadImportanceReport(moments, self._sample, settings, means, traits)
 

@@ -51,11 +51,12 @@ def test_json(run, here):
     assert summary == {
         "reports": [
             {"report": "a", "model": "somebody/tiny-vit", "datasets": ["somebody/pictures"], "target": "predicted",
-             "num_images": 60},
+             "num_images": 60, "image_processing": None},
             {"report": "b", "model": "somebody/tiny-vit", "datasets": ["somebody/pictures"], "target": "label",
-             "num_images": 813},
+             "num_images": 813, "image_processing": None},
         ],
         "same_weights": True,
+        "same_image_processing": None,
         "rank_correlation": comparison.rank_correlation,
         "moved": comparison.moved,
     }  # fmt: skip
@@ -153,3 +154,19 @@ def test_wrong_usage(run, here, arguments):
     code, out, err = run("compare", *arguments)
     assert (code, out) == (2, "")
     assert "Usage: gmar-hf compare" in err
+
+
+def test_images_that_were_processed_otherwise(run, here):
+    size = {"do_resize": True, "size": {"height": 32, "width": 32}, "resample": "bilinear"}
+    make_report(image_processor="0" * 16, image_processing=size).save_pretrained("c")
+    make_report(image_processor="f" * 16, image_processing={**size, "resample": "bicubic"}).save_pretrained("d")
+    lines = printed(run("compare", "c", "d")).splitlines()
+    assert lines[3:6] == [
+        "Their images were processed otherwise, which alone can move heads:",
+        "A: size 32 x 32, resample bilinear",
+        "B: size 32 x 32, resample bicubic",
+    ]
+    assert "- Settings: " in Path("c/README.md").read_text()
+    assert "; images processed to size 32 x 32, resample bilinear; " in Path("c/README.md").read_text()
+    for second, same in (("d", False), ("c", True), ("a", None)):
+        assert json.loads(printed(run("compare", "c", second, "--json")))["same_image_processing"] is same

@@ -5,12 +5,17 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import pipelines
+import torch
+import transformers
+from transformers import pipeline, pipelines
 
+import gmar_hf
 from gmar_hf.cli import loading
+from gmar_hf.cli.loading import load_classifier, load_explainer
 from gmar_hf.errors import ArgumentError
+from tests.helpers import dual_encoders
 from tests.helpers.commands import printed, refusal, save_model
-from tests.helpers.explainers import photo
+from tests.helpers.explainers import image_processor, photo
 
 CODE = """
 from pathlib import Path
@@ -105,3 +110,33 @@ def test_a_terminal_is_told_of_a_download(here, monkeypatch, capsys, name, told)
     with pytest.raises(ArgumentError):
         loading.load_model(name, None)
     assert capsys.readouterr().err == told
+
+
+class TestRevisions:
+    """What reads the labels is of the revision that the model is of."""
+
+    @pytest.fixture
+    def first(self, hub, tmp_path, monkeypatch):
+        """The commit of a repository whose main branch has another tokenizer by now."""
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
+        dual_encoders.clip().save_pretrained(tmp_path / "clip")
+        image_processor((32, 32)).save_pretrained(tmp_path / "clip")
+        dual_encoders.tokenizer().save_pretrained(tmp_path / "clip")
+        files = {path.name: path.read_bytes() for path in (tmp_path / "clip").iterdir()}
+        repo = hub.add("me/clip", files)
+        first = repo.refs["main"]
+        others = files["tokenizer.json"].replace(b'"cat"', b'"cow"').replace(b'"dog"', b'"cat"')
+        assert others != files["tokenizer.json"]
+        hub.commit(repo, "main", repo.trees[first] | {"tokenizer.json": hub.blob("tokenizer.json", others)})
+        return first
+
+    def test_the_tokenizer_of_a_revision(self, first):
+        labels = ["a cat", "a dog"]
+        expected = gmar_hf.text_classifier(dual_encoders.clip(), dual_encoders.tokenizer(), labels).head.text_embeds
+        explainer = load_explainer("me/clip", first, "cpu", {"candidate_labels": labels})
+        piped = pipeline("gmar-explanation", model="me/clip", revision=first, candidate_labels=labels, device="cpu")
+        classifier = load_classifier("me/clip", first, labels=labels, hypothesis_template=None)
+        for each in (explainer._forward_params["texts"], piped._forward_params["texts"], classifier):
+            torch.testing.assert_close(each.head.text_embeds, expected)
+        of_main = load_classifier("me/clip", None, labels=labels, hypothesis_template=None)
+        assert (of_main.head.text_embeds - expected).abs().max() > 0.01

@@ -274,6 +274,21 @@ def test_depth_and_polarity_of_a_tiff_count(file, bits, photometric, mode):
     np.testing.assert_array_equal(pixels(read_image(path))[..., 2], expected)
 
 
+def test_a_mask_is_decoded_before_its_mode_is_asked_for(tmp_path, monkeypatch):
+    values = np.array([[0, 65535], [65535, 1]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={262: 0})  # zero is white
+    with Image.open(tmp_path / "a.tif") as image:
+        own, mode = image.load, image.mode
+
+        def load():
+            image._mode = mode  # as decoders may only find out on their way
+            return own()
+
+        monkeypatch.setattr(image, "load", load)
+        image._mode = "L"
+        assert mask_of_image(image, "a").tolist() == [[True, False], [False, True]]
+
+
 @pytest.mark.parametrize("top", [65535, 4095, 1023])
 def test_a_deep_pgm_says_its_largest_number(file, top):
     values = np.tile(np.linspace(0, top, 24).astype(">u2"), (3, 1))

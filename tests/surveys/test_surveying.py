@@ -216,6 +216,19 @@ class TestDescribed:
             survey(model, items, output_dir=tmp_path, batch_size=2, describe_heads=True)
 
 
+def test_what_was_done_with_the_images_is_told(model, items):
+    small, large = image_processor((32, 32)), image_processor((32, 32))
+    large.resample = 3
+    reports = [survey(model, items[:3], image_processor=processor) for processor in (small, large)]
+    told = [report.settings["image_processing"] for report in reports]
+    assert [processing.pop("resample") for processing in told] == ["bilinear", "bicubic"]
+    assert told[0] == told[1]
+    assert told[0]["size"] == {"height": 32, "width": 32}
+    assert told[0]["image_mean"] == told[0]["image_std"] == [0.5, 0.5, 0.5]
+    with pytest.raises(ArgumentError, match="must be of images processed alike"):
+        reports[0].merge(reports[1])
+
+
 def test_results_are_no_part_of_the_data(model, tmp_path):
     photo(0).save(tmp_path / "one.png")
     (tmp_path / "link").symlink_to(tmp_path)
