@@ -1,6 +1,7 @@
 """Where the patch grid lies on the user's image: through the image processor's resize, crop and padding, and back."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from transformers.image_processing_utils import get_size_dict
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.resizing import BACKENDS, Size, resized_size
 from gmar_hf.images.timm_transforms import is_timm_processor, timm_crop, why_not_placeable
-from gmar_hf.utils.checks import check_flags
+from gmar_hf.utils.checks import check_flags, is_number
 from gmar_hf.utils.tensors import float64_array
 
 Box = tuple[float, float, float, float]
@@ -103,9 +104,10 @@ def heatmap(attribution: torch.Tensor | np.ndarray, box: Box, image_size: Size) 
         the outer patches, 0 outside `box`, black all over where no value is positive.
 
     Raises:
-        ArgumentError: `attribution` is no finite map.
+        ArgumentError: `attribution` is no finite map, or `box` no rectangle.
     """
     # Bilinear on a grid is a product of two matrices, one an axis.
+    check_box(box)
     values = finite_map(attribution).clip(min=0)
     values = (values / (values.max() or 1) * 255).astype(np.float32)
     rows = _interpolation(image_size[1], box[1], box[3], values.shape[0])
@@ -155,6 +157,7 @@ def placed_map(
         [[1.0, 1.0, -2.0, -2.0]]
     """
     check_flags(smooth=smooth)
+    check_box(box)
     values = finite_map(attribution)
     if np.abs(values).max() > np.finfo(np.float32).max:
         raise ArgumentError(f"`attribution` must hold numbers of float32; got up to {np.abs(values).max():.3g}.")
@@ -180,6 +183,20 @@ def scale_box(box: Box, image_size: Size, copy_size: Size) -> Box:
     x_scale, y_scale = copy_size[0] / image_size[0], copy_size[1] / image_size[1]
     left, top, right, bottom = box
     return left * x_scale, top * y_scale, right * x_scale, bottom * y_scale
+
+
+def check_box(box: Box) -> None:
+    """Refuse what is no rectangle.
+
+    Raises:
+        ArgumentError: it has not four finite numbers, or no height or width.
+    """
+    is_four = isinstance(box, Sequence) and len(box) == 4 and all(is_number(number) for number in box)
+    if not is_four or not (-math.inf < box[0] < box[2] < math.inf and -math.inf < box[1] < box[3] < math.inf):
+        raise ArgumentError(
+            f"`box` must be left, top, right and bottom of a rectangle, in pixels; got {box!r:.80}. Pass "
+            '`result["box"]`.'
+        )
 
 
 def finite_map(attribution: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -42,14 +42,7 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     Raises:
         ArgumentTypeError: If there is no transformers model in `model`.
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"`model` must be a transformers model; got {type(model).__name__}.")
-    configs = _configs(model)
-    if not configs:
-        raise ArgumentTypeError(
-            f"`model` must be a transformers model or hold one; got {type(model).__name__}. "
-            "Load it with `AutoModelForImageClassification.from_pretrained`."
-        )
+    configs = checked_configs(model)
 
     def begin(module: nn.Module, inputs: Any) -> None:
         if is_recording(module, recorder):
@@ -73,10 +66,22 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         yield
 
 
-def _configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Return every config that a module of the model may ask for its attention implementation."""
+def checked_configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Return every config that a module of the model may ask for its attention implementation.
+
+    Raises:
+        ArgumentTypeError: If there is no transformers model in `model`.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"`model` must be a transformers model; got {type(model).__name__}.")
     configs = (getattr(module, "config", None) for module in model.modules())
-    return list({id(config): config for config in configs if isinstance(config, PreTrainedConfig)}.values())
+    found = {id(config): config for config in configs if isinstance(config, PreTrainedConfig)}
+    if not found:
+        raise ArgumentTypeError(
+            f"`model` must be a transformers model or hold one; got {type(model).__name__}. "
+            "Load it with `AutoModelForImageClassification.from_pretrained`."
+        )
+    return list(found.values())
 
 
 def _switch(config: Any) -> Undo:

@@ -8,7 +8,7 @@ from typing import overload
 import torch
 from torch import nn
 
-from gmar_hf.models.attention import recording
+from gmar_hf.models.attention import checked_configs, recording
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 
 
@@ -98,6 +98,7 @@ def retain_attention(model: nn.Module) -> Iterator[RetainedAttentions]:
         >>> len(attentions), attentions[3].shape, attentions[3].grad.shape
         (6, torch.Size([1, 8, 65, 65]), torch.Size([1, 8, 65, 65]))
     """
+    checked_configs(model)
     attentions = RetainedAttentions(model)
     with recording(model, attentions):
         yield attentions

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from gmar_hf.errors import ArgumentError
-from gmar_hf.images.placement import Box, finite_map, placed_map, scale_box, strips
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.placement import Box, check_box, finite_map, placed_map, scale_box, strips
 from gmar_hf.images.reading import read_image
 from gmar_hf.images.resizing import Size
 from gmar_hf.plotting.captions import put_below
@@ -59,8 +59,13 @@ def overlay(
 
     Raises:
         ArgumentError: If sizes differ, `alpha` is out of range, the map is not finite, or a picture where the map
-            itself is needed; or there is no such style or colour map.
+            itself is needed; or there is no such style or colour map, or `box` is no rectangle.
+        ArgumentTypeError: If `caption` is no text.
     """
+    if not isinstance(caption, str):
+        raise ArgumentTypeError(f"`caption` must be a text; got {type(caption).__name__}. Convert it by `str`.")
+    if box is not None:
+        check_box(box)
     picture, heatmap, box = _enlarged(
         read_image(image), heatmap, box, check_whole("least_side", least_side, minimum=1)
     )
@@ -185,6 +190,8 @@ def _layer(
 ) -> _Layer:
     palettes = palettes_of(style, alpha, colormap)
     check_flags(grid=grid)
+    if box is not None:
+        check_box(box)
     lines = None
     if isinstance(heatmap, Image.Image):
         _check_picture(heatmap, image_size, style, grid)

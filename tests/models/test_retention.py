@@ -355,3 +355,10 @@ class TestState:
             gmar_hf.retain_attention(torch.nn.Linear(2, 2)),
         ):
             pass
+
+
+@pytest.mark.parametrize("model", [3, None, "google/vit-base-patch16-224", torch.nn.Linear(2, 2)])
+def test_what_is_no_model(model):
+    words = "`model` must be a transformers model"
+    with pytest.raises(gmar_hf.ArgumentTypeError, match=words), gmar_hf.retain_attention(model):
+        raise AssertionError("not reached")

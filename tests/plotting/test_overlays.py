@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gmar_hf.errors import ArgumentError
-from gmar_hf.images.placement import heatmap
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.placement import heatmap, placed_map
 from gmar_hf.plotting import map_layer, overlay, side_by_side
 from tests.helpers.explainers import photo
 
@@ -259,3 +259,22 @@ def test_overlay_refuses(heat, settings, message):
     with pytest.raises(ArgumentError) as caught:
         overlay(photo(), heat, **settings)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 1), (5, 0, 1, 4), (0, 0, 4, 0), (0, 0, math.nan, 4), (0, 0, math.inf, 4), "box"]
+)
+def test_boxes_that_are_no_rectangles(box):
+    for draw in (
+        lambda: overlay(photo(0), torch.ones(2, 2), box=box),
+        lambda: map_layer(torch.ones(2, 2), (8, 8), box=box),
+        lambda: heatmap(torch.ones(2, 2), box, (8, 8)),
+        lambda: placed_map(torch.ones(2, 2), box, (8, 8)),
+    ):
+        with pytest.raises(ArgumentError, match="`box` must be left, top, right and bottom of a rectangle"):
+            draw()
+
+
+def test_captions_that_are_no_texts():
+    with pytest.raises(ArgumentTypeError, match="`caption` must be a text; got int"):
+        overlay(photo(0), torch.ones(2, 2), caption=3)
