@@ -11,7 +11,9 @@ measured, in `--long-cells` all but the paths, which are passes like the others.
 import math
 import os
 import platform
+import shlex
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
@@ -35,8 +37,14 @@ IMPORTS = ["gmar_hf.evaluation.maps.libraries", "gmar_hf.runs.processes", "trans
 DOCUMENT = Path(__file__).parents[1] / "costs.md"
 INTRODUCTION = """# What explanations cost
 
-Written by `python examples/benchmarks/costs.py`, not by hand, on {date}: {machine}. torch {torch} with
-{threads}, transformers {transformers}, gmar_hf {gmar_hf}, float32. ViTs with patches of 16 pixels and random weights.
+Written not by hand but by
+
+```bash
+{command}
+```
+
+on {date}: {machine}. torch {torch} with {threads}, transformers {transformers}, gmar_hf {gmar_hf}, float32. ViTs with
+patches of 16 pixels and random weights.
 
 Read the ratios, not the seconds: candidates run in turn, round by round, and each ratio is the median of those of the
 rounds, with their range in brackets. The **floor** is one SDPA forward and one backward for activations only, in bare
@@ -209,6 +217,7 @@ def of_surveys(num_images: int, rounds: int) -> Iterator[str]:
 
 def introduction(threads: int) -> str:
     return INTRODUCTION.format(
+        command=shlex.join(["python", "examples/benchmarks/costs.py", *sys.argv[1:]]),
         date=datetime.now(UTC).date(),
         machine=f"{os.cpu_count()} cores of {_processor()}",
         torch=torch.__version__,

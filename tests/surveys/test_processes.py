@@ -419,7 +419,7 @@ def test_control_c(home, variants, undisturbed, big, tmp_path):
     assert_same(load(folder), undisturbed("big", 2), NEAR)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_launcher_is_asked_to_stop(home, variants, undisturbed, tmp_path):
     """torchrun, which passes it on."""
     arguments = [*variants["big"], "--save-every", 1]
