@@ -31,6 +31,7 @@ PAGES = {
     "examples/benchmarks/README.md": "benchmarks.md",
     "examples/benchmarks/garments.md": "garments.md",
     "examples/benchmarks/leaderboard.md": "leaderboard.md",
+    "examples/costs.md": "costs.md",
     "examples/models.md": "models.md",
     "examples/photos/README.md": "photos.md",
     "examples/scaling.md": "how_to/scaling.md",

@@ -4,7 +4,7 @@
     python examples/benchmarks/benchmark.py weights    # with a report's head weights, beside a no-grad forward
     python examples/benchmarks/benchmark.py precision  # head scores in half precision beside float32
 
-What every method costs, costs.py writes; benchmark_gpu.py takes it on a GPU.
+What every method costs is in costs.md, written by costs.py; benchmark_gpu.py takes it on a GPU.
 """
 
 import statistics

@@ -47,10 +47,11 @@ on {date}: {machine}. torch {torch} with {threads}, transformers {transformers},
 patches of 16 pixels and random weights.
 
 Read the ratios, not the seconds: candidates run in turn, round by round, and each ratio is the median of those of the
-rounds, with their range in brackets. The **floor** is one SDPA forward and one backward for activations only, in bare
-torch: the least that a gradient of every layer costs. A **forward** is one without gradients. **Memory** is the peak
-of a process of its own above the loaded model. Every method makes its map; the {num_single} of one pass, made at once,
-are {single}. What a GPU costs, `benchmark_gpu.py` measures.
+rounds, with their range in brackets, which tells how busy the machine was. The **floor** is one SDPA forward and one
+backward for activations only, in bare torch: the least that a gradient of every layer costs. A **forward** is one
+without gradients. **Memory** is the peak of a process of its own above the loaded model. Every method makes its map;
+the {num_single} of one pass, made at once, are {single}.
+What a GPU costs, `benchmark_gpu.py` measures.
 """
 
 
@@ -169,6 +170,8 @@ def growth(found: dict[Cell, Costs]) -> Iterator[str]:
         yield "| | time | memory |\n| --- | ---: | ---: |"
         for name in found[cells[0]].seconds:
             of_name = [cell for cell in cells if name in found[cell].seconds]
+            if len(of_name) < 2:
+                continue
             times = slope((cell.num_tokens, statistics.median(found[cell].seconds[name])) for cell in of_name)
             peaks = slope((cell.num_tokens, found[cell].gibibytes[name]) for cell in of_name)
             yield f"| {name} | {times} | {peaks} |"
