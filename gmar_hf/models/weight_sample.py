@@ -17,15 +17,30 @@ def weight_sample(model: nn.Module) -> torch.Tensor:
         model (`nn.Module`): The classifier.
 
     Returns:
-        `torch.Tensor` of shape (values,): float32, on the CPU. Parameters that are offloaded to disk are left out.
+        `torch.Tensor` of shape (values,): float32, on the CPU. What Accelerate has offloaded is read from where it is.
     """
-    samples = []
-    for _, parameter in sorted(unwrapped(model).named_parameters()):
+    samples: dict[str, torch.Tensor] = {}
+    for prefix, module in unwrapped(model).named_modules():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        if not any(parameter.is_meta for parameter in own.values()):
+            samples |= _samples_of(own)
+            continue
+        from accelerate.utils import align_module_device
+
+        with align_module_device(module, "cpu"):
+            samples |= _samples_of(dict(module.named_parameters(prefix, recurse=False)))
+    return torch.cat([samples[name] for name in sorted(samples)]) if samples else torch.zeros(0)
+
+
+def _samples_of(parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Take the values of parameters that are in memory, by their names."""
+    samples = {}
+    for name, parameter in parameters.items():
         if parameter.is_floating_point() and not parameter.is_meta and parameter.numel():
             places = torch.linspace(0, parameter.numel() - 1, _PER_PARAMETER, dtype=torch.float64).long()
             whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # from all processes
-            samples.append(whole.detach().flatten()[places.to(whole.device)].float().cpu())
-    return torch.cat(samples) if samples else torch.zeros(0)
+            samples[name] = whole.detach().flatten()[places.to(whole.device)].float().cpu()
+    return samples
 
 
 def same_weights(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -4,6 +4,7 @@ Such a layer cuts its map of tokens into windows, perhaps shifted around the edg
 attends inside each of them. Later stages have coarser maps: each of their tokens was merged from two by two.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -213,12 +214,16 @@ def _keep_sizes(layer: Any) -> Undo:
 
 
 _sizes_kept = Borrowed(_keep_sizes)
+_one_thread_at_a_time = threading.RLock()
 
 
 @contextmanager
 def windows_known(model: nn.Module) -> Iterator[None]:
-    """Let [`layout_of`] know the windows of a model's layers inside the block; their sizes are as before after it."""
+    """Let [`layout_of`] know the windows of a model's layers inside the block; their sizes are as before after it.
 
+    Swin's layers shrink their windows to a small map in their own forward, for all threads. Threads that explain
+    models with windows therefore take turns; a plain forward of another thread is not kept from meeting other sizes.
+    """
     configs = _configs_by_layer(model)
 
     def note(layer: nn.Module, args: Any, kwargs: Any) -> None:
@@ -230,6 +235,8 @@ def windows_known(model: nn.Module) -> Iterator[None]:
 
     layers = list(filter(_cuts_windows, model.modules()))
     with ExitStack() as stack:
+        if layers:
+            stack.enter_context(_one_thread_at_a_time)
         stack.enter_context(_sizes_kept.hold(layers))
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)

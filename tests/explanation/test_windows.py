@@ -16,6 +16,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.passes import path_points
 from tests.helpers import state, window_oracle, zoo
 from tests.helpers.sampling import pick, sample_product
+from tests.helpers.threads import in_threads
 
 TOLERANCE = 1e-5
 TARGETS = [1, 3]
@@ -238,3 +239,22 @@ def test_it_can_be_kept(tmp_path):
         wrong = dataclasses.replace(explanation, **fields, settings={**explanation.settings, **settings})
         with pytest.raises(ArgumentError, match=words):
             wrong.save(tmp_path / "wrong.safetensors")
+
+
+def test_threads_that_explain_images_of_two_sizes():
+    """A small map shrinks Swin's windows for all threads, which must not reach the other one's explanation."""
+    sizes = {**zoo.EVEN_WINDOWS, "image_size": 64, "depths": (2, 2)}
+    model = zoo.build(zoo.SwinForImageClassification, zoo.SwinConfig(**sizes))
+    large = zoo.pixel_values(model)
+    small = large[..., : large.shape[-2] // 2, : large.shape[-1] // 2]
+    images = [small, large]
+    alone = [gmar_hf.explain(model, pixels, 1, "contribution").attribution for pixels in images]
+    found = [[], []]
+
+    def work(place):
+        for _ in range(5):
+            found[place].append(gmar_hf.explain(model, images[place], 1, "contribution").attribution)
+
+    in_threads(lambda: work(0), lambda: work(1))
+    for maps, expected in zip(found, alone, strict=True):
+        assert all(torch.equal(each, expected) for each in maps)
