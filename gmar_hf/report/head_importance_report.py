@@ -177,9 +177,9 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         top = self.settings.get("top_images")
         if top is None:
             raise ArgumentError("`top_images` of a survey must be given for this; it was not. Survey with it.")
-        layers, heads = self.mean["l1"].shape
-        check_whole("layer", layer, maximum=layers - 1)
-        check_whole("head", head, maximum=heads - 1)
+        check_whole("layer", layer, maximum=len(self.mean["l1"]) - 1)
+        num_heads = int(self.mean["l1"][layer].isfinite().sum())  # NaN where the layer has none
+        check_whole("head", head, maximum=num_heads - 1)
         return list(top["heads"][layer][head])
 
     def prunable_heads(self, ratio: float) -> list[tuple[int, int]]:

@@ -47,8 +47,9 @@ class Work:
     def on_device(self) -> Iterator[None]:
         """Keep the model on the accelerator's device inside the block, and put it back afterwards."""
         device = next(self.model.parameters()).device
-        # A model with a device map stays where it is.
-        is_elsewhere = device != self.accelerator.device and not hasattr(self.model, "hf_device_map")
+        # A model with a device map, or whose weights Accelerate fetches for each forward, stays where it is.
+        is_placed = hasattr(self.model, "hf_device_map") or any(weight.is_meta for weight in self.model.parameters())
+        is_elsewhere = device != self.accelerator.device and not is_placed
         try:
             if is_elsewhere:
                 self.model.to(self.accelerator.device)

@@ -1,5 +1,6 @@
 """A survey in one process: against a slow loop over single images, stopped and gone on with, and with bad input."""
 
+import copy
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, cpu_offload
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset, IterableDataset
@@ -242,6 +243,12 @@ def test_results_are_no_part_of_the_data(model, tmp_path):
 def test_flags_that_are_none(model, items, name):
     with pytest.raises(ArgumentError, match=f"`{name}` must be True or False; got 'no'"):
         survey(model, items, **{name: "no"})
+
+
+def test_a_model_that_accelerate_offloads(model, items):
+    offloaded = cpu_offload(copy.deepcopy(model), execution_device=torch.device("cpu"))
+    same(survey(offloaded, items), survey(model, items), tolerance=1e-5)
+    assert all(parameter.is_meta for parameter in offloaded.parameters())
 
 
 class TestBatches:

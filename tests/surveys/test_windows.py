@@ -90,6 +90,8 @@ def test_means_and_rankings(survey):
     torch.testing.assert_close(weights.nansum(dim=-1), torch.ones(1, len(HEADS)))
     assert [len(heads) for heads in report.settings["top_images"]["heads"]] == [4] * len(HEADS)
     assert report.settings["top_images"]["heads"][0][1:] == [[], [], []]
+    with pytest.raises(ArgumentError, match="`head` must be"):
+        report.top_images(0, 1)
     assert "5 layers of 1, 1, 2, 2, 4 heads" in repr(report)
 
 
