@@ -127,7 +127,8 @@ def explain(
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
         return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
             backward with every method.
-        return_logits (`bool`, defaults to True): Whether to give the logits, and with "path" its completeness gap.
+        return_logits (`bool`, defaults to True): Whether "path" gives the logits and its completeness gap, by two more
+            forwards; other methods have the logits from the forward that they make, and give them always.
             They take a forward each that the map of "path" does without, if `target` names classes.
         head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): For "gmar":
             weigh heads as this report does for the explained class, in place of by the gradient; then one forward is
