@@ -9,6 +9,7 @@ import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.utils.artifacts import ArtifactFormat
+from gmar_hf.utils.missing_heads import mask_of_heads
 from gmar_hf.utils.plain_json import COUNT, check_json, plain_copy
 from gmar_hf.utils.tensors import at_least_float32, check_plain
 
@@ -241,7 +242,7 @@ def _of_heads_there(name: str, tensor: torch.Tensor, num_heads: list[int], axis:
             f"`{name}` must be of layers of {', '.join(map(str, num_heads))} heads, as the settings say; got {layers} "
             f"layers of {heads}."
         )
-    there = torch.arange(heads, device=tensor.device) < torch.tensor(num_heads, device=tensor.device)[:, None]
+    there = mask_of_heads(num_heads).to(tensor.device)
     if not by_head[~there].isnan().all():
         raise ArgumentError(f"`{name}` must be NaN for heads that a layer lacks; got numbers.")
     return by_head[there]

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.utils.missing_heads import heads_there
+from gmar_hf.utils.missing_heads import are_finite
+from gmar_hf.utils.tensors import float64_array
 
 MOST_BYTES = 300_000
 """What one image may take on a page, with its maps and all."""
@@ -126,12 +127,8 @@ def check_result(result: object) -> None:
 
 
 def _finite(values: Any, argument: str, *axes: str) -> np.ndarray:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().double().numpy()  # NumPy knows no bfloat16
-    array = np.asarray(values, dtype=float)
-    has_axes = array.ndim == len(axes) and bool(array.size)
-    may_lack_heads = has_axes and axes[:2] == ("layers", "heads")
-    if not has_axes or not (heads_there(array) is not None if may_lack_heads else np.isfinite(array).all()):
+    array = float64_array(argument, values, f"a tensor or array ({', '.join(axes)})")
+    if array.ndim != len(axes) or not array.size or not are_finite(array, axes):
         raise ArgumentError(
             f"`{argument}` must be finite, of shape ({', '.join(axes)}); got shape {array.shape} with "
             f"{np.count_nonzero(~np.isfinite(array))} values that are not finite. Pass one image's results."

@@ -10,6 +10,7 @@ from PIL import Image
 
 from gmar_hf.images.placement import Box, scale_box
 from gmar_hf.plotting.overlays import overlay
+from gmar_hf.utils.missing_heads import rank_heads
 from gmar_hf.utils.text import printable
 
 SIDE = 224  # pixels of a small picture's longer side
@@ -52,9 +53,8 @@ def strongest(values: torch.Tensor, k: int) -> list[tuple[int, int, float]]:
         >>> strongest(torch.tensor([[1.0, -3.0], [0.0, 2.0]]), 2)
         [(0, 1, -3.0), (1, 1, 2.0)]
     """
-    sizes = values.abs().nan_to_num(-1.0).flatten()
-    order = sizes.argsort(descending=True, stable=True)[: min(k, int((sizes >= 0).sum()))].tolist()
-    return [(*divmod(place, values.shape[1]), values.flatten()[place].item()) for place in order]
+    num_there = int((~values.isnan()).sum())
+    return [(*place, values[place].item()) for place in rank_heads(values.abs())[: min(k, num_there)]]
 
 
 def head_text(values: torch.Tensor, *, is_signed: bool, k: int = 3) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.utils.missing_heads import heads_there
+from gmar_hf.utils.missing_heads import are_finite
 from gmar_hf.utils.tensors import float64_array
 from gmar_hf.utils.text import printable
 
@@ -33,8 +33,7 @@ def finite_array(values: Array, name: str, *axes: str) -> np.ndarray:
         raise ArgumentError(
             f"`{name}` must have shape ({', '.join(axes)}); got {array.shape}. Pass what belongs to one image."
         )
-    is_finite = heads_there(array) is not None if axes[:2] == ("layers", "heads") else np.isfinite(array).all()
-    if not is_finite:
+    if not are_finite(array, axes):
         raise ArgumentError(f"`{name}` must be finite; got NaN or infinity.")
     return array
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
-import torch
-
 from gmar_hf.report.comparison import difference_in_errors
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import (
@@ -22,6 +20,7 @@ from gmar_hf.report.statistics import (
     strongest_heads,
     summarize,
 )
+from gmar_hf.utils.missing_heads import rank_heads
 from gmar_hf.utils.text import markdown
 
 _SHOWN_HEADS, _SHOWN_CLASSES, _SHOWN_DIFFERENCES, _SHOWN_UNREADABLE = 10, 5, 5, 5
@@ -144,9 +143,7 @@ def outcome_table(moments: Moments) -> OutcomeTable:
         return OutcomeTable(correct.num_explanations, wrong.num_explanations, None, [])
     correlation = rank_correlation(correct.mean[RANKED_BY], wrong.mean[RANKED_BY])
     distance = difference_in_errors(correct, wrong, "contribution").abs()
-    sizes = torch.where(distance.isnan(), -1.0, distance).flatten()  # of heads that a layer lacks
-    order = sizes.argsort(descending=True, stable=True)[: min(_SHOWN_DIFFERENCES, correct.num_heads)].tolist()
-    places = [divmod(place, distance.shape[1]) for place in order]
+    places = rank_heads(distance)[: min(_SHOWN_DIFFERENCES, correct.num_heads)]
     return OutcomeTable(
         correct.num_explanations,
         wrong.num_explanations,

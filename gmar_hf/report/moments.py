@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.utils.missing_heads import is_nan_of_missing_heads
+from gmar_hf.utils.missing_heads import are_finite_of_heads, is_nan_of_missing_heads
 
 
 @dataclass(eq=False, repr=False)
@@ -105,7 +105,7 @@ class Moments:
             raise ArgumentError(
                 f"`groups` must be in [0, {self.num_groups - 1}]; got {int(groups.min())} to {int(groups.max())}."
             )
-        if values.isinf().any() or not is_nan_of_missing_heads(values):
+        if not are_finite_of_heads(values):
             raise ArgumentError("`values` must be finite; got NaN or infinity.")
         distinct, places, count = groups.unique(return_inverse=True, return_counts=True)
         # Sums run over distances from each group's first row: small numbers, and exact where all rows are equal.

@@ -14,6 +14,7 @@ from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import KEYS, OUTCOMES
 from gmar_hf.report.traits import HeadTraits
+from gmar_hf.utils.missing_heads import mask_of_heads
 from gmar_hf.utils.plain_json import COUNT, FLAG, NUMBER, TEXT, check_json, plain_copy
 
 MAX_UNREADABLE = 1000  # as many are named
@@ -238,8 +239,7 @@ def check_moments(settings: Mapping[str, Any], moments: Moments) -> None:
             f"{len(settings['unreadable'])}."
         )
     members = moments.count.nonzero().flatten()
-    by_layer = torch.tensor(model.get("heads_by_layer") or [model["num_heads"]] * model["num_layers"])
-    there = torch.arange(model["num_heads"]) < by_layer[:, None]
+    there = mask_of_heads(model.get("heads_by_layer") or [model["num_heads"]] * model["num_layers"])
     numbers = torch.stack([moments.mean[members], moments.squares[members]])
     if not numbers[..., there].isfinite().all() or not numbers[..., ~there].isnan().all():
         raise ArgumentError("`moments` must be finite; got NaN or infinity.")

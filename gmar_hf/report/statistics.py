@@ -10,6 +10,7 @@ from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.utils.checks import check_choice, check_whole
 from gmar_hf.utils.correlation import spearman
+from gmar_hf.utils.missing_heads import rank_heads
 
 KEYS = ("l1", "l2", "l1_weight", "l2_weight", "contribution", "contribution_abs")
 OUTCOMES = ("correct", "wrong", "unlabelled")
@@ -121,8 +122,7 @@ def strongest_heads(mean: Mapping[str, torch.Tensor], k: int, score: str) -> lis
     check_choice("score", score, mean)
     values = mean[score]
     k = check_whole("k", k, maximum=num_heads(values))
-    order = torch.where(values.isnan(), -torch.inf, values).flatten().argsort(descending=True, stable=True)[:k]
-    return [(*divmod(place, values.shape[1]), float(values.flatten()[place])) for place in order.tolist()]
+    return [(*place, float(values[place])) for place in rank_heads(values)[:k]]
 
 
 def weights_of_classes(

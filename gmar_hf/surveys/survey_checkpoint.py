@@ -14,7 +14,7 @@ from gmar_hf.report.moments import Moments
 from gmar_hf.report.top_images import TopImages
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.artifacts import ArtifactFormat
-from gmar_hf.utils.missing_heads import is_nan_of_missing_heads
+from gmar_hf.utils.missing_heads import are_finite_of_heads
 from gmar_hf.utils.plain_json import COUNT, TEXT, check_json
 
 FORMAT = ArtifactFormat(
@@ -113,7 +113,7 @@ class Part:
             moments = Moments.empty(content.pop("num_groups"), tuple(tensors["mean"].shape[1:]))
             for name in _MOMENTS:
                 getattr(moments, name)[tensors["groups"]] = tensors[name]
-            if not all(_is_finite(tensors[name]) for name in _MOMENTS):
+            if not all(are_finite_of_heads(tensors[name]) for name in _MOMENTS):
                 raise ArgumentError("`moments` must be finite; got NaN or infinity.")
             moments = Moments(moments.count, moments.mean, moments.squares)  # looks at the signs
             done = {number for first, last in tensors["done"].tolist() for number in range(first, last)}
@@ -121,11 +121,6 @@ class Part:
             means = HeadMeans.from_tensors(tensors, count)
             traits = HeadTraits.from_tensors(tensors, content.pop("traits"), count)
             return cls(moments=moments, means=means, traits=traits, done=done, **content)
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Tell whether numbers are finite; those of heads that a layer lacks are NaN."""
-    return is_nan_of_missing_heads(tensor) and not bool(tensor.isinf().any())
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:

@@ -27,6 +27,42 @@ def heads_there(values: np.ndarray) -> np.ndarray | None:
     return there if is_behind and np.isfinite(values[there]).all() else None
 
 
+def are_finite(values: np.ndarray, axes: Sequence[str]) -> bool:
+    """Tell whether numbers are finite, but for NaN of heads that a layer lacks.
+
+    Args:
+        values (`np.ndarray`): The numbers.
+        axes (`Sequence[str]`): What its axes are; heads can be missing where these begin with "layers", "heads".
+    """
+    if tuple(axes[:2]) == ("layers", "heads"):
+        return heads_there(values) is not None
+    return bool(np.isfinite(values).all())
+
+
+def mask_of_heads(num_heads: Sequence[int]) -> torch.Tensor:
+    """Return which heads there are, bool (layers, heads), of layers with so many heads.
+
+    Example:
+        >>> mask_of_heads([1, 2]).tolist()
+        [[True, False], [True, True]]
+    """
+    return torch.arange(max(num_heads)) < torch.tensor(num_heads)[:, None]
+
+
+def rank_heads(values: torch.Tensor) -> list[tuple[int, int]]:
+    """Return layer and head of all places, the largest number first, equal ones layer by layer, NaN last.
+
+    Args:
+        values (`torch.Tensor` of shape (layers, heads)): Numbers of heads.
+
+    Example:
+        >>> rank_heads(torch.tensor([[1.0, torch.nan], [2.0, 3.0]]))
+        [(1, 1), (1, 0), (0, 0), (0, 1)]
+    """
+    order = torch.where(values.isnan(), -torch.inf, values).flatten().argsort(descending=True, stable=True)
+    return [divmod(place, values.shape[1]) for place in order.tolist()]
+
+
 def is_nan_of_missing_heads(values: torch.Tensor) -> bool:
     """Tell whether numbers are NaN nowhere but for heads that a layer lacks, the same in all of them.
 
@@ -49,6 +85,11 @@ def is_nan_of_missing_heads(values: torch.Tensor) -> bool:
     lacks = by_row[0]
     is_behind = not (lacks[:, :-1] & ~lacks[:, 1:]).any() and not lacks[:, 0].any() and not lacks[:, -1].all()
     return is_behind and bool((by_row == lacks).all())
+
+
+def are_finite_of_heads(values: torch.Tensor) -> bool:
+    """Tell whether numbers (..., layers, heads) are finite, but for [`is_nan_of_missing_heads`]."""
+    return is_nan_of_missing_heads(values) and not bool(values.isinf().any())
 
 
 def stack_layers(by_layer: Sequence[torch.Tensor]) -> torch.Tensor:
