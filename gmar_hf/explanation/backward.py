@@ -134,6 +134,7 @@ def go_back(
         visitors (`Sequence` of `Callable`): What collects, such as [`Walk.visit`].
         retain_graph (`bool`): Whether another backward over the same trace follows.
     """
+    grid = trace.grid
 
     def visit(index: int, output_grad: torch.Tensor | None, value_grad: torch.Tensor | None) -> None:
         call = trace.layers[index]
@@ -146,7 +147,7 @@ def go_back(
             value_grad=value_grad,
             gradient_size=head_gradient.size.to(call.query.device),
             attention_scale=trace.attention_scale,
-            grid=trace.grid,
+            grid=grid,
         )
         for visitor in visitors:
             visitor(layer)

@@ -17,10 +17,9 @@ from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
-from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
-from gmar_hf.models.windows import on_patches
+from gmar_hf.models.windows import grid_of, on_patches
 from gmar_hf.utils.missing_heads import stack_layers
 from gmar_hf.utils.tensors import at_least_float32, relative_error
 
@@ -75,8 +74,7 @@ class ExplicitWindows:
 
     def by_token(self, reference: float | str) -> torch.Tensor:
         """Return contributions (batch, layers, heads, prefix + patches): of padding, if there is any, and patches."""
-        layouts = [layer.call.layout for layer in self.layers if layer.call.layout is not None]
-        grid = Grid(int(any(layout.has_padding for layout in layouts)), layouts[0].rows, layouts[0].cols)
+        grid = grid_of(layer.call.layout for layer in self.layers)
         return stack_layers(
             [on_patches(layer.contribution(reference), layer.call.layout, grid) for layer in self.layers]
         )

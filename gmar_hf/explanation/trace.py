@@ -18,6 +18,7 @@ from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsup
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.models.sparse_backward import zeros_left_out
+from gmar_hf.models.windows import grid_of
 from gmar_hf.utils.tensors import at_least_float32
 
 Start = Literal["value", "output", "head"]
@@ -69,14 +70,8 @@ class Trace(ComputingRecorder):
 
     @property
     def grid(self) -> Grid | None:
-        """Where the patches are, of attention inside windows: those of the first layer; None of other attention.
-
-        Padding counts as one token before the patches, if any layer has some.
-        """
-        layouts = [call.layout for call in self.layers if call.layout is not None]
-        if not layouts:
-            return None
-        return Grid(int(any(layout.has_padding for layout in layouts)), layouts[0].rows, layouts[0].cols)
+        """Where the patches are, of attention inside windows, see [`grid_of`]; None of other attention."""
+        return grid_of(call.layout for call in self.layers)
 
     def run(self, pixel_values: torch.Tensor, **model_kwargs: Any) -> None:
         """Make the forward.

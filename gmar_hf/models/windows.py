@@ -5,7 +5,7 @@ attends inside each of them. Later stages have coarser maps: each of their token
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -79,6 +79,20 @@ class WindowLayout:
 
     def _together(self, by_window: torch.Tensor) -> torch.Tensor:
         return by_window.unflatten(0, (-1, self.num_windows)).transpose(1, 2).flatten(2, 3)
+
+
+def grid_of(layouts: Iterable[WindowLayout | None]) -> Grid | None:
+    """Return where the patches are: on the map of the first layer; None of attention without windows.
+
+    Padding counts as one token before the patches, if any layer has some.
+
+    Args:
+        layouts (`Iterable` of [`WindowLayout`], *optional*): Of the layers, first layer first.
+    """
+    known = [layout for layout in layouts if layout is not None]
+    if not known:
+        return None
+    return Grid(int(any(layout.has_padding for layout in known)), known[0].rows, known[0].cols)
 
 
 def on_patches(by_window: torch.Tensor, layout: WindowLayout | None, grid: Grid | None) -> torch.Tensor:
@@ -224,6 +238,10 @@ def windows_known(model: nn.Module) -> Iterator[None]:
     Swin's layers shrink their windows to a small map in their own forward, for all threads. Threads that explain
     models with windows therefore take turns; a plain forward of another thread is not kept from meeting other sizes.
     """
+    layers = list(filter(_cuts_windows, model.modules()))
+    if not layers:
+        yield
+        return
     configs = _configs_by_layer(model)
 
     def note(layer: nn.Module, args: Any, kwargs: Any) -> None:
@@ -233,10 +251,8 @@ def windows_known(model: nn.Module) -> Iterator[None]:
     def forget(layer: nn.Module, args: Any, output: Any) -> None:
         _under_way.set(None)
 
-    layers = list(filter(_cuts_windows, model.modules()))
     with ExitStack() as stack:
-        if layers:
-            stack.enter_context(_one_thread_at_a_time)
+        stack.enter_context(_one_thread_at_a_time)
         stack.enter_context(_sizes_kept.hold(layers))
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
