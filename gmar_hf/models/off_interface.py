@@ -49,14 +49,7 @@ def _data2vec_vision(
         window = (resolution[0] // module.config.patch_size, resolution[1] // module.config.patch_size)
         own = module.relative_position_bias(window, interpolate_pos_encoding, dim_size=hidden_states.shape[1])
         bias = own if bias is None else own + bias
-    return AttentionInputs(
-        query=_by_head(module, module.query(hidden_states)),
-        key=_by_head(module, module.key(hidden_states)),
-        value=_by_head(module, module.value(hidden_states)),
-        bias=bias,
-        scaling=module.attention_head_size**-0.5,
-        dropout=module.dropout.p if module.training else 0.0,
-    )
+    return _scaled_products(module, hidden_states, bias)
 
 
 def _swinv2(
@@ -89,11 +82,16 @@ def _donut_swin(
     size = module.window_size[0] * module.window_size[1]
     table = module.relative_position_bias_table[module.relative_position_index.view(-1)]
     bias = table.view(size, size, -1).permute(2, 0, 1)
+    return _scaled_products(module, hidden_states, _with_mask(bias[None], attention_mask, len(hidden_states)))
+
+
+def _scaled_products(module: Any, hidden_states: torch.Tensor, bias: torch.Tensor | None) -> AttentionInputs:
+    """Return the inputs of an attention by products of queries and keys, scaled by the heads' size."""
     return AttentionInputs(
         query=_by_head(module, module.query(hidden_states)),
         key=_by_head(module, module.key(hidden_states)),
         value=_by_head(module, module.value(hidden_states)),
-        bias=_with_mask(bias[None], attention_mask, len(hidden_states)),
+        bias=bias,
         scaling=module.attention_head_size**-0.5,
         dropout=module.dropout.p if module.training else 0.0,
     )
