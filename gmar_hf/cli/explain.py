@@ -131,16 +131,15 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
     """Explain images into the folder, which is there; return what is said of each."""
     from tqdm import tqdm
 
-    from gmar_hf.cli.loading import load_explainer, methods_among
+    from gmar_hf.cli.loading import load_explainer
     from gmar_hf.explanation.engine import versions
 
     out, parameters = options.out, options.parameters()
     # Pictures are drawn when they are written.
     returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
-    explainer = load_explainer(
+    explainer, parameters["method"] = load_explainer(
         options.model, options.revision, options.device, {**parameters, **returned}, _SIDE_BY_SIDE
     )
-    parameters["method"] = options.method or methods_among(_SIDE_BY_SIDE, explainer.model)
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.

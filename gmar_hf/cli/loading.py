@@ -25,8 +25,8 @@ from gmar_hf.utils.text import printable
 
 def load_explainer(
     model: str, revision: str | None, device: str | None, parameters: dict[str, Any], default_methods: Sequence[str]
-) -> GMARExplainer:
-    """Make the pipeline for a model's name or folder.
+) -> tuple[GMARExplainer, list[str]]:
+    """Make the pipeline for a model's name or folder; return it and the methods that it draws.
 
     Args:
         model (`str`): Hub id or folder of an image classifier.
@@ -42,19 +42,16 @@ def load_explainer(
     loaded = load_model(model, revision)
     if is_dual_encoder(loaded):
         _check_labels(loaded, parameters.get("candidate_labels"))
-    if not parameters["method"]:
-        parameters = {**parameters, "method": methods_among(default_methods, loaded)}
-    return GMARExplainer(
+    defined = methods_of(loaded)
+    methods = parameters["method"] or [name for name in default_methods if name in defined]
+    parameters = {**parameters, "method": methods}
+    explainer = GMARExplainer(
         model=loaded,
         image_processor=load_image_processor(model, revision),
         device=place,
         **{name: value for name, value in parameters.items() if value is not None},
     )
-
-
-def methods_among(names: Sequence[str], model: Any) -> list[str]:
-    """Return the methods of these that are defined for a model."""
-    return [name for name in names if name in methods_of(model)]
+    return explainer, methods
 
 
 def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
@@ -162,9 +159,8 @@ def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
                 "(`auto_map`), and the command line runs none. If you trust it, load it in Python and call "
                 "`gmar_hf.explain`."
             ) from error
-        if (
-            "Repo id must" in reason and not Path(name).exists()
-        ):  # a path is no id, whatever the Hub's client says of it
+        # A path is no id, whatever the Hub's client says of it.
+        if "Repo id must" in reason and not Path(name).exists():
             reason = "there is no such folder"
         raise ArgumentError(
             "`--model` must be the Hub id or the folder of an image classifier with its image processor; got "

@@ -133,7 +133,7 @@ class TestRevisions:
     def test_the_tokenizer_of_a_revision(self, first):
         labels = ["a cat", "a dog"]
         expected = gmar_hf.text_classifier(dual_encoders.clip(), dual_encoders.tokenizer(), labels).head.text_embeds
-        explainer = load_explainer("me/clip", first, "cpu", {"candidate_labels": labels, "method": None}, ["gmar"])
+        explainer, _ = load_explainer("me/clip", first, "cpu", {"candidate_labels": labels, "method": None}, ["gmar"])
         piped = pipeline("gmar-explanation", model="me/clip", revision=first, candidate_labels=labels, device="cpu")
         classifier = load_classifier("me/clip", first, labels=labels, hypothesis_template=None)
         for each in (explainer._forward_params["texts"], piped._forward_params["texts"], classifier):
