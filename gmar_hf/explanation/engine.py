@@ -128,8 +128,8 @@ def explain(
         return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
             backward with every method.
         return_logits (`bool`, defaults to True): Whether "path" gives the logits and its completeness gap, by two more
-            forwards; other methods have the logits from the forward that they make, and give them always.
-            They take a forward each that the map of "path" does without, if `target` names classes.
+            forwards, which its map does without if `target` names classes; other methods have the logits from the
+            forward that they make, and give them always.
         head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): For "gmar":
             weigh heads as this report does for the explained class, in place of by the gradient; then one forward is
             enough. Where the report saw too few images of the class, or `target` is a callable, the weights of all
