@@ -51,6 +51,7 @@ def _describe(name: str, report: "HeadImportanceReport") -> dict[str, Any]:
     return {
         "report": name,
         "model": settings["model"]["id"],
+        "state": settings["model"].get("state"),
         "datasets": [dataset["id"] for dataset in settings["datasets"]],
         "target": settings["target"],
         "num_images": report.num_images,
@@ -79,13 +80,18 @@ def _print(summary: dict[str, Any]) -> None:
     for letter, report in zip("AB", summary["reports"], strict=True):
         data = " and ".join(report["datasets"])
         aim = "its labels" if report["target"] == "label" else "the predicted class"
+        state = f" with {report['state']}" if report["state"] else ""
         typer.echo(
             printable(
-                f"{letter}: {report['report']}, of {report['model']} over {report['num_images']:,} images of {data}, "
-                f"each explained for {aim}"
+                f"{letter}: {report['report']}, of {report['model']}{state} over {report['num_images']:,} images "
+                f"of {data}, each explained for {aim}"
             )
         )
-    typer.echo("Both are of one model." if summary["same_weights"] else "They are of models with different weights.")
+    states = {report["state"] for report in summary["reports"]}
+    if not summary["same_weights"]:
+        typer.echo("They are of models with different weights.")
+    else:
+        typer.echo("Both are of one model." if len(states) == 1 else "Both are of one model, in two states.")
     if summary["same_image_processing"] is False:
         typer.echo("Their images were processed otherwise, which alone can move heads:")
         for letter, report in zip("AB", summary["reports"], strict=True):

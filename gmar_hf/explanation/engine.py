@@ -26,6 +26,7 @@ from gmar_hf.explanation.trace import traced
 from gmar_hf.images.baselines import Baseline
 from gmar_hf.models.introspection import checked_model, class_name, setting
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
+from gmar_hf.models.model_state import describe_state
 from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
 from gmar_hf.utils.tensors import described
@@ -251,11 +252,13 @@ def explain_scores(
         if request.has_gap:
             results["completeness_gap"] = completeness_gap(images, scores, results)
         by_request.append(results)
+    state = describe_state(model)
     settings = {
         "grid": images.patches.grid._asdict(),
         "patch_size": list(images.patches.size),
         **({"num_heads": images.num_heads} if len(set(images.num_heads)) > 1 else {}),
         "model_class": class_name(model),
+        **({} if state is None else {"model_state": state}),
         "model_dtype": str(images.dtype).removeprefix("torch."),
         "model_kwargs": {name: described(value) for name, value in model_kwargs.items()},
         "versions": versions(),

@@ -10,6 +10,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_scores import head_weights as shares_of_layer
 from gmar_hf.models.introspection import class_name, config_of, encoder_shape
+from gmar_hf.models.model_state import WHOLE, describe_state
 from gmar_hf.models.weight_sample import same_weights, weight_sample
 from gmar_hf.utils.tensors import check_plain, described
 
@@ -67,8 +68,9 @@ def check_head_weights(source: "HeadImportanceReport | torch.Tensor", model: nn.
         batch (`int`): Number of images.
 
     Raises:
-        ArgumentError: If a report's architecture, number of layers, heads or classes, or weights differ from the
-            model's; if a tensor's shape does not fit, or its numbers are negative, not finite or all zero in a layer.
+        ArgumentError: If a report's architecture, number of layers, heads or classes, weights, silenced heads or
+            adapters differ from the model's; if a tensor's shape does not fit, or its numbers are negative, not finite
+            or all zero in a layer.
         ArgumentTypeError: If a tensor is not of real numbers, or not dense.
     """
     if isinstance(source, torch.Tensor):
@@ -123,7 +125,7 @@ def check_report(argument: str, report: "HeadImportanceReport", model: nn.Module
         model (`nn.Module`): What is explained.
 
     Raises:
-        ArgumentError: If architecture, number of layers, heads or classes, or weights differ.
+        ArgumentError: If architecture, number of layers, heads or classes, weights, silenced heads or adapters differ.
     """
     surveyed = report.settings["model"]
     known_as = f"{surveyed['class']} {surveyed['id']!r}"
@@ -138,6 +140,12 @@ def check_report(argument: str, report: "HeadImportanceReport", model: nn.Module
         raise ArgumentError(
             f"`{argument}` must be of {expected[0]} layers of {expected[1]} heads; got those of {known_as}, "
             f"{shape[0]} of {shape[1]}. {advice}"
+        )
+    surveyed_state, state = surveyed.get("state"), describe_state(model)
+    if surveyed_state != state:
+        raise ArgumentError(
+            f"`{argument}` must be of the model as it is now, with {state or WHOLE}; got those of {known_as} with "
+            f"{surveyed_state or WHOLE}. {advice.replace('this model', 'the model in this state')}"
         )
     if not same_weights(report.weight_sample, weight_sample(model)):
         name = getattr(config_of(model), "_name_or_path", "") or "this one"

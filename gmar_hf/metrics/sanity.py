@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from gmar_hf.metrics.localization import checked_maps, energy_pointing_game
 from gmar_hf.models.introspection import checked_model, class_name, encoder_layers, unwrapped
+from gmar_hf.models.model_state import has_disabled_adapters
+from gmar_hf.models.recorders import silenced_heads
 from gmar_hf.utils.checks import check_seed, check_whole
 from gmar_hf.utils.correlation import pearson, spearman
 
@@ -113,7 +115,8 @@ def randomization_check(
         [`RandomizationCheck`]: `stages`, and `correlation` and `spread` (stages, batch), float32 on the maps' device.
 
     Raises:
-        ArgumentError: If weights are not loaded, or the maps are not finite, or change their shape.
+        ArgumentError: If weights are not loaded, heads are silenced, adapters are disabled, or the maps are not
+            finite, or change their shape.
         ArgumentTypeError: If an argument is of the wrong kind.
         UnsupportedModelError: If the encoder's layers are not found, or the model's class cannot make it from its
             config.
@@ -175,6 +178,16 @@ def _plain_copy(model: nn.Module) -> PreTrainedModel:
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ArgumentError(
             "`model` must have its weights in memory; got some that are offloaded. Load it without a device map."
+        )
+    if silenced_heads(model):
+        raise ArgumentError(
+            "`model` must have all its heads (they are silenced in the model, and would not be in the copy that is "
+            "explained); got a call inside `silence_heads`. Leave the block, or silence heads in `explain_fn`."
+        )
+    if has_disabled_adapters(model):
+        raise ArgumentError(
+            "`model` must have its adapters enabled (they are merged into the copy that is explained); got some of "
+            "PEFT that are disabled. Enable them, or pass the model as it was before it was wrapped."
         )
     copied: Any = copy.deepcopy(model)
     return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else unwrapped(copied)

@@ -61,7 +61,12 @@ class Recorder:
 
     Of recorders around each other every one takes part that changes something; of those that compute the attention
     (see [`ComputingRecorder`]) only the innermost does.
+
+    Attributes:
+        silenced (`frozenset[tuple[int, int]]`): Layers and heads whose output it sets to zero.
     """
+
+    silenced: frozenset[tuple[int, int]] = frozenset()
 
     def begin(self) -> None:
         """Hear that a forward of the model, or of a transformers model inside it, begins."""
@@ -102,6 +107,12 @@ def recorders_of(module: nn.Module) -> list[Recorder]:
     waiting = [recorder for recorder, modules in _recordings.get() if id(module) in modules]
     computing = [id(recorder) for recorder in waiting if isinstance(recorder, ComputingRecorder)]
     return [recorder for recorder in waiting if id(recorder) not in computing[:-1]]
+
+
+def silenced_heads(model: nn.Module) -> set[tuple[int, int]]:
+    """Return layers and heads whose output this thread's forwards of `model`, or of a part of it, set to zero now."""
+    own = set(map(id, model.modules()))
+    return {head for recorder, modules in _recordings.get() if modules & own for head in recorder.silenced}
 
 
 @contextmanager

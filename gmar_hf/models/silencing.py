@@ -18,7 +18,7 @@ class _Silencer(Recorder):
     """Sets the outputs of some heads to zero."""
 
     def __init__(self, model: nn.Module, heads: set[tuple[int, int]]) -> None:
-        self._heads = heads
+        self.silenced = frozenset(heads)
         self._order = LayerOrder(attention_layers(model) if heads else [])
 
     def begin(self) -> None:
@@ -26,7 +26,7 @@ class _Silencer(Recorder):
 
     def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         layer = self._order.find(call.module)
-        silent = [head for head in range(output.shape[1]) if (layer, head) in self._heads]
+        silent = [head for head in range(output.shape[1]) if (layer, head) in self.silenced]
         return output.index_fill(1, torch.tensor(silent, device=output.device), 0) if silent else output
 
 
@@ -35,7 +35,8 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
     """Set the outputs of some heads to zero in every forward inside the block; the model is as it was after it.
 
     Gradients pass the other heads. The heads still compute: what this shows is what the model does without them.
-    [`explain`], [`retain_attention`] and all that measures inside the block see the model without them, too.
+    [`explain`], [`retain_attention`] and all that measures inside the block see the model without them, too. Surveys,
+    reports and evaluations made there say which heads were silenced, and are not taken for those of the whole model.
 
     Args:
         model (`nn.Module`): A transformers model on the attention interface, or one wrapped by PEFT.

@@ -108,6 +108,7 @@ def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
     template = model.get("hypothesis_template")
     details = [
         "" if template is None else f"which are texts, each put into “{markdown(template)}”",
+        f"with {markdown(model['state'])}" if model.get("state") else "",
         f"revision {markdown(model['revision'])}" if model["revision"] else "",
         f"commit {markdown(model['commit'][:12])}" if model["commit"] else "",
     ]

@@ -68,9 +68,10 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
     def __repr__(self) -> str:
         model = self.settings["model"]
+        with_state = f" with {printable(model['state'])}" if model.get("state") else ""
         return (
-            f"HeadImportanceReport({printable(model['id'])}: {model['num_layers']} layers of {heads_in_words(model)} "
-            f"heads, {self.num_images:,} images, {self.num_explanations:,} explanations)"
+            f"HeadImportanceReport({printable(model['id'])}{with_state}: {model['num_layers']} layers of "
+            f"{heads_in_words(model)} heads, {self.num_images:,} images, {self.num_explanations:,} explanations)"
         )
 
     def _repr_html_(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.models.model_state import WHOLE
 from gmar_hf.models.weight_sample import same_weights
 from gmar_hf.report.settings import MAX_UNREADABLE, OPTIONAL_SETTINGS, parts_in_words
 from gmar_hf.report.sharing import SharedReport
@@ -46,6 +47,12 @@ def _check_mergeable(settings: Mapping[str, Any], other: Mapping[str, Any], name
             raise ArgumentError(f"{name} must be of the same model; got another {what}, {given!r} for {wanted!r}.")
     if settings["model"]["labels"] != other["model"]["labels"]:
         raise ArgumentError(f"{name} must be of the same model; got one with other labels.")
+    wanted, given = settings["model"].get("state"), other["model"].get("state")
+    if wanted != given:
+        raise ArgumentError(
+            f"{name} must be of the model in the same state, with {wanted or WHOLE}; got one of {given or WHOLE}. "
+            "Survey its images again."
+        )
     if settings["target"] != other["target"]:
         raise ArgumentError(f"{name} must have the target {settings['target']!r}; got {other['target']!r}.")
     processors = {found for found in (settings.get("image_processor"), other.get("image_processor")) if found}

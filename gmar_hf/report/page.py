@@ -28,7 +28,7 @@ def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[st
     text = render_page(
         "gmar_hf.report",
         "page.html.jinja",
-        model=_name(model),
+        model=_name(model) + (f" with {printable(model['state'])}" if model.get("state") else ""),
         data=[_data_name(entry) for entry in settings["datasets"]],
         summary=_summary(report),
         counts=quantity(report.num_images, "image"),

@@ -94,6 +94,7 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, kind in OPTIONAL_SETTINGS.items():
         check_json("settings", copied.get(key), kind, key)
     check_json("settings", copied["model"].get("hypothesis_template"), (TEXT, None), "model.hypothesis_template")
+    check_json("settings", copied["model"].get("state"), (TEXT, None), "model.state")
     _check_heads_by_layer(copied["model"])
     _check_top_images(copied)
     for place, dataset in enumerate(copied["datasets"]):

@@ -27,6 +27,7 @@ from gmar_hf.models.introspection import (
     unwrapped,
 )
 from gmar_hf.models.labels import check_label_names
+from gmar_hf.models.model_state import WHOLE, describe_state
 from gmar_hf.models.text_classifier import TextClassifier
 from gmar_hf.runs.plan import Plan
 from gmar_hf.utils.text import quantity
@@ -66,6 +67,7 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
     parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     classifier = unwrapped(model)
     texts = {"hypothesis_template": classifier.hypothesis_template} if isinstance(classifier, TextClassifier) else {}
+    state = describe_state(model)
     return {
         "id": name if is_repo else Path(name).name or name,
         "is_local": not is_repo,
@@ -77,6 +79,7 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
         **({"heads_by_layer": list(by_layer)} if len(set(by_layer)) > 1 else {}),
         "labels": [labels[index] for index in range(len(labels))],
         **texts,  # where the labels are texts: what each was put into
+        **({} if state is None else {"state": state}),  # of a model that is not whole, or has adapters
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "attention": "sdpa",
     }
@@ -106,6 +109,7 @@ def identity(
         "model class": model["class"],
         "texts": model["labels"] if "hypothesis_template" in model else None,
         "template of texts": model.get("hypothesis_template"),
+        "state of the model": model.get("state"),
         "model weights": _digest(weight_sample.numpy().tobytes()),
         "dtype": model["dtype"],
         "image processor": processor_digest(image_processor),
@@ -163,6 +167,8 @@ def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         if old == new:
             return f"the data were others, of the same number ({images})"
         return f"the data were others ({images}, now {new:,})"
+    if name == "state of the model":
+        return f"the model had {before.get(name) or WHOLE}, and has now {now.get(name) or WHOLE}"
     if name == "model weights":
         return "the model's weights were others"
     if name == "image processor":

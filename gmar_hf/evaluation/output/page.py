@@ -61,6 +61,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
     # What decides comes first: on a narrow window the other columns are beyond the edge.
     metrics = sorted(evaluation.metrics, key=lambda metric: metric.function != verdict.criterion)
     table = _figures(evaluation, metrics, summary)
+    state = settings["model"].get("state")
     text = render_page(
         "gmar_hf.evaluation.output",
         _TEMPLATE,
@@ -69,7 +70,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
         criterion=(verdict.criterion or "").replace("_", " "),
         ranking=_ranking(verdict),
         rule=RULE,
-        model=printable(settings["model"]["id"]),
+        model=printable(settings["model"]["id"] + (f" with {state}" if state else "")),
         data=printable(" and ".join(dataset["id"] for dataset in settings["datasets"])),
         num_images=evaluation.num_images,
         num_rows=len(evaluation.rows),
