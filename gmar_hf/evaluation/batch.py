@@ -40,7 +40,7 @@ class Questions:
         black (`torch.Tensor` of shape (channels, 1, 1), *optional*): Pixel values of black, for the baseline "black".
         patch_size (`tuple[int, int]`, *optional*): Of the model, in pixels; None if its config does not say.
         num_steps (`int`): Of the insertion and deletion curves.
-        max_rows (`int`): Images with hidden patches that the model gets at once.
+        max_rows (`int`): Images with hidden patches that the model gets at once, at most.
         mosaic_side (`int`, *optional*): Photos in a row, and in a column, of every image; None where it is no mosaic.
     """
 

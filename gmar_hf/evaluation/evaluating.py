@@ -94,7 +94,7 @@ def evaluate(
             other, else "softmax"; by default as the model's config says.
         batch_size (`int`, defaults to 16): Images explained at once. Figures under "other" depend on it a little, and
             an image that is alone in its batch has none.
-        max_rows (`int`, defaults to 256): Images with patches hidden that the model gets at once.
+        max_rows (`int`, defaults to 256): Images with patches hidden that the model gets at once, at most.
         limit (`int`, *optional*): Take so many images only: the first, or with `shuffle_seed` any.
         shuffle_seed (`int`, *optional*): Take the images in an order drawn with this seed.
         num_workers (`int`, defaults to 0): Processes that read images, for each process that explains.

@@ -31,7 +31,7 @@ def average_drop(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], float32, on the images' device; lower for a better map.
@@ -63,7 +63,7 @@ def average_increase(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): 1 or 0, float32, on the images' device; higher for a better map.
@@ -90,7 +90,7 @@ def average_gain(
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
         attribution (`torch.Tensor` of shape (batch, rows, cols)): Their maps, a value a patch.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [0, 1], float32, on the images' device; higher for a better map.

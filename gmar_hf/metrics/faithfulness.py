@@ -39,7 +39,7 @@ def saco(
             [`baseline_pixels`]; or what becomes of them, as [`TokenRemoval`].
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): In [-1, 1], float32, on the images' device; higher for a better map, 0 where

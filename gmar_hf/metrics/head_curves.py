@@ -10,6 +10,7 @@ from gmar_hf.metrics.perturbation import Curve
 from gmar_hf.metrics.scores import FUNCTIONS
 from gmar_hf.models.ablation import AblatedModel, ablated
 from gmar_hf.utils.checks import check_choice, check_flags, check_seed, check_whole
+from gmar_hf.utils.tensors import copies_at_once
 
 
 def ablation_curve(
@@ -41,7 +42,7 @@ def ablation_curve(
             by default.
         function (`str`, defaults to "logit"): What makes scores of logits: "softmax", "sigmoid" or "logit".
         ablation (`str`, defaults to "zero"): What stands for a head's output: "zero", or "mean" over the batch.
-        max_rows (`int`, defaults to 256): How many images the model sees at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many images the model sees at once at most, the batch once at least.
         **model_kwargs: Handed to the model.
 
     Returns:
@@ -66,7 +67,8 @@ def ablation_curve(
     with ablated(model, pixel_values, ablation, model_kwargs) as batch:
         scores = checked_scores(head_scores, batch_shape(batch)).cpu()
         classes = chosen_classes(target, batch.logits)
-        curve = _take_out(batch, classes, scores, most_important_first, num_steps, function, max_rows)
+        copies = copies_at_once(pixel_values, max_rows)
+        curve = _take_out(batch, classes, scores, most_important_first, num_steps, function, copies)
     return Curve(curve.shares.to(pixel_values.device), curve.scores.to(pixel_values.device))
 
 
@@ -95,7 +97,7 @@ def random_ablation_curve(
             by default.
         function (`str`, defaults to "logit"): What makes scores of logits: "softmax", "sigmoid" or "logit".
         ablation (`str`, defaults to "zero"): What stands for a head's output: "zero", or "mean" over the batch.
-        max_rows (`int`, defaults to 256): How many images the model sees at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many images the model sees at once at most, the batch once at least.
         **model_kwargs: Handed to the model.
 
     Returns:
@@ -112,8 +114,9 @@ def random_ablation_curve(
     generator = torch.Generator().manual_seed(seed)
     with ablated(model, pixel_values, ablation, model_kwargs) as batch:
         classes = chosen_classes(target, batch.logits)
+        copies = copies_at_once(pixel_values, max_rows)
         random_scores = (torch.rand(batch_shape(batch), generator=generator) for _ in range(num_orders))
-        curves = [_take_out(batch, classes, scores, True, num_steps, function, max_rows) for scores in random_scores]
+        curves = [_take_out(batch, classes, scores, True, num_steps, function, copies) for scores in random_scores]
     scores = torch.stack([curve.scores for curve in curves]).mean(dim=0)
     return Curve(curves[0].shares.to(pixel_values.device), scores.to(pixel_values.device))
 
@@ -125,9 +128,9 @@ def _take_out(
     most_important_first: bool,
     num_steps: int | None,
     function: str,
-    max_rows: int,
+    copies: int,
 ) -> Curve:
-    """Make one curve from scores (batch, layers, heads) on the CPU."""
+    """Make one curve from scores (batch, layers, heads) on the CPU, of so many choices of heads at once."""
     check_flags(most_important_first=most_important_first)
     total = head_scores[0].numel()
     num_steps = total if num_steps is None else num_steps
@@ -136,7 +139,7 @@ def _take_out(
     counts = torch.tensor([round(step * total / num_steps) for step in range(num_steps + 1)])
 
     scores = [gather_classes(FUNCTIONS[function](batch.logits[None]), classes)]
-    for some_counts in counts[1:].split(max(1, max_rows // len(head_scores))):
+    for some_counts in counts[1:].split(copies):
         logits = batch.without(rank < some_counts[:, None, None, None])
         scores.append(gather_classes(FUNCTIONS[function](logits), classes))
     return Curve(counts / total, torch.cat(scores, dim=1).float())

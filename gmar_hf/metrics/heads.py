@@ -12,7 +12,7 @@ from gmar_hf.models.ablation import AblatedModel, ablated
 from gmar_hf.models.targets import choose_target
 from gmar_hf.utils.checks import check_flags, check_whole
 from gmar_hf.utils.correlation import spearman
-from gmar_hf.utils.tensors import check_plain
+from gmar_hf.utils.tensors import check_plain, copies_at_once
 
 ClassTarget = torch.Tensor | Sequence[int] | int | None
 
@@ -157,7 +157,7 @@ def head_ablation(
         target: The class of each image, (batch,) ints; an int for all; None for the predicted class.
         ablation (`str`, defaults to "zero"): "zero", or "mean": the mean of the head's outputs over the batch, for
             each token by itself. So with "mean" the images of a batch are measured against each other.
-        max_rows (`int`, defaults to 256): How many images the model sees at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many images the model sees at once at most, the batch once at least.
         **model_kwargs: Handed to the model, such as `interpolate_pos_encoding=True`.
 
     Returns:
@@ -179,12 +179,12 @@ def head_ablation(
     """
     check_whole("max_rows", max_rows, minimum=1)
     with ablated(model, pixel_values, ablation, model_kwargs) as batch:
-        batch_size, num_layers, num_heads = shape = batch_shape(batch)
+        _, num_layers, num_heads = shape = batch_shape(batch)
         classes = chosen_classes(target, batch.logits)
         whole = gather_classes(batch.logits[None], classes)
         change = whole.new_empty(shape)
         for layer in range(num_layers):
-            for heads in torch.arange(num_heads).split(max(1, max_rows // batch_size)):
+            for heads in torch.arange(num_heads).split(copies_at_once(pixel_values, max_rows)):
                 # Each choice of heads is one head of this layer, the same for all images.
                 silent = torch.zeros(len(heads), *shape, dtype=torch.bool)
                 silent[torch.arange(len(heads)), :, layer, heads] = True

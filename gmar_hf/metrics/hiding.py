@@ -12,7 +12,7 @@ from gmar_hf.metrics.fillings import Baseline, Filling, find_filling
 from gmar_hf.metrics.localization import checked_maps
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
 from gmar_hf.utils.checks import check_flags, check_whole, is_whole
-from gmar_hf.utils.tensors import check_images
+from gmar_hf.utils.tensors import check_images, copies_at_once
 
 Interval = tuple[int, int]
 """Patches of these ranks: from the first, which is in, to the last, which is not."""
@@ -136,7 +136,7 @@ def score_hidden(
         score_fn (`Callable`): The user's function from pixel values to one score a row.
         images ([`RankedImages`]): The batch.
         intervals (`Sequence` of pairs of `int`): The ranks that are hidden, from the first to before the last.
-        max_rows (`int`): How many rows the function gets at once; the batch once at least.
+        max_rows (`int`): How many rows the function gets at once, at most; the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch, intervals): As the function gave them.
@@ -150,7 +150,7 @@ def score_hidden(
     shown = [(first, last) if first < last else (0, 0) for first, last in intervals]
     different = list(dict.fromkeys(shown))
     batch = len(images.rank)
-    repeats = max(1, max_rows // batch)
+    repeats = copies_at_once(images.pixel_values, max_rows)
     parts = []
     for start in range(0, len(different), repeats):
         with images.hide(different[start : start + repeats]) as rows:

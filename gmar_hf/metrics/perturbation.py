@@ -62,7 +62,7 @@ def insertion(
         baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         [`Curve`]: `shares` (num_steps + 1,) of patches shown, from 0 to 1; `scores` (batch, num_steps + 1), float32
@@ -103,7 +103,7 @@ def deletion(
         baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         [`Curve`]: `shares` (num_steps + 1,) of patches hidden, from 0 to 1; `scores` (batch, num_steps + 1), float32
@@ -147,7 +147,7 @@ def insertion_minus_deletion(
         baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         `torch.Tensor` of shape (batch,): float32, in the unit of the scores; higher for a better map.
@@ -189,7 +189,7 @@ def insertion_and_deletion(
         baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "blur"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         Two [`Curve`]: insertion's and deletion's.
@@ -227,7 +227,7 @@ def positive_perturbation(
         baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "zero"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9 (their number is rounded); `scores` (batch, 9), of
@@ -261,7 +261,7 @@ def negative_perturbation(
         baseline (`str`, `torch.Tensor` or [`Filling`], defaults to "zero"): What hidden patches show.
         blur_sigma (`float`, defaults to 8.0): Standard deviation of the Gaussian of "blur", in pixels.
         patch_size (`int` or pair of `int`, *optional*): In pixels; needed if patches leave some over.
-        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once, the batch once at least.
+        max_rows (`int`, defaults to 256): How many rows `score_fn` gets at once at most, the batch once at least.
 
     Returns:
         [`Curve`]: `shares` (9,) of patches hidden, 0.1 to 0.9; `scores` (batch, 9), of classes 1 where it is still

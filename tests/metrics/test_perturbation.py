@@ -268,6 +268,14 @@ class TestRows:
         whole = metrics.insertion(model.score(target), images, attribution, num_steps=15)
         torch.testing.assert_close(curve.scores, whole.scores, atol=1e-6, rtol=0)
 
+    def test_a_cpu_gets_no_more_pixels_at_once_than_pay(self):
+        sizes = []
+        images, attribution = torch.rand(2, 1, 448, 448), torch.rand(2, 4, 4)
+        metrics.insertion(
+            lambda rows: sizes.append(len(rows)) or rows.mean((1, 2, 3)), images, attribution, num_steps=3
+        )
+        assert sizes == [2, 2, 2, 2]  # 8 images of 224 x 224 have the pixels of 2 of 448 x 448
+
     def test_both_ends_are_scored_once(self):
         sizes = []
         images, attribution = example()

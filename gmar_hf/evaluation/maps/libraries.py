@@ -15,9 +15,10 @@ from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import patch_grid, patch_size, sum_over_patches
+from gmar_hf.utils.tensors import copies_at_once
 
 _IG_STEPS = 32
-_MAX_ROWS = 256  # images that a model gets at once
+_MAX_ROWS = 256  # images that a model gets at once, at most
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
 
@@ -60,7 +61,7 @@ def _integrated(
         target=target,
         n_steps=num_steps,
         method="riemann_middle",
-        internal_batch_size=max(_MAX_ROWS, len(pixels)),
+        internal_batch_size=copies_at_once(pixels, _MAX_ROWS) * len(pixels),
     )
     return attribution
 
@@ -90,7 +91,7 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
             baseline_pixels(pixels, "blur", blur_sigma=float(height)),
             target=target,
             feature_mask=parts,
-            perturbations_per_eval=max(1, _MAX_ROWS // len(pixels)),
+            perturbations_per_eval=copies_at_once(pixels, _MAX_ROWS),
         )
     # Each pixel and channel has its patch's figure.
     return attribution[:, 0, : grid.rows * height : height, : grid.cols * width : width].float()

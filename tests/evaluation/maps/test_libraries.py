@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gmar_hf.evaluation import MAP_METHODS
+from gmar_hf.evaluation.maps import libraries
 from gmar_hf.evaluation.rows_and_columns import is_made_with
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.models.introspection import encoder_layers
@@ -74,6 +75,15 @@ def test_integrated_gradients_are_the_midpoints_of_the_path():
     with torch.no_grad():
         difference = logit(model, images, [1, 3]) - logit(model, blurred, [1, 3])
     assert torch.allclose(found.sum(dim=(1, 2)), difference, rtol=0.05, atol=0.02)
+
+
+def test_integrated_gradients_are_the_same_a_few_images_at_a_time(monkeypatch):
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=3)
+    whole = draw("integrated-gradients", model, images, [1, 3, 0])
+    monkeypatch.setattr(libraries, "_MAX_ROWS", 7)
+    found = draw("integrated-gradients", model, images, [1, 3, 0])
+    torch.testing.assert_close(found, whole, atol=1e-5 * whole.abs().max().item(), rtol=0)
 
 
 def test_expected_gradients_are_the_mean_over_four_fillings():
