@@ -1,7 +1,8 @@
 """The passes of a call, a forward and a backward each: of the images as they are, masked, or with attention scaled."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from gmar_hf.models.introspection import class_name, entry, unsupported
 from gmar_hf.models.patches import Grid, by_size, find_grid, pair
 from gmar_hf.models.targets import Choice
 from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.utils.blame import blaming
 from gmar_hf.utils.text import quoted
 
 _OF_NO_TOKEN = ("readout", "head_contribution_centred")  # averages over passes that no token weights are part of
@@ -211,18 +213,35 @@ def average_over_passes(images: Images, request: Request) -> Results:
     results: Results = {}
     with gradients_on():  # for the masked images too, which a backward keeps
         for one_pass in _passes(images, request):
-            with traced(
-                images.model, one_pass.pixels, request.start, images.kwargs, one_pass.attention_scale
-            ) as trace:
-                scores = images.scores(trace, [request])
-                (part,) = walk_back(trace, [request], images, scores, token_weights=one_pass.token_weights)
-            del trace  # before the next forward keeps as much
+            with _blaming_baseline(images, request, one_pass):
+                part = _one_part(images, request, one_pass)
             for name, tensor in part.items():
                 # Tokens have their own shares of the masks; what belongs to no token is their plain mean.
                 num_masks = max(request.num_masks, 1) if name in _OF_NO_TOKEN else 1
                 weighted = tensor * (one_pass.point_weight / num_masks)
                 results[name] = weighted if name not in results else results[name] + weighted
     return results
+
+
+def _one_part(images: Images, request: Request, one_pass: Pass) -> Results:
+    """Make a pass; return what it adds to the average, not weighted yet."""
+    with traced(images.model, one_pass.pixels, request.start, images.kwargs, one_pass.attention_scale) as trace:
+        scores = images.scores(trace, [request])
+        (part,) = walk_back(trace, [request], images, scores, token_weights=one_pass.token_weights)
+    return part
+
+
+def _blaming_baseline(images: Images, request: Request, one_pass: Pass) -> AbstractContextManager[None]:
+    """Name `mask_baseline` in an error about images that show it, where the images themselves can be explained."""
+    baseline = request.mask_baseline
+    if not request.num_masks or not isinstance(baseline, torch.Tensor):
+        return nullcontext()
+    whole = replace(one_pass, pixels=images.pixels, token_weights=None)
+    return blaming(
+        f"`mask_baseline` must hold pixel values that {class_name(images.model)} can compute with, as the images' own "
+        f"are; got up to {baseline.abs().max():.3g}. Give it values of the size that the image processor makes.",
+        without=lambda: _one_part(images, request, whole),
+    )
 
 
 def completeness_gap(images: Images, scores: list[torch.Tensor], results: Results) -> torch.Tensor:

@@ -1,16 +1,17 @@
 """Images with some of their patches hidden: made a few at a time, and scored many at once."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.baselines import baseline_pixels as baseline_pixels
-from gmar_hf.metrics.fillings import Baseline, Filling, find_filling
+from gmar_hf.metrics.fillings import Baseline, Filling, PixelFilling, find_filling
 from gmar_hf.metrics.localization import checked_maps
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
+from gmar_hf.utils.blame import blaming
 from gmar_hf.utils.checks import check_flags, check_whole, is_whole
 from gmar_hf.utils.tensors import check_images, copies_at_once
 
@@ -127,6 +128,17 @@ def _checked_size(patch_size: int | tuple[int, int]) -> tuple[int, int]:
     raise ArgumentError(f"`patch_size` must be a positive int, or (height, width), in pixels; got {patch_size!r}.")
 
 
+def _blaming_baseline(score_fn: ScoreFunction, images: RankedImages) -> AbstractContextManager[None]:
+    """Name `baseline` in an error about images that show its pixels, where the images themselves can be scored."""
+    if not isinstance(images.filling, PixelFilling):
+        return nullcontext()
+    return blaming(
+        "`baseline` must hold pixel values that `score_fn` can score, as the images' own are; got up to "
+        f"{images.filling.pixels.abs().max():.3g}. Give it values of the size that the image processor makes.",
+        without=lambda: score_rows(score_fn, images.pixel_values),
+    )
+
+
 def score_hidden(
     score_fn: ScoreFunction, images: RankedImages, intervals: Sequence[Interval], max_rows: int
 ) -> torch.Tensor:
@@ -153,6 +165,6 @@ def score_hidden(
     repeats = copies_at_once(images.pixel_values, max_rows)
     parts = []
     for start in range(0, len(different), repeats):
-        with images.hide(different[start : start + repeats]) as rows:
+        with images.hide(different[start : start + repeats]) as rows, _blaming_baseline(score_fn, images):
             parts.append(score_rows(score_fn, rows).view(-1, batch))
     return torch.cat(parts)[[different.index(interval) for interval in shown]].T

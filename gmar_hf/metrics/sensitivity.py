@@ -6,6 +6,7 @@ import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.metrics.localization import checked_maps
+from gmar_hf.utils.blame import blaming
 from gmar_hf.utils.checks import check_number, check_seed, check_whole
 from gmar_hf.utils.tensors import check_images
 
@@ -71,7 +72,10 @@ def max_sensitivity(
             raise ArgumentError(
                 f"`radius` must leave the pixel values in {str(images.dtype).removeprefix('torch.')}; got {radius:g}."
             )
-        noisy_maps = checked_maps("draw_fn", draw_fn(noisy)).to(maps)
+        told = f"`radius` must leave pixel values that `draw_fn` can draw maps of; got {radius:g}. Lower it."
+        with blaming(told, without=lambda: draw_fn(images)):
+            drawn = draw_fn(noisy)
+        noisy_maps = checked_maps("draw_fn", drawn).to(maps)
         if noisy_maps.shape != maps.shape:
             raise ArgumentError(
                 f"`draw_fn` must give maps of one shape; got {tuple(noisy_maps.shape)} after {tuple(maps.shape)}."

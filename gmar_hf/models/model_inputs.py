@@ -12,12 +12,13 @@ from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.tensors import cast, check_images
 
 
-def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def checked_pixels(model: nn.Module, pixel_values: torch.Tensor, argument: str = "pixel_values") -> torch.Tensor:
     """Return a copy of `pixel_values` that is ready for the model: without a graph, in the model's dtype.
 
     Args:
         model (`nn.Module`): The classifier.
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What the user gave.
+        argument (`str`, defaults to "pixel_values"): What errors call it.
 
     Returns:
         `torch.Tensor` of shape (batch, channels, height, width): On the device of `pixel_values`.
@@ -26,18 +27,18 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
         ArgumentError: If the shape, the channels or the dtype do not fit, or the model's dtype does not hold a number.
         ArgumentTypeError: If it is no dense tensor of real numbers.
     """
-    check_images(pixel_values)
+    check_images(pixel_values, argument)
     channels = setting(model, "num_channels")
     if channels is not None and pixel_values.shape[1] != channels:
         raise ArgumentError(
-            f"`pixel_values` must have {channels} channel{'s' * (channels > 1)} for {class_name(model)}; "
+            f"`{argument}` must have {channels} channel{'s' * (channels > 1)} for {class_name(model)}; "
             f"got {pixel_values.shape[1]}. Convert the images."
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
     pixels = cast(_usable(pixel_values), dtype)
     if pixels is None:
         raise ArgumentError(
-            f"`pixel_values` must lie in what the model computes with, {str(dtype).removeprefix('torch.')} up to "
+            f"`{argument}` must lie in what the model computes with, {str(dtype).removeprefix('torch.')} up to "
             f"{torch.finfo(dtype).max:.3g}; got {pixel_values.abs().max():.3g}. Normalise the images by the image "
             "processor."
         )

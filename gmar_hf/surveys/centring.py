@@ -14,12 +14,13 @@ from gmar_hf.explanation.head_weights import check_report, open_report
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.introspection import checked_model, unsupported
+from gmar_hf.models.introspection import checked_model, class_name, unsupported
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import HeadMeans
+from gmar_hf.utils.blame import blaming
 from gmar_hf.utils.tensors import at_least_float32
 
 
@@ -70,7 +71,7 @@ def centred_head_contribution(
     check_known_kwargs(model, model_kwargs)
     pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
     if isinstance(reference, torch.Tensor):
-        means: torch.Tensor | HeadMeans = _mean_outputs(model, checked_pixels(model, reference), kwargs)
+        means: torch.Tensor | HeadMeans = _mean_outputs(model, reference, pixels, kwargs)
     else:
         means = reference if isinstance(reference, HeadMeans) else _stored_means(reference, model)
     with traced(model, pixels, "output", kwargs) as trace:
@@ -92,15 +93,27 @@ def centred_head_contribution(
     return contributions.to(pixel_values.device, torch.float32)
 
 
-def _mean_outputs(model: nn.Module, pixels: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
-    """The heads' outputs (layers, heads, tokens, head_dim), mean over the images."""
+def _mean_outputs(
+    model: nn.Module, reference: torch.Tensor, explained: torch.Tensor, kwargs: dict[str, Any]
+) -> torch.Tensor:
+    """The heads' outputs (layers, heads, tokens, head_dim), mean over the reference images."""
+
+    def means_of(pixels: torch.Tensor) -> torch.Tensor:
+        with traced(model, pixels, "head", kwargs) as trace, torch.no_grad():
+            return torch.stack([at_least_float32(call.compute_output()).mean(dim=0).cpu() for call in trace.layers])
+
+    pixels = checked_pixels(model, reference, "reference")
     if len(pixels) < 2:
         raise ArgumentError(
             "`reference` must hold several images (the mean of one is its own output); got one. "
             "Pass more, or a report."
         )
-    with traced(model, pixels, "head", kwargs) as trace, torch.no_grad():
-        return torch.stack([at_least_float32(call.compute_output()).mean(dim=0).cpu() for call in trace.layers])
+    told = (
+        f"`reference` must hold images that {class_name(model)} can compute with, as `pixel_values` are; got shape "
+        f"{tuple(pixels.shape)} with values up to {pixels.abs().max():.3g}. Make them with the image processor."
+    )
+    with blaming(told, without=lambda: means_of(explained)):
+        return means_of(pixels)
 
 
 def _stored_means(reference: HeadImportanceReport | str | os.PathLike[str], model: nn.Module) -> HeadMeans:

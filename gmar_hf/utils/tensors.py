@@ -107,11 +107,12 @@ def described(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
 
 
-def check_images(pixel_values: torch.Tensor) -> None:
+def check_images(pixel_values: torch.Tensor, argument: str = "pixel_values") -> None:
     """Refuse what is no batch of images.
 
     Args:
         pixel_values (`torch.Tensor` of shape (batch, channels, height, width)): What was given.
+        argument (`str`, defaults to "pixel_values"): What errors call it.
 
     Raises:
         ArgumentError: If the shape or the dtype do not fit.
@@ -119,15 +120,15 @@ def check_images(pixel_values: torch.Tensor) -> None:
     """
     if not isinstance(pixel_values, torch.Tensor):
         raise ArgumentTypeError(
-            f"`pixel_values` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
+            f"`{argument}` must be a tensor (batch, channels, height, width); got {type(pixel_values).__name__}. "
             'Make it with the image processor: `image_processor(images, return_tensors="pt")["pixel_values"]`.'
         )
-    check_plain("pixel_values", pixel_values)
+    check_plain(argument, pixel_values)
     if pixel_values.ndim != 4 or pixel_values.numel() == 0 or not pixel_values.is_floating_point():
         raise ArgumentError(
-            "`pixel_values` must be floating point (batch, channels, height, width) with at least one image; got "
+            f"`{argument}` must be floating point (batch, channels, height, width) with at least one image; got "
             f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs "
-            "a batch axis, `pixel_values[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
+            f"a batch axis, `{argument}[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
             "patches, are not supported."
         )
 

@@ -50,9 +50,11 @@ def test_json(run, here):
     comparison = HeadImportanceReport.from_pretrained("a").compare(HeadImportanceReport.from_pretrained("b"))
     assert summary == {
         "reports": [
-            {"report": "a", "model": "somebody/tiny-vit", "state": None, "datasets": ["somebody/pictures"], "target": "predicted",
+            {"report": "a", "model": "somebody/tiny-vit", "state": None, "datasets": ["somebody/pictures"],
+             "target": "predicted",
              "num_images": 60, "image_processing": None},
-            {"report": "b", "model": "somebody/tiny-vit", "state": None, "datasets": ["somebody/pictures"], "target": "label",
+            {"report": "b", "model": "somebody/tiny-vit", "state": None, "datasets": ["somebody/pictures"],
+             "target": "label",
              "num_images": 813, "image_processing": None},
         ],
         "same_weights": True,
