@@ -1,5 +1,6 @@
 """The pipeline's labels where the model compares images with texts: they are texts that the user gives."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -81,25 +82,23 @@ def _no_texts(model: Any) -> ArgumentError:
 def find_tokenizer(tokenizer: Any, model: Any) -> Any:
     """Return the tokenizer that was given, loaded where it is a name; else the one beside the model's weights.
 
-    Of a model that the pipeline or the command line has loaded it is of the same revision; of others it is of the main
-    branch.
+    It is of the revision that the model is of, as far as that is known: see [`revision_of`].
 
     Args:
         tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): What was given.
         model (`nn.Module`): What it is for.
 
     Raises:
-        ArgumentError: If there is none.
+        ArgumentError: If there is none, or nobody knows of which revision it must be.
     """
     if tokenizer is not None and not isinstance(tokenizer, str):
         return tokenizer
     config = config_of(model)
     name = tokenizer or config._name_or_path
+    revision = _revision_of_tokenizer(name, model) if name == config._name_or_path else None
     try:
         if not name:
             raise ValueError("the model was not loaded by a name")
-        known = getattr(config, "_commit_hash", None)  # of older transformers
-        revision = None if tokenizer else known or revision_of(unwrapped(model))
         # Where there is no file of one, transformers makes one of the model's kind that knows letters alone.
         find = partial(cached_file, name, revision=revision, _raise_exceptions_for_missing_entries=False)
         if not any(find(file) for file in _TOKENIZER_FILES):
@@ -111,3 +110,21 @@ def find_tokenizer(tokenizer: Any, model: Any) -> Any:
             "`tokenizer` must be given where the model's repository has none (it reads the labels); got "
             f"{tokenizer!r} ({reason:.160}). Pass `tokenizer=AutoTokenizer.from_pretrained(...)`."
         ) from error
+
+
+def _revision_of_tokenizer(name: str, model: Any) -> str | None:
+    """Return the revision of the repository that a model was loaded from; None of a folder.
+
+    Raises:
+        ArgumentError: If it cannot be told.
+    """
+    if not name or os.path.isdir(name):
+        return None
+    revision = revision_of(unwrapped(model), name)
+    if revision is None:
+        raise ArgumentError(
+            f"`tokenizer` must be given for a model whose revision is not known (a model of {name!r} does not keep it "
+            "itself, and the Hub's cache does not have the weights of exactly one); got none. Pass "
+            f"`tokenizer=AutoTokenizer.from_pretrained({name!r}, revision=...)`, of the revision of its weights."
+        )
+    return revision.name

@@ -16,6 +16,7 @@ from torch import nn
 
 from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
+from gmar_hf.models.auto_model import Revision, revision_of
 from gmar_hf.models.introspection import (
     OFF_THE_INTERFACE,
     class_name,
@@ -39,7 +40,8 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
     Args:
         model (`nn.Module`): The classifier.
         model_id (`str`, *optional*): What to call it; by default what it was loaded as.
-        revision (`str`, *optional*): The revision that was asked for, if not the main branch.
+        revision (`str`, *optional*): The revision that was asked for; without, what is known of it, see
+            [`revision_of`].
 
     Raises:
         ArgumentError: If its config does not name its outputs.
@@ -62,7 +64,8 @@ def describe_model(model: nn.Module, model_id: str | None, revision: str | None)
     may_be_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not os.path.isdir(name)
     commit = getattr(config, "_commit_hash", None)  # of older transformers
     if commit is None and may_be_repo and name == loaded_as:
-        commit = _cached_commit(name, revision)
+        known = Revision(revision) if revision is not None else revision_of(model, name)
+        commit = None if known is None else _cached_commit(name, known.name)
     is_repo = may_be_repo and (commit or model_id)
     parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     classifier = unwrapped(model)

@@ -13,6 +13,7 @@ import gmar_hf
 from gmar_hf.cli import loading
 from gmar_hf.cli.loading import load_classifier, load_explainer
 from gmar_hf.errors import ArgumentError
+from gmar_hf.runs.identity import describe_model
 from tests.helpers import dual_encoders
 from tests.helpers.commands import printed, refusal, save_model
 from tests.helpers.explainers import image_processor, photo
@@ -138,5 +139,31 @@ class TestRevisions:
         classifier = load_classifier("me/clip", first, labels=labels, hypothesis_template=None)
         for each in (explainer._forward_params["texts"], piped._forward_params["texts"], classifier):
             torch.testing.assert_close(each.head.text_embeds, expected)
+        # Transformers' own class keeps no revision; the cache has the weights of one only.
+        given = {"image_processor": image_processor((32, 32)), "candidate_labels": labels}
+        model = transformers.AutoModel.from_pretrained("me/clip", revision=first)
+        explainer = gmar_hf.GMARExplainer(model=model, **given)
+        torch.testing.assert_close(explainer._forward_params["texts"].head.text_embeds, expected)
         of_main = load_classifier("me/clip", None, labels=labels, hypothesis_template=None)
         assert (of_main.head.text_embeds - expected).abs().max() > 0.01
+        # And now it has those of two.
+        with pytest.raises(ArgumentError) as caught:
+            gmar_hf.GMARExplainer(model=model, **given)
+        assert str(caught.value) == (
+            "`tokenizer` must be given for a model whose revision is not known (a model of 'me/clip' does not keep it "
+            "itself, and the Hub's cache does not have the weights of exactly one); got none. Pass "
+            "`tokenizer=AutoTokenizer.from_pretrained('me/clip', revision=...)`, of the revision of its weights."
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained("me/clip", revision=first)
+        explainer = gmar_hf.GMARExplainer(model=model, tokenizer=tokenizer, **given)
+        torch.testing.assert_close(explainer._forward_params["texts"].head.text_embeds, expected)
+
+    def test_results_name_no_commit_that_nobody_knows(self, first):
+        of_first = transformers.AutoModel.from_pretrained("me/clip", revision=first)
+        labels = ["a cat", "a dog"]
+        classifier = gmar_hf.text_classifier(of_first, dual_encoders.tokenizer(), labels)
+        assert describe_model(classifier, None, None)["commit"] == first  # though the main branch is another by now
+        main = load_classifier("me/clip", None, labels=labels, hypothesis_template=None)
+        assert describe_model(main, None, None)["commit"] not in (first, None)
+        assert describe_model(classifier, None, None)["commit"] is None
+        assert describe_model(classifier, None, first)["commit"] == first
