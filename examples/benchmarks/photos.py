@@ -14,6 +14,7 @@ Every map is measured in a folder of its own: what has finished in an earlier ca
 nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,6 +85,7 @@ def table(photos: Evaluation, grids: Evaluation | None) -> str:
     """Means over photos, with half the width of their intervals of 95 %."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join(["---"] * len(HEADINGS)) + " |"]
     bootstrap = Bootstrap([row.index for row in photos.rows])
+    on_grids = [method["name"] for method in grids.methods] if grids is not None else []  # not all may be
     for method in photos.methods:
         cells = [markdown(method["name"])]
         for baseline in BASELINES:
@@ -91,8 +93,9 @@ def table(photos: Evaluation, grids: Evaluation | None) -> str:
             interval = bootstrap.interval(photos.of(method["name"], key))
             cells.append(f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}")
         for metric in GRID:
-            cells.append("-" if grids is None else f"{np.nanmean(grids.of(method['name'], metric)):.2f}")
-        cells.append(f"{method['forwards']:.0f}")
+            is_there = grids is not None and method["name"] in on_grids
+            cells.append(f"{np.nanmean(grids.of(method['name'], metric)):.2f}" if is_there else "-")
+        cells.append("-" if method["forwards"] is None else f"{method['forwards']:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -105,6 +108,7 @@ def main(
     methods: Annotated[str, typer.Option(help="Maps, between commas.")] = ",".join(DEFAULT_METHODS),
     num_photos: Annotated[int, typer.Option(min=2, help="Photos of protocol A.")] = 200,
     num_mosaics: Annotated[int, typer.Option(min=0, help="Mosaics of protocol B; 0 for none.")] = 60,
+    max_mosaic_cost: Annotated[float, typer.Option(help="Maps of more forwards are not drawn on mosaics.")] = math.inf,
     num_steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 8,
     blur_sigma: Annotated[float, typer.Option(help="Width of the blur in pixels.")] = 14.0,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side, where not the processor's own.")] = None,
@@ -133,7 +137,7 @@ def main(
                 metrics=[SRG], baselines=BASELINES, num_steps=num_steps, blur_sigma=blur_sigma, **common,
             )
         )  # fmt: skip
-        if grids is not None:
+        if grids is not None and (parts[-1].methods[0]["forwards"] or 0) <= max_mosaic_cost:
             grid_parts.append(
                 _measured(
                     out / "mosaics" / method.name, classifier, grids, image_processor,

@@ -64,6 +64,14 @@ def test_a_table_is_printed_and_written(photos, folders):
     assert files == {path: path.stat().st_mtime_ns for path in (folders / "out" / "photos").rglob("*.safetensors")}
 
 
+def test_costly_maps_may_stay_off_the_mosaics(photos, folders, monkeypatch):
+    monkeypatch.setattr(photos, "make_mosaics", lambda model, items, *args, **kwargs: items[:2])
+    monkeypatch.setattr(photos, "GRID", ("class_sensitivity",))  # the others ask for mosaics
+    result = run(photos, folders, "--num-photos=3", "--num-mosaics=2", "--max-mosaic-cost=1")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (folders / "out" / "mosaics").iterdir()] == ["random"]
+
+
 def test_a_folder_that_is_no_label(photos, folders):
     (folders / "data" / "unheard-of").mkdir()
     Image.new("RGB", (8, 8)).save(folders / "data" / "unheard-of" / "a.png")
