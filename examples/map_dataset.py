@@ -1,6 +1,6 @@
 """Explain a data set of `datasets`: `map` adds label, map and strongest head to every row, in batches.
 
-    pip install "gmar-hf[datasets]"
+    pip install ".[datasets]"             # in a clone of the repository
     python examples/map_dataset.py        # writes the folder explained/, which datasets.load_from_disk opens
 
 For means over many images make a report in place of this: `gmar_hf.survey`, which goes on where it was stopped.

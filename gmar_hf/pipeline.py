@@ -51,7 +51,8 @@ class GMARExplainer(Pipeline):
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
       where one was given;
-    - `attribution` (float32 CPU tensor (rows, cols)): the raw map;
+    - `attribution` (float32 CPU tensor (rows, cols)): the raw map, and `unit` (`str`), what its numbers count:
+      "logits" or "share of attention";
     - `box` (`tuple[float, float, float, float]`): left, top, right, bottom of the rectangle of the image's pixels
       that the patches cover;
     - `heatmap` (PIL image, mode "L", the size of the upright input): the map's positive part divided by its maximum;

@@ -343,8 +343,8 @@ def test_a_call_overrides_the_constructor(explainer):
 def test_what_a_result_holds(explainer):
     (result,) = explainer(PHOTOS[0])
     assert list(result) == [
-        "label", "score", "target", "method", "attribution", "box", "heatmap", "head_importance", "head_contribution",
-        "head_contribution_centred",
+        "label", "score", "target", "method", "attribution", "unit", "box", "heatmap", "head_importance",
+        "head_contribution", "head_contribution_centred",
     ]  # fmt: skip
     assert isinstance(result["label"], str)
     assert isinstance(result["score"], float)

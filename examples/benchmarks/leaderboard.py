@@ -8,7 +8,7 @@
 Protocol: scenes of two test garments, both explained in turn; all scenes, and those on which the model ranks both
 labels first. Insertion and deletion by whole patches in 16 equal steps, score = sigmoid of the target's logit, area by
 the trapezoid, hidden patches filled in three ways: the image under a Gaussian of sigma 8 pixels, zero in the model's
-pixel values (grey), the same patches of another scene. Needs `pip install "gmar-hf[compare]"`.
+pixel values (grey), the same patches of another scene. Needs `pip install ".[compare]"`.
 """
 
 import itertools

@@ -16,6 +16,7 @@ from gmar_hf.utils.files import replacing
 
 EXAMPLES = Path(__file__).parents[1]
 METHODS = ["gmar", "recommended"]
+SATURATED = 0.05  # of the patches, the strongest, have the full colour; the figure tells from which value on
 
 
 def main(
@@ -28,7 +29,7 @@ def main(
     explain = pipeline("gmar-explanation", model=model)
     asked = {"target": labels.split(",")} if labels else {"top_k": 2}
     results = explain(str(photo), method=METHODS, **asked)
-    figure = gmar_hf.plotting.plot_explanation(str(photo), results)
+    figure = gmar_hf.plotting.plot_explanation(str(photo), results, saturated=SATURATED)
     with replacing(out) as temporary:
         figure.savefig(temporary, dpi=90)
     typer.echo(f"{out.name}: " + ", ".join(f"{result['label']} {result['score']:.2f}" for result in results[::2]))

@@ -50,8 +50,8 @@ def heads_view(look: Look) -> str:
     ]
     return (
         f'<div class="gmar heads" role="group" aria-label="Heads, a row a layer" style="--heads: {num_heads}">'
-        f'{"".join(cells)}</div><p class="gmar legend">{_mark("for")} raises the score {_mark("against")} lowers it '
-        f"<span>full colour: ±{largest:.2g}</span></p>"
+        f'{"".join(cells)}</div><p class="gmar legend">{_mark("for")} adds to the label '
+        f"{_mark('against')} takes from it <span>full colour: ±{largest:.2g} logits</span></p>"
         f'<div class="gmar strongest"><span>The strongest:</span> {"".join(listed)}</div>'
     )
 
@@ -67,9 +67,9 @@ def head_view(look: Look, layer: int, head: int) -> str:
     if layer not in range(layers) or head not in range(heads):
         raise Refusal("There is no such head. Click on a square of the matrix.")
     value = result["head_contribution"][layer, head].item()
-    map_of_head = {**result, "attribution": result["head_maps"][layer, head]}
-    does = "raises" if value >= 0 else "lowers"
-    about = f"{does} the score by {abs(value):.2g} (in logits, before they become percent)."
+    map_of_head = {**result, "unit": "logits", "attribution": result["head_maps"][layer, head]}
+    does = "adds" if value >= 0 else "takes"
+    about = f"{does} {abs(value):.2g} logits, the numbers that become percent."
     return f'<div class="gmar maps">{_figure(look, map_of_head, f"Layer {layer}, head {head}", about, "head")}</div>'
 
 
@@ -117,7 +117,7 @@ def _figure(look: Look, result: Mapping[str, Any], title: str, about: str, kind:
     values = result["attribution"]
     limit = values.abs().max().item() if is_signed else max(values.max().item(), 0.0)
     marks = f"{_mark('for')} for {_mark('against')} against" if is_signed else f"{_mark('plain')} looks here"
-    scale = f"<span>full colour: {'±' if is_signed else ''}{limit:.2g} a patch</span>"
+    scale = f"<span>full colour: {'±' if is_signed else ''}{limit:.2g} {result['unit']} a patch</span>"
     note = f"<p>{_text(result['note'])}</p>" if kind in MAPS and "note" in result else ""
     name = f" <code>{kind}</code>" if kind in MAPS else ""
     return (

@@ -13,6 +13,7 @@ from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import Box, heatmap, image_box
 from gmar_hf.images.sight import seen_share, sight_mark
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix, strongest
+from gmar_hf.plotting.values import scale_of
 from gmar_hf.utils.checks import check_whole
 
 _NUM_SHOWN = 12  # entries of a list that are shown
@@ -23,7 +24,8 @@ _SHOWN = (  # an explanation's fields in a result
     "head_contribution_centred",
     "head_maps",
 )
-_Text = Literal["label", "method", "versus", "note", "head_weights_from"]
+_SHARE = "share of attention"
+_Text = Literal["label", "method", "unit", "versus", "note", "head_weights_from"]
 _Number = Literal["score", "completeness_gap"]
 _Heads = Literal["head_importance", "head_contribution", "head_contribution_centred"]
 _NO_JSON = ("heatmap", "overlay", "explanation")  # pictures, and what has a file of its own
@@ -106,7 +108,8 @@ class ExplanationResult(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         pictures = [map_on(self._thumbnail, self["attribution"], self["box"], self._image_size)]
-        lines = [self["method"], *([self["note"]] if "note" in self else [])]
+        scale = scale_of(self["attribution"].numpy(), "signed", self["unit"])
+        lines = [f"{self['method']}, full colour: {scale}", *([self["note"]] if "note" in self else [])]
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
                 pictures.append(matrix(self[key]))
@@ -158,6 +161,7 @@ def describe_target(
         "target": target,
         "method": settings["method"],
         "attribution": fields["attribution"],
+        "unit": _SHARE if METHODS[settings["method"]].from_readout else "logits",
         "box": box,
         **({} if heatmap_size is None else {"heatmap": heatmap(fields["attribution"], box, heatmap_size)}),
         "head_importance": fields.get("head_importance"),
@@ -193,8 +197,11 @@ def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
         result (`Mapping[str, Any]`): The result.
         image_size (`tuple[int, int]`): Width and height of its image.
     """
-    unit = "share of attention" if METHODS[result["method"]].from_readout else "logits"
-    parts = [_title(result), f"{result['method']}, {unit}", sight_mark(seen_share(result["box"], image_size))]
+    parts = [
+        _title(result),
+        f"{result['method']}, {result['unit']}",
+        sight_mark(seen_share(result["box"], image_size)),
+    ]
     return " · ".join(filter(None, parts))
 
 

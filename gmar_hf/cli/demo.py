@@ -117,7 +117,7 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
-    from gmar_hf.plotting import plot_head_importance
+    from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 
     rows = [(scene, place) for scene in shown for place in range(len(scene.effects))]
     figure = Figure(figsize=(11, 2.6 * len(rows)), layout="constrained")
@@ -142,7 +142,8 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
         for ax in axes[:-1]:
             ax.set(xticks=[], yticks=[])
         contribution = results["gmar"][place]["head_contribution"]
-        plot_head_importance(contribution, title="head contributions", label="logits", ax=axes[-1])
+        title, unit = HEAD_TITLES["head_contribution"]
+        plot_head_importance(contribution, title=title, label=unit, ax=axes[-1])
     return figure
 
 
@@ -162,7 +163,7 @@ def _head_maps(image: "Image.Image", result: "ExplanationResult") -> "Figure":
         ax.set(xticks=[], yticks=[])
         ax.set_title(title, fontsize="small")
     plot_head_maps(
-        result["head_maps"], title=f"What every head adds to {result['label']!r}", label="logits", figure=right
+        result["head_maps"], title=f"what each head adds to {result['label']!r}", label="logits", figure=right
     )
     return figure
 

@@ -39,10 +39,11 @@ def _listed(defaults: Sequence[str], names: Iterable[str]) -> str:
 
 def _maps_help() -> str:
     light = _listed(DEFAULT_METHODS, [method.name for method in BUILT_IN if not method.needs])
-    extra = ", ".join(method.name for method in BUILT_IN if method.needs)
+    more = [method for method in BUILT_IN if method.needs]
+    packages = " ".join(sorted({package for method in more for package in method.needs}))
     return (
-        f"Maps, between commas or repeated: {light}; with pip install 'gmar-hf\\[compare]' {extra}; "
-        "or module:function of your own."
+        f"Maps, between commas or repeated: {light}; after `pip install {packages}` "
+        f"{', '.join(method.name for method in more)}; or module:function of your own."
     )
 
 

@@ -82,7 +82,7 @@ class ExplanationFiles:
             about = {"image": source, "labels": labels, "command": self.settings}
             replace(explanation, settings={**explanation.settings, **about}).save(self.folder / tensors[method])
         files = {"tensors": tensors, "overlays": [f"{picture}.png" for picture in pictures]}
-        kept = ("method", "label", "score", "target", "versus", "box", "completeness_gap", "note")
+        kept = ("method", "label", "score", "target", "versus", "box", "unit", "completeness_gap", "note")
         shown = [
             {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
             for result in results

@@ -35,6 +35,38 @@
     return canvas;
   }
 
+  // A map with its outermost patches once more, so many times, all around it: what lies beyond fades from there.
+  function widened({ values, rows, cols }, more) {
+    const inside = (place, length) => Math.min(Math.max(place - more, 0), length - 1);
+    const [high, wide] = [rows + 2 * more, cols + 2 * more];
+    const cells = Int8Array.from({ length: high * wide }, (_, place) =>
+      values[inside(Math.floor(place / wide), rows) * cols + inside(place % wide, cols)]);
+    return { values: cells, rows: high, cols: wide };
+  }
+
+  // Leaves of what is drawn what the model sees: all of it inside of the box, and softly less to nothing beyond.
+  function fade(context, [left, top, right, bottom], softness) {
+    const { width, height } = context.canvas;
+    context.globalCompositeOperation = "destination-in";
+    context.globalAlpha = 1;
+    for (const [start, end, ...line] of [[left, right, 1, 0], [top, bottom, 0, 1]]) {
+      const [from, to] = [start - softness, end + softness];
+      const ramp = context.createLinearGradient(...line.map((axis) => axis * from), ...line.map((axis) => axis * to));
+      const share = softness / (to - from);
+      for (const [stop, opacity] of [[0, 0], [share, 1], [1 - share, 1], [1, 0]]) ramp.addColorStop(stop, `rgb(0 0 0 / ${opacity})`);
+      context.fillStyle = ramp;
+      context.fillRect(0, 0, width, height);
+    }
+  }
+
+  // A canvas in one colour.
+  function filled(width, height, colour) {
+    const context = element("canvas", { width, height }).getContext("2d");
+    context.fillStyle = colour;
+    context.fillRect(0, 0, width, height);
+    return context;
+  }
+
   // Fine light stripes through what speaks against, as strong as it is: in grey, too, it looks different.
   function striped(context, negative, ...place) {
     const { width, height } = context.canvas;
@@ -121,17 +153,27 @@
       [canvas.width, canvas.height] = [times * width, times * height];
       const context = canvas.getContext("2d");
       const [left, top, right, bottom] = data.box.map((share, edge) => share * (edge % 2 ? canvas.height : canvas.width));
-      // What a crop hid from the model is paler.
-      context.fillStyle = `rgb(255 255 255 / ${0.3 * opacity})`;
-      context.fillRect(0, 0, canvas.width, canvas.height);
-      context.clearRect(left, top, right - left, bottom - top);
+      const box = [left, top, right, bottom];
+      const softness = Math.max(2, Math.min(canvas.width, canvas.height) / 15);  // as of the overlays of gmar_hf.plotting
+      const patch = [(right - left) / whole.cols, (bottom - top) / whole.rows];
+      const more = Math.ceil(softness / Math.min(...patch));
+      const { values, rows, cols } = widened(whole, more);
       context.globalAlpha = opacity;
       context.imageSmoothingEnabled = !tools.patches.checked;
       context.imageSmoothingQuality = "high";
-      const picture = painted(whole.values, whole.rows, whole.cols, isSigned);
-      const place = [left, top, right - left, bottom - top];
-      context.drawImage(picture, ...place);
-      if (isSigned) striped(context, painted(whole.values.map((value) => Math.min(value, 0)), whole.rows, whole.cols, true), ...place);
+      const place = [left - more * patch[0], top - more * patch[1], cols * patch[0], rows * patch[1]];
+      context.drawImage(painted(values, rows, cols, isSigned), ...place);
+      if (isSigned) striped(context, painted(values.map((value) => Math.min(value, 0)), rows, cols, true), ...place);
+      fade(context, box, softness);
+      // Below it, what a crop hid from the model is paler.
+      const seen = filled(canvas.width, canvas.height, "black");
+      fade(seen, box, softness);
+      const pale = filled(canvas.width, canvas.height, "white");
+      pale.globalCompositeOperation = "destination-out";
+      pale.drawImage(seen.canvas, 0, 0);
+      context.globalCompositeOperation = "destination-over";
+      context.globalAlpha = 0.25 * opacity;
+      context.drawImage(pale.canvas, 0, 0);
       this.photo.style.filter = `saturate(${1 - 0.8 * opacity})`;
       this.say(whole, isSigned);
     }
@@ -147,7 +189,8 @@
       };
       const label = data.labels[this.label];
       const entry = (kind, text) => element("span", {}, mark(kind), text, element("bdi", { textContent: kind === "plain" ? "" : label }));
-      const scale = element("span", { textContent: `full colour: ${isSigned ? "±" : ""}${map.scale.toPrecision(2)} a patch` });
+      const unit = head !== null ? " logits" : map.unit ? ` ${map.unit}` : "";
+      const scale = element("span", { textContent: `full colour: ${isSigned ? "±" : ""}${map.scale.toPrecision(2)}${unit} a patch` });
       const entries = isSigned ? [entry("for", "for "), entry("against", "against ")] : [entry("plain", "how much; this map has no sign")];
       find(".legend", article).replaceChildren(...entries, scale);
       const said = [];
@@ -180,7 +223,7 @@
         matrix.replaceChildren(...cells);
       }
       const largest = Math.max(...heads.contributions.map(Math.abs)) || 1;
-      find(".largest b", this.article).textContent = `±${largest.toPrecision(2)}`;
+      find(".largest b", this.article).textContent = `±${largest.toPrecision(2)} logits`;
       findAll("button", matrix).forEach((button, place) => {
         const value = heads.contributions[place];
         button.disabled = value === null;  // of a head that this layer has not

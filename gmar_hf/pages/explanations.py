@@ -128,8 +128,8 @@ def _add(file: Any, template: Any, name: str, image: ImageSource, results: Seque
 
 
 def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
-    note = {"note": printable(result["note"])} if "note" in result else {}
-    return {"label": label, "method": printable(result["method"]), **packed_map(result["attribution"]), **note}
+    told = {key: printable(result[key]) for key in ("unit", "note") if key in result}
+    return {"label": label, "method": printable(result["method"]), **packed_map(result["attribution"]), **told}
 
 
 def _distinct_heads(

@@ -9,22 +9,22 @@ from PIL import Image
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
-from gmar_hf.plotting.heads import plot_head_importance
+from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.plotting.painting import OVERLAY_STYLES
-from gmar_hf.plotting.values import finite_array, plain
-from gmar_hf.utils.checks import check_choice
+from gmar_hf.plotting.values import finite_array, plain, scale_of
+from gmar_hf.utils.checks import check_choice, check_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
 _SMOOTH = 640  # pixels of a picture's longer side, so that its lines are smooth where it is printed
-_SHARE = "share of the layer"
 _LEGEND = {
-    "signed": "red speaks for the label, blue stripes against it; each map has a scale of its own",
-    "positive": "red speaks for the label; each map has a scale of its own",
+    "signed": "red speaks for the label, blue stripes against it",
+    "positive": "red speaks for the label",
 }
+_SCALES = "below each map its scale, by patch; lines surround what has half of the full colour or more"
 
 
 def plot_explanation(
@@ -33,6 +33,7 @@ def plot_explanation(
     *,
     style: str = "signed",
     grid: bool = False,
+    saturated: float = 0.0,
     title: str = "",
     figure: "Figure | SubFigure | None" = None,
 ) -> "Figure | SubFigure":
@@ -43,6 +44,8 @@ def plot_explanation(
         results (`Sequence[Mapping[str, Any]]`): What the pipeline gave for it, of any labels and methods.
         style (`str`, defaults to "signed"): "signed", or "positive", which leaves out what speaks against a label.
         grid (`bool`, defaults to `False`): Draw maps patch by patch; see [`overlay`].
+        saturated (`float`, defaults to 0.0): Share of a map's patches, the strongest, that all have the full colour:
+            0.05 brings out what a few strong patches leave pale. The scale below each map tells.
         title (`str`, defaults to ""): Over the figure.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; by default a new one, which
             shows itself in Jupyter.
@@ -51,13 +54,14 @@ def plot_explanation(
         The figure; `savefig("figure.pdf")` writes it for a paper.
 
     Raises:
-        ArgumentError: If there is nothing to draw, no such style, or a map that is not finite.
+        ArgumentError: If there is nothing to draw, no such style or share, or a map that is not finite.
         ArgumentTypeError: If the results are something else, such as a map alone.
     """
     from gmar_hf.plotting.shown_figure import new_figure
 
     _check_results(results)
     check_choice("style", style, OVERLAY_STYLES)
+    check_share("saturated", saturated)
     picture = read_image(image)
     # Rows and columns, in the order in which labels and methods come.
     rows: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
@@ -87,19 +91,27 @@ def plot_explanation(
                 ax.set_axis_off()
                 continue
             result = of_methods[method]
-            attribution, box = result["attribution"], result["box"]
-            _show(ax, overlay(picture, attribution, box=box, style=style, grid=grid, least_side=_SMOOTH))
-            ax.set_xlabel(_range(attribution, style), fontsize="x-small")
+            attribution = finite_array(result["attribution"], "attribution", "rows", "cols")
+            limit = _full_colour(attribution, style, saturated)
+            how: dict[str, Any] = {"style": style, "grid": grid, "limit": limit, "least_side": _SMOOTH}
+            _show(ax, overlay(picture, attribution, box=result["box"], **how))
+            ax.set_xlabel(plain(scale_of(attribution, style, result.get("unit", ""), limit)), fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
                 ax.set_ylabel(f"{_name(result)}\n{result['score']:.2f}", fontsize="medium")
         if values is not None:
             ax = figure.add_subplot(places[number, -1])
             title_of_heads = f"{of_scores} ({of_method})" if number == 0 else ""
             plot_head_importance(values, title=title_of_heads, label=unit, ax=ax)
-    figure.supxlabel(_LEGEND[style], fontsize="small")
+    figure.supxlabel(f"{_LEGEND[style]}\n{_SCALES}", fontsize="small")
     if title:
         figure.suptitle(plain(title), fontsize="medium")
     return figure
+
+
+def _full_colour(attribution: np.ndarray, style: str, saturated: float) -> float | None:
+    """Return the size that a share of the patches reach or exceed; None if none of them is above zero."""
+    sizes = np.abs(attribution) if style == "signed" else attribution.clip(0)
+    return float(np.quantile(sizes, 1 - saturated)) or None
 
 
 def _check_results(results: Any) -> None:
@@ -117,17 +129,9 @@ def _check_results(results: Any) -> None:
     )
 
 
-def _range(attribution: Any, style: str) -> str:
-    """Say which numbers a map's colours stand for."""
-    values = finite_array(attribution, "attribution", "rows", "cols")
-    is_signed = style == "signed" and values.min() < 0
-    return f"±{np.abs(values).max():.2g}" if is_signed else f"0 to {max(values.max(), 0):.2g}"
-
-
 def _head_scores(results: Any) -> tuple[str, str, str, Any]:
     """Return a method, and name, unit and values of its heads' scores: contributions, where there are none weights."""
-    names = (("head_contribution", "head contributions", "logits"), ("head_importance", "head weights", _SHARE))
-    for key, name, unit in names:
+    for key, (name, unit) in HEAD_TITLES.items():
         for result in results:
             if result.get(key) is not None:
                 return result["method"], name, unit, result[key]

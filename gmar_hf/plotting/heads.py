@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+HEAD_TITLES = {
+    "head_contribution": ("what each head adds", "logits"),
+    "head_importance": ("head weights", "share of the layer"),
+}
+"""Of what results say of heads, what stands over a figure and beside its colours."""
+
 
 def plot_head_importance(
     scores: Array, *, title: str = "", label: str = "", ax: "Axes | None" = None

@@ -58,11 +58,11 @@ def strongest(values: torch.Tensor, k: int) -> list[tuple[int, int, float]]:
 
 
 def head_text(values: torch.Tensor, *, is_signed: bool, k: int = 3) -> str:
-    """Name the strongest heads of (layers, heads), such as "heads: 11.3 +0.41"."""
+    """Name the strongest heads of (layers, heads), such as "heads: 11.3 +0.41 logits"."""
     listed = [
         f"{layer}.{head} {value:{'+.2f' if is_signed else '.0%'}}" for layer, head, value in strongest(values, k)
     ]
-    return f"heads: {', '.join(listed)}"
+    return f"heads: {', '.join(listed)} {'logits' if is_signed else 'of the layer'}"
 
 
 def card(pictures: Iterable[Image.Image], title: str, *lines: str) -> str:

@@ -12,8 +12,8 @@ from gmar_hf.images.reading import read_image
 from gmar_hf.images.resizing import Size
 from gmar_hf.plotting.captions import put_below
 from gmar_hf.plotting.painting import ZERO, outlines, paint, palettes_of
-from gmar_hf.plotting.values import Array
-from gmar_hf.utils.checks import check_flags, check_whole
+from gmar_hf.plotting.values import Array, has_two_signs
+from gmar_hf.utils.checks import check_flags, check_number, check_whole
 
 _LINE = (128, 128, 128)  # between patches
 _OUTLINES = ((60, 60, 60), (255, 255, 255))
@@ -29,13 +29,14 @@ def overlay(
     alpha: float = 0.85,
     colormap: str | None = None,
     grid: bool = False,
+    limit: float | None = None,
     caption: str = "",
     least_side: int = 1,
 ) -> Image.Image:
     """Lay a map over its image: the larger a value, the more of its colour covers the image; 0 covers nothing.
 
     What speaks for the label is orange to red; in the signed style, what speaks against it is blue with fine stripes,
-    on the same scale. Lines surround what is at least half as strong as the strongest. The image below is muted, so
+    on the same scale. Lines surround what has at least half of the full colour. The image below is muted, so
     that the map's colours are not mistaken for its own, and paler where a crop hides it from the model.
 
     Args:
@@ -50,7 +51,10 @@ def overlay(
             style its middle stands for 0, as of "PuOr_r".
         grid (`bool`, defaults to `False`): Draw each patch in one colour between thin lines, since a map knows no more
             than that; by default colours run smoothly between the patches' centres.
-        caption (`str`, defaults to ""): Text for a strip below the picture, with the scale of the map's colours.
+        limit (`float`, *optional*): The size from which on values have the full colour; by default the largest's. A
+            smaller one brings out what a few strong patches leave pale. A picture has none.
+        caption (`str`, defaults to ""): Text for a strip below the picture, in up to four lines, with the scale of
+            the map's colours, and from which value on there are lines. Say there what the values count.
         least_side (`int`, defaults to 1): Enlarge a smaller image, a whole number of times, until its longer side has
             so many pixels or more, before anything is drawn: lines on small photos are then smooth.
 
@@ -59,7 +63,8 @@ def overlay(
 
     Raises:
         ArgumentError: If sizes differ, `alpha` is out of range, the map is not finite, or a picture where the map
-            itself is needed; or there is no such style or colour map, or `box` is no rectangle.
+            itself is needed; or there is no such style or colour map, `limit` is not above 0, or `box` is no
+            rectangle.
         ArgumentTypeError: If `caption` is no text.
     """
     if not isinstance(caption, str):
@@ -69,7 +74,7 @@ def overlay(
     picture, heatmap, box = _enlarged(
         read_image(image), heatmap, box, check_whole("least_side", least_side, minimum=1)
     )
-    layer = _layer(heatmap, picture.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
+    layer = _layer(heatmap, picture.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid, limit=limit)
     for top, bottom in strips(picture.height):
         place = (0, top, picture.width, bottom)
         colour = picture.crop(place)
@@ -82,12 +87,16 @@ def overlay(
         picture.paste(base, place)
     if not caption:
         return picture
-    # Of a picture it is not known how large its values were.
-    limit = 0.0 if isinstance(heatmap, Image.Image) else _limit(finite_map(heatmap), style)
-    levels = np.linspace(ZERO if style == "positive" else 0, 2 * ZERO, 256).round().astype(np.uint8)
+    if isinstance(heatmap, Image.Image):  # of which it is not known how large its values were
+        return put_below(picture, caption, None, ("", ""), "")
+    values = finite_map(heatmap)
+    largest, is_signed = _largest(values, style), has_two_signs(values, style)
+    full, is_cut = (largest, False) if limit is None else (limit, limit < largest)
+    levels = np.linspace(0 if is_signed else ZERO, 2 * ZERO, 256).round().astype(np.uint8)
     bar = Image.fromarray(paint(np.tile(levels, (16, 1)), palettes_of(style, alpha, colormap), period=6))
-    ends = (f"-{limit:.2g}" if style == "signed" else "0", f"{limit:.2g}")
-    return put_below(picture, caption, bar if limit else None, ends)
+    ends = (f"{'≤ ' if is_cut else ''}-{full:.2g}" if is_signed else "0", f"{'≥ ' if is_cut else ''}{full:.2g}")
+    below = f"outlined: {full / 2:.2g} or more{', either way' if is_signed else ''}"
+    return put_below(picture, caption, bar if full else None, ends, below)
 
 
 def _enlarged(
@@ -113,13 +122,14 @@ def map_layer(
     alpha: float = 0.85,
     colormap: str | None = None,
     grid: bool = False,
+    limit: float | None = None,
 ) -> Image.Image:
     """Draw what [`overlay`] lays over the image, and nothing else: for pages that set its opacity themselves.
 
     Args:
         heatmap (tensor or array (rows, cols), or PIL image of mode "L"): See [`overlay`].
         image_size (`tuple[int, int]`): Width and height of the image in pixels.
-        box, style, alpha, colormap, grid: See [`overlay`].
+        box, style, alpha, colormap, grid, limit: See [`overlay`].
 
     Returns:
         PIL image, RGBA, of `image_size`: transparent where the map is 0 and outside of `box`.
@@ -127,7 +137,7 @@ def map_layer(
     Raises:
         ArgumentError: See [`overlay`].
     """
-    layer = _layer(heatmap, image_size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid)
+    layer = _layer(heatmap, image_size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid, limit=limit)
     whole = np.empty((image_size[1], image_size[0], 4), np.uint8)
     for top, bottom in strips(image_size[1]):
         whole[top:bottom] = layer.painted(top, bottom)
@@ -187,14 +197,17 @@ def _layer(
     alpha: float,
     colormap: str | None,
     grid: bool,
+    limit: float | None,
 ) -> _Layer:
     palettes = palettes_of(style, alpha, colormap)
     check_flags(grid=grid)
+    if limit is not None:
+        check_number("limit", limit, above=0)
     if box is not None:
         check_box(box)
     lines = None
     if isinstance(heatmap, Image.Image):
-        _check_picture(heatmap, image_size, style, grid)
+        _check_picture(heatmap, image_size, style, grid, limit)
 
         def levels(top: int, bottom: int) -> np.ndarray:
             rows = np.asarray(heatmap.crop((0, top, heatmap.width, bottom)).convert("L"))
@@ -203,12 +216,12 @@ def _layer(
     else:
         values = finite_map(heatmap) if style == "signed" else finite_map(heatmap).clip(0)
         place = box or (0.0, 0.0, float(image_size[0]), float(image_size[1]))
-        scaled = values / (_limit(values, style) or 1)
+        scaled = values / (limit or _largest(values, style) or 1)
         lines = _lines(values.shape, place, image_size) if grid else None
 
         def levels(top: int, bottom: int) -> np.ndarray:
             rows = placed_map(scaled, place, image_size, smooth=not grid, between=(top, bottom))
-            return np.rint(rows * ZERO + ZERO).astype(np.uint8)
+            return np.rint(rows.clip(-1, 1) * ZERO + ZERO).astype(np.uint8)
 
     return _Layer(
         levels=levels,
@@ -222,19 +235,21 @@ def _layer(
     )
 
 
-def _check_picture(heatmap: Image.Image, image_size: Size, style: str, grid: bool) -> None:
+def _check_picture(heatmap: Image.Image, image_size: Size, style: str, grid: bool, limit: float | None) -> None:
     if heatmap.size != tuple(image_size):
         raise ArgumentError(f"`heatmap` must be of the image's size {image_size}; got {heatmap.size}.")
-    if style == "signed" or grid:
-        what = 'signs for style="signed"' if style == "signed" else "patches for `grid`"
+    if style == "signed" or grid or limit is not None:
+        what = (
+            'signs for style="signed"' if style == "signed" else "patches for `grid`" if grid else "values for `limit`"
+        )
         raise ArgumentError(
             f'`heatmap` must be a map, such as result["attribution"]; got a picture, which has no {what}. '
             "Pass the map and its `box`."
         )
 
 
-def _limit(values: np.ndarray, style: str) -> float:
-    """Return the value that gets the strongest colour."""
+def _largest(values: np.ndarray, style: str) -> float:
+    """Return the largest size that is shown of a map."""
     return float(np.abs(values).max() if style == "signed" else values.max().clip(0))
 
 

@@ -48,6 +48,33 @@ def color_scale(values: np.ndarray) -> "tuple[Normalize, str]":
     return TwoSlopeNorm(0, -limit, limit), "RdBu_r"
 
 
+def has_two_signs(values: np.ndarray, style: str) -> bool:
+    """Tell whether a map is shown on both sides of zero: in the signed style, and if it has something below zero."""
+    return style == "signed" and bool(values.min() < 0)
+
+
+def scale_of(values: np.ndarray, style: str, unit: str = "", limit: float | None = None) -> str:
+    """Say which numbers a map's colours stand for.
+
+    Args:
+        values (array (rows, cols)): The map.
+        style (`str`): See [`overlay`].
+        unit (`str`, defaults to ""): What they count, such as "logits".
+        limit (`float`, *optional*): The size from which on values have the full colour; by default the largest's.
+
+    Example:
+        >>> scale_of(np.array([[0.5, -0.25]]), "signed", "logits"), scale_of(np.array([[0.5, 0.25]]), "signed")
+        ('±0.5 logits', '0 to 0.5')
+        >>> scale_of(np.array([[0.5, -0.25]]), "signed", "logits", limit=0.25)
+        'full colour from ±0.25 logits'
+    """
+    is_signed = has_two_signs(values, style)
+    largest = np.abs(values).max() if is_signed else max(values.max(), 0)
+    if limit is not None and limit < largest:
+        return f"full colour from {'±' if is_signed else ''}{limit:.2g} {unit}".rstrip()
+    return f"{'±' if is_signed else '0 to '}{largest:.2g} {unit}".rstrip()
+
+
 def plain(text: str) -> str:
     """Return text that matplotlib does not take for mathematics, without control characters, which no font has."""
     return printable(text).replace("$", r"\$")

@@ -83,7 +83,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         lines = [counts, f"{quantity(len(self.labels), 'label')}: {labels}"]
         # Sizes of contributions, by which heads are ranked, and beside them the signed ones.
         sizes, signed = self.mean[RANKED_BY], self.mean["contribution"]
-        lines.append(f"means of contribution_abs and contribution in logits; {head_text(sizes, is_signed=True)}")
+        lines.append(f"means of contribution_abs and contribution; {head_text(sizes, is_signed=True)}")
         return card([matrix(sizes), matrix(signed)], self.settings["model"]["id"], *lines)
 
     @property

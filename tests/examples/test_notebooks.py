@@ -27,7 +27,8 @@ def printed(notebook):
 
 def pictures(notebook):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    contents = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    kinds = ("image/png", "image/jpeg")
+    contents = [output.data[kind] for output in outputs for kind in kinds if kind in output.get("data", {})]
     return [Image.open(io.BytesIO(base64.b64decode(content))).convert("L") for content in contents]
 
 

@@ -40,7 +40,7 @@ def test_labels_are_rows_and_methods_columns(tmp_path):
         np.testing.assert_array_equal(drawn[place], np.asarray(expected))
     np.testing.assert_array_equal(drawn[4], results[0]["head_contribution"].double())
     shown = texts(figure)
-    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "head contributions (gmar)")] == [
+    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "what each head adds (gmar)")] == [
         1,
         1,
         1,
@@ -65,18 +65,41 @@ def test_heads_show_contributions_before_weights():
     results = [made_up(method="a", head_importance=weights), made_up(method="b", head_contribution=contributions)]
     figure = plot_explanation(photo(), results)
     np.testing.assert_array_equal(pictures(figure)[-1], contributions)
-    assert {"head contributions (b)", "logits"} <= set(texts(figure))
+    assert {"what each head adds (b)", "logits"} <= set(texts(figure))
     np.testing.assert_array_equal(pictures(plot_explanation(photo(), results[:1]))[-1], weights.double())
 
 
 def test_scales_stand_below_the_maps(tmp_path):
-    unsigned = made_up(method="b", attribution=MAP.abs())
-    for style, expected in (("signed", ["±0.5", "0 to 0.5"]), ("positive", ["0 to 0.25", "0 to 0.5"])):
-        figure = plot_explanation(photo(), [made_up(method="a"), unsigned], style=style, grid=True)
+    signed, unsigned = made_up(method="a", unit="logits"), made_up(method="b", attribution=MAP.abs(), unit="share")
+    for style, expected in (
+        ("signed", ["±0.5 logits", "0 to 0.5 share"]),
+        ("positive", ["0 to 0.25 logits", "0 to 0.5 share"]),
+    ):
+        figure = plot_explanation(photo(), [signed, unsigned], style=style, grid=True)
         assert [ax.get_xlabel() for ax in figure.axes if ax.images][1:] == expected
         drawn = overlay(photo(), MAP, box=(0, 0, 60, 40), style=style, grid=True, least_side=640)
         np.testing.assert_array_equal(pictures(figure)[1], np.asarray(drawn))
     draw(figure, tmp_path)
+
+
+def test_the_strongest_patches_share_the_full_colour_and_the_scale_says_so():
+    # Sizes are 0, 0.125, 0.25 and 0.5: a third of the way down lies 0.25.
+    box, signed = (0, 0, 60, 40), made_up(unit="logits")
+    figure = plot_explanation(photo(), [signed], saturated=1 / 3)
+    assert [ax.get_xlabel() for ax in figure.axes if ax.images][1] == "full colour from ±0.25 logits"
+    expected = overlay(photo(), MAP.clip(-0.25, 0.25), box=box, style="signed", least_side=640)
+    drawn = pictures(figure)[1]
+    # Of a smooth map it is not the same to cut it before it is drawn; at the patches' centres it is.
+    centres = (
+        slice(drawn.shape[0] // 4, None, drawn.shape[0] // 2),
+        slice(drawn.shape[1] // 4, None, drawn.shape[1] // 2),
+    )
+    np.testing.assert_allclose(drawn[centres].astype(int), np.asarray(expected)[centres].astype(int), atol=3)
+    nothing = made_up(attribution=torch.tensor([[0.5, 0.0], [0.0, 0.0]]))
+    (_, ax) = [ax for ax in plot_explanation(photo(), [nothing], saturated=0.5).axes if ax.images]
+    assert ax.get_xlabel() == "0 to 0.5"  # where fewer patches than that are drawn at all
+    with pytest.raises(ArgumentError, match=r"^`saturated` must be a share in \[0, 1\]; got 1.5"):
+        plot_explanation(photo(), [signed], saturated=1.5)
 
 
 def test_files_and_figures_of_the_user(tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 import gmar_hf
 from gmar_hf.plotting import overlay, plot_curves, plot_explanation, plot_head_importance, plot_head_maps
 from gmar_hf.plotting.notebook import head_text, map_on, matrix, strongest, thumbnail
+from gmar_hf.plotting.shown_figure import new_figure
 from tests.helpers.explainers import make_explainer, photo
 from tests.helpers.reports import make_report
 
@@ -67,10 +68,23 @@ def test_every_figure_is_a_picture_for_ipython():
     ]
     for figure in figures:
         shown, _ = DisplayFormatter().format(figure)
-        with Image.open(io.BytesIO(shown["image/png"])) as picture:
+        (content,) = (shown[kind] for kind in shown if kind.startswith("image/"))
+        with Image.open(io.BytesIO(content)) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
     shown, _ = DisplayFormatter().format(gmar_hf.Explanation(attribution=torch.eye(3)[None]))
     assert shown.keys() == {"text/plain", "text/html"}
+
+
+def test_a_figure_with_photographs_is_shown_in_few_bytes():
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    figure = new_figure(4, 4)
+    figure.figimage(noise)
+    shown = figure._repr_mimebundle_()
+    assert shown.keys() == {"image/jpeg"}
+    with Image.open(io.BytesIO(shown["image/jpeg"])) as picture:
+        assert picture.size == (400, 400)
+        assert np.corrcoef(np.asarray(picture).ravel(), noise.ravel())[0, 1] > 0.95
+    assert new_figure(4, 4)._repr_mimebundle_().keys() == {"image/png"}
 
 
 @pytest.mark.slow
@@ -89,7 +103,8 @@ def test_figures_and_results_show_themselves_in_a_notebook(tmp_path):
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
     for cell in notebook.cells[:4]:
         (output,) = values_of(cell)
-        with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as picture:
+        (content,) = (output.data[kind] for kind in output.data if kind.startswith("image/"))
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
     (output,) = values_of(notebook.cells[4])
     assert len(Reader(output.data["text/html"]).pictures) == 1
@@ -124,8 +139,8 @@ def test_the_matrix_shows_every_head_where_it_is():
 def test_the_strongest_heads():
     values = torch.tensor([[0.1, -3.0], [2.0, 0.0]])
     assert [place[:2] for place in strongest(values, 3)] == [(0, 1), (1, 0), (0, 0)]
-    assert head_text(values, is_signed=True, k=2) == "heads: 0.1 -3.00, 1.0 +2.00"
-    assert head_text(torch.tensor([[0.25, 0.75]]), is_signed=False) == "heads: 0.1 75%, 0.0 25%"
+    assert head_text(values, is_signed=True, k=2) == "heads: 0.1 -3.00, 1.0 +2.00 logits"
+    assert head_text(torch.tensor([[0.25, 0.75]]), is_signed=False) == "heads: 0.1 75%, 0.0 25% of the layer"
 
 
 def test_heads_that_a_layer_lacks():
@@ -133,7 +148,7 @@ def test_heads_that_a_layer_lacks():
     assert [place[:2] for place in strongest(values, 5)] == [(1, 1), (1, 0), (0, 0)]
     pixels = np.asarray(matrix(values))
     assert (pixels[3:9, 15:21] == 211).all()  # light grey
-    assert head_text(values, is_signed=True, k=1) == "heads: 1.1 -3.00"
+    assert head_text(values, is_signed=True, k=1) == "heads: 1.1 -3.00 logits"
 
 
 def test_results_show_map_heads_and_labels_escaped():

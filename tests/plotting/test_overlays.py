@@ -278,3 +278,60 @@ def test_boxes_that_are_no_rectangles(box):
 def test_captions_that_are_no_texts():
     with pytest.raises(ArgumentTypeError, match="`caption` must be a text; got int"):
         overlay(photo(0), torch.ones(2, 2), caption=3)
+
+
+def test_a_limit_gives_larger_values_the_full_colour():
+    for style in ("positive", "signed"):
+        cut = overlay(uniform(128), RAMP, style=style, grid=True, limit=0.4)
+        expected = overlay(uniform(128), RAMP.clip(-0.4, 0.4), style=style, grid=True)
+        np.testing.assert_array_equal(pixels(cut), pixels(expected))
+        layer = map_layer(RAMP, SIZE, style=style, grid=True, limit=0.4)
+        np.testing.assert_array_equal(
+            pixels(layer), pixels(map_layer(RAMP.clip(-0.4, 0.4), SIZE, style=style, grid=True))
+        )
+    paler = pixels(map_layer(RAMP, SIZE, grid=True, limit=2))
+    np.testing.assert_allclose(np.median(by_patch(paler), axis=1)[:2, 3], [0.425 * 255, 0.17 * 255], atol=2)
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, math.nan, math.inf, "1", True])
+def test_limits_that_are_none(limit):
+    with pytest.raises(ArgumentError, match="`limit` must be a number above 0; got "):
+        overlay(photo(0), RAMP, limit=limit)
+
+
+def said_below(monkeypatch, *values, **settings):
+    """What `overlay` has put below a picture: text, whether there is a bar that is blue somewhere, its ends, text."""
+    found = {}
+
+    def keep(picture, text, bar, ends, below):
+        levels = None if bar is None else np.asarray(bar).astype(int)
+        found.update(
+            text=text,
+            ends=ends,
+            below=below,
+            is_blue=bool((levels[..., 2] > levels[..., 0])[levels[..., 3] > 60].any()),
+        )
+        return picture
+
+    monkeypatch.setattr("gmar_hf.plotting.overlays.put_below", keep)
+    overlay(photo(0), np.array([values]), caption="a label", **settings)
+    return tuple(found[name] for name in ("ends", "is_blue", "below"))
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "expected"),
+    [
+        ((0.25, -0.5), {"style": "signed"}, (("-0.5", "0.5"), True, "outlined: 0.25 or more, either way")),
+        ((0.25, 0.0), {"style": "signed"}, (("0", "0.25"), False, "outlined: 0.12 or more")),
+        ((0.25, -0.5), {}, (("0", "0.25"), False, "outlined: 0.12 or more")),
+        (
+            (0.25, -0.5),
+            {"style": "signed", "limit": 0.1},
+            (("≤ -0.1", "≥ 0.1"), True, "outlined: 0.05 or more, either way"),
+        ),
+        ((0.25, 0.5), {"limit": 0.1}, (("0", "≥ 0.1"), False, "outlined: 0.05 or more")),
+        ((0.25, 0.5), {"limit": 2}, (("0", "2"), False, "outlined: 1 or more")),
+    ],
+)  # fmt: skip
+def test_what_a_caption_says_of_the_scale(monkeypatch, values, settings, expected):
+    assert said_below(monkeypatch, *values, **settings) == expected

@@ -53,7 +53,7 @@ def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
         if missing:
             raise ArgumentError(
                 f"`methods` must be ones whose packages are installed; {method.name!r} needs {', '.join(missing)}. "
-                'Install with `pip install "gmar-hf[compare]"`, or leave the method out.'
+                f"Run `pip install {' '.join(missing)}`, or leave the method out."
             )
         methods[method.name] = method
     return list(methods.values())

@@ -176,7 +176,7 @@ def test_a_function_is_found_by_its_module(monkeypatch):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    words = r"'grad-cam' needs torchcam. Install with `pip install \"gmar-hf\[compare\]\"`"
+    words = r"'grad-cam' needs torchcam. Run `pip install torchcam`"
     with pytest.raises(ArgumentError, match=words):
         find_map_methods(["rollout", "grad-cam"])
     assert [method.name for method in find_map_methods(DEFAULT_METHODS)] == list(DEFAULT_METHODS)
