@@ -8,7 +8,8 @@ hidden patches show zero in pixel values, the blurred image or another photo, or
 attention ("removed"). Protocol B, GridPG (Rao et al., CVPR 2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four
 classes that the model is sure of, each class explained; the share of the map's positive mass in the quadrant of its
 class (chance 0.25), how often that quadrant has the largest sum of the map, and the correlation of the maps of two
-classes.
+classes. A model may see little of a class in a mosaic of small photos: a second table tells how often the quadrant leads
+where the model gives the class little, more and most, in thirds.
 
 Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
 nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
@@ -100,6 +101,19 @@ def table(photos: Evaluation, grids: Evaluation | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_of_thirds(grids: Evaluation) -> str:
+    """How often the right quadrant leads, by the probability that the model gives its class in the mosaic."""
+    scores = np.array([row.score for row in grids.rows])
+    thirds = np.array_split(scores.argsort(kind="stable"), 3)
+    headings = [f"{scores[third].min():.2g} to {scores[third].max():.2g}" for third in thirds]
+    lines = ["| quadrant, where the class has | " + " | ".join(headings) + " |", "| --- | --- | --- | --- |"]
+    for method in grids.methods:
+        leads = grids.of(method["name"], "right_quadrant")
+        means = [f"{np.nanmean(leads[third]):.2f}" for third in thirds]
+        lines.append("| " + " | ".join([markdown(method["name"]), *means]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 @app.command()
 def main(
     model: Annotated[str, typer.Option(help="Folder or id of an image classifier.")],
@@ -146,6 +160,8 @@ def main(
             )  # fmt: skip
     on_photos, on_mosaics = Evaluation.join(parts), Evaluation.join(grid_parts) if grid_parts else None
     text = table(on_photos, on_mosaics)
+    if on_mosaics is not None:
+        text += "\n" + table_of_thirds(on_mosaics)
     num_made = 0 if grids is None else len(grids)
     head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}; "
     head += f"{dtype}."

@@ -2,12 +2,15 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from gmar_hf.evaluation.rows_and_columns import Row
 from tests.helpers import zoo
 from tests.helpers.explainers import image_processor as make_image_processor
 
@@ -67,9 +70,25 @@ def test_a_table_is_printed_and_written(photos, folders):
 def test_costly_maps_may_stay_off_the_mosaics(photos, folders, monkeypatch):
     monkeypatch.setattr(photos, "make_mosaics", lambda model, items, *args, **kwargs: items[:2])
     monkeypatch.setattr(photos, "GRID", ("class_sensitivity",))  # the others ask for mosaics
+    monkeypatch.setattr(photos, "table_of_thirds", lambda grids: "")
     result = run(photos, folders, "--num-photos=3", "--num-mosaics=2", "--max-mosaic-cost=1")
     assert result.exit_code == 0, result.output
     assert [path.name for path in (folders / "out" / "mosaics").iterdir()] == ["random"]
+
+
+def test_quadrants_by_the_probability_of_the_class(photos):
+    leads = {("a", "right_quadrant"): [1.0, 0, 0, 1, 1, 1], ("b|", "right_quadrant"): [0.0, 0, 1, 1, np.nan, 0]}
+    grids = SimpleNamespace(
+        methods=[{"name": "a"}, {"name": "b|"}],
+        rows=[Row("x", 0, "cat", score, True, 0) for score in (0.5, 0.1, 0.2, 0.9, 0.8, 0.05)],
+        of=lambda *name: np.array(leads[name]),
+    )
+    assert photos.table_of_thirds(grids).splitlines() == [
+        "| quadrant, where the class has | 0.05 to 0.1 | 0.2 to 0.5 | 0.8 to 0.9 |",
+        "| --- | --- | --- | --- |",
+        "| a | 0.50 | 0.50 | 1.00 |",
+        "| b&#124; | 0.00 | 0.50 | 1.00 |",
+    ]
 
 
 def test_a_folder_that_is_no_label(photos, folders):
