@@ -8,8 +8,8 @@ hidden patches show zero in pixel values, the blurred image or another photo, or
 attention ("removed"). Protocol B, GridPG (Rao et al., CVPR 2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four
 classes that the model is sure of, each class explained; the share of the map's positive mass in the quadrant of its
 class (chance 0.25), how often that quadrant has the largest sum of the map, and the correlation of the maps of two
-classes. A model may see little of a class in a mosaic of small photos: a second table tells how often the quadrant leads
-where the model gives the class little, more and most, in thirds.
+classes. A model may see little of a class in a mosaic of small photos: a second table tells how often the quadrant
+leads where the model gives the class little, more and most, in thirds.
 
 Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
 nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
