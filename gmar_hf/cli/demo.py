@@ -169,8 +169,10 @@ def _head_maps(image: "Image.Image", result: "ExplanationResult") -> "Figure":
 
 
 def _save_figure(figure: Any, path: Path) -> None:
+    from gmar_hf.images.own_pictures import MARK
+
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+        figure.savefig(temporary, dpi=100, metadata=MARK)
 
 
 def _print(summary: list[dict[str, Any]], out: Path) -> None:

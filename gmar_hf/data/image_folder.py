@@ -44,7 +44,8 @@ class FolderData(MapData):
         if not files:
             raise ArgumentError(
                 f"`data` must be a folder with images (or with Parquet files, or one that `datasets` saved); got "
-                f"{shown!r}, which has none. Check the path, and that the files have suffixes as .png or .jpg."
+                f"{shown!r}, which has none. Check the path, and that the files have suffixes as .png or .jpg; "
+                "pictures that gmar_hf has drawn are left out."
             )
         self._folder = os.path.abspath(folder)  # the process may change its own folder later
         self._files = [name for name, _ in files]

@@ -16,6 +16,7 @@ from gmar_hf.data.masks import MaskFolder
 from gmar_hf.data.sample import MapData, StreamData, digest
 from gmar_hf.data.table_files import TableData, TableStream
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images.own_pictures import is_own_picture
 from gmar_hf.images.reading import image_suffixes
 
 _BRINGS_MASKS = "data that are no folder of images (they bring their own, in `mask`; ask for them by `use_masks`)"
@@ -40,7 +41,8 @@ def open_data(
 
     Args:
         data: One of
-            - a path of a folder of images, flat or with a folder for each class; hidden files are left out;
+            - a path of a folder of images, flat or with a folder for each class; hidden files are left out, and
+              pictures that this package has drawn;
             - a path of a folder that `datasets` saved, or one with Parquet files;
             - the id of a data set on the Hub;
             - an object of `datasets`: a data set, also a streaming one, or a dict of splits;
@@ -161,7 +163,9 @@ def _open_folder(
         return _table(datasets_library.from_parquet(folder, tables, split, streaming), how, use_masks)
     _refuse("streaming", streaming or None, "a folder of images")
     _refuse("split", split, "a folder of images (pass the folder of the split)")
-    images = [file for file in files if not file[0].lower().endswith(".parquet")]
+    images = [
+        file for file in files if not file[0].lower().endswith(".parquet") and not is_own_picture(folder / file[0])
+    ]
     names = [name for name, _ in images]
     return FolderData(folder, images, **how, masks=None if masks is None else _mask_folder(folder, names, masks))
 

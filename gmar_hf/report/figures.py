@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+from gmar_hf.images.own_pictures import MARK
 from gmar_hf.plotting import head_figure_size, plot_head_importance
 from gmar_hf.report.statistics import HeadStatistics
 
@@ -42,5 +43,5 @@ def png(statistics: HeadStatistics, score: str) -> bytes:
     figure: Any = plot_head_importance(statistics.mean[score], title=title, label=label)
     picture = io.BytesIO()
     # By default matplotlib writes its version into the file.
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(picture, format="png", dpi=100, metadata=MARK)
     return picture.getvalue()

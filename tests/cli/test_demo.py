@@ -13,6 +13,7 @@ from PIL import Image
 from gmar_hf import demo
 from gmar_hf.cli import demo_scenes
 from gmar_hf.demo.scene import LABELS
+from gmar_hf.images.own_pictures import is_own_picture
 from gmar_hf.pipeline import GMARExplainer
 from tests.helpers import commands
 from tests.helpers.commands import printed, refusal
@@ -41,6 +42,7 @@ def test_what_it_writes_and_prints(run):
         with Image.open(Path("pictures", entry["file"])) as image:
             assert (image.mode, image.size) == ("RGB", (384, 384))
         assert entry["label"] in out
+    assert all(map(is_own_picture, Path("pictures").glob("*.png")))
     scenes = {(entry["scene"], entry["label"]) for entry in entries}
     assert len(scenes) == 6  # two different targets of each
     for name in ("contact-sheet.png", "head-maps.png"):

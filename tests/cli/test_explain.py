@@ -21,6 +21,7 @@ import gmar_hf
 from gmar_hf._pipeline.results import caption_of
 from gmar_hf.cli import loading
 from gmar_hf.cli.explain import _remarks
+from gmar_hf.data import open_data
 from gmar_hf.images.reading import read_image
 from gmar_hf.plotting import overlay
 from tests.helpers import zoo
@@ -322,6 +323,9 @@ def test_a_second_run_leaves_out_what_the_first_has_drawn(run, here, model):
     code, out, _ = run("explain", drawn, "-m", model, "-t", "cat", "--method", "rollout", "-o", "again", "--json")
     assert code == 0  # who names it gets it
     assert json.loads(out)[0]["image"] == drawn
+    # Nor does a survey or an evaluation of the folder take them for images.
+    data = open_data("more", {}, use_labels=False)
+    assert [data.read(index).name for index in range(len(data))] == ["ONE.webp", "one.bmp"]
 
 
 def test_what_fails_leaves_no_folder(run, here, model):

@@ -3,9 +3,11 @@ import os
 import pickle
 
 import pytest
+from PIL import Image, PngImagePlugin
 
 from gmar_hf.data import Sample, open_data
 from gmar_hf.errors import ArgumentTypeError
+from gmar_hf.images.own_pictures import save_picture
 from tests.helpers.sample_files import LABELS, deep_grey, encoded, everything, message, read, truncated, write
 
 
@@ -22,6 +24,42 @@ def test_flat_folder(tmp_path):
         "fingerprint": data.identity["fingerprint"],
     }  # fmt: skip
     assert everything(open_data(str(tmp_path), LABELS)) == everything(data)
+
+
+@pytest.mark.parametrize("place", ["", "explained/", "cat/"])
+def test_pictures_that_we_have_drawn_are_no_images(tmp_path, place):
+    """`gmar-hf explain --out` may write beside the images, or into a folder among the classes."""
+    names = ["cat/a.png", "dog/b.png"] if place == "cat/" else ["a.png", "b.png"]
+    write(tmp_path, dict(zip(names, (1, 2), strict=True)))
+    before = open_data(tmp_path, LABELS)
+    (tmp_path / place).mkdir(exist_ok=True)
+    picture = Image.new("RGB", (9, 9), "red")
+    save_picture(picture, tmp_path / place / "a-cat.png")
+    picture.info["icc_profile"] = b"x" * 10_000  # which PNG has in front of the mark
+    save_picture(picture, tmp_path / place / "a-dog.PNG")
+    after = open_data(tmp_path, LABELS)
+    assert everything(after) == everything(before)
+    assert after.identity == before.identity
+    assert after.has_labels is before.has_labels
+
+
+def test_other_software_and_broken_files_are_images(tmp_path):
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text("Software", "gmar_hg")
+    Image.new("RGB", (4, 4)).save(tmp_path / "other.png", pnginfo=mark)
+    save_picture(Image.new("RGB", (4, 4)), tmp_path / "own.png")
+    whole = (tmp_path / "own.png").read_bytes()
+    for length in (0, 7, 12, 30, 45):  # inside the signature, a head, IHDR and the mark
+        (tmp_path / f"cut{length}.png").write_bytes(whole[:length])
+    (tmp_path / "own.png").rename(tmp_path / "own.jpg")  # asked for by a name that we never give
+    (tmp_path / "nowhere.png").symlink_to("gone.png")
+    data = open_data(tmp_path, LABELS)
+    assert len(data) == 8
+
+
+def test_a_folder_of_our_pictures_alone(tmp_path):
+    save_picture(Image.new("RGB", (4, 4)), tmp_path / "own.png")
+    assert message(tmp_path).endswith("pictures that gmar_hf has drawn are left out.")
 
 
 def test_class_folders_are_matched_by_name_not_by_order(tmp_path):

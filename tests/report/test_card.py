@@ -378,7 +378,7 @@ class TestFigures:
         assert png(make_report().overall, score) == picture
         image = Image.open(io.BytesIO(picture))
         assert min(image.size) > 100
-        assert "Software" not in image.info
+        assert image.info["Software"] == "gmar_hf"  # no version of matplotlib: the same report gives the same bytes
 
     @pytest.mark.slow
     def test_the_same_bytes_in_another_process(self):
