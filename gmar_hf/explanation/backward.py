@@ -13,7 +13,7 @@ from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.steps import StepView
 from gmar_hf.explanation.trace import Trace
 from gmar_hf.models.patches import Grid, to_grid
-from gmar_hf.models.windows import spread
+from gmar_hf.models.window_layout import spread
 from gmar_hf.utils.missing_heads import stack_layers
 
 
@@ -170,7 +170,8 @@ def readout_of(head_gradient: HeadGradient, trace: Trace) -> torch.Tensor:
     if layout is None or grid is None:
         return shares
     # The head reads the merged tokens of the last map, and no padding.
-    return nn.functional.pad(spread(shares, layout, grid), (grid.prefix, 0))
+    last = layout.of_outputs
+    return nn.functional.pad(spread(last.by_place(shares), last, grid), (grid.prefix, 0))
 
 
 def _by_layer(tensors: dict[int, torch.Tensor]) -> torch.Tensor | None:

@@ -8,19 +8,21 @@ BLOCK_ELEMENTS = 2**19  # numbers of one piece on a CPU: 2 MB in float32, which 
 _ACCELERATOR_FACTOR = 64  # elsewhere few large pieces beat many small ones: 128 MB
 
 
-def pieces(query: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+def pieces(query: torch.Tensor, key: torch.Tensor) -> Iterator[tuple[slice, slice]]:
     """Cut a layer's attention matrices into pieces: whole images where some fit, otherwise rows of one image.
 
     Args:
-        query (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): What the rows belong to.
+        query (`torch.Tensor` of shape (batch, heads, queries, head_dim)): What the rows belong to.
+        key (`torch.Tensor` of shape (batch, heads, keys, head_dim)): What the columns belong to.
 
     Yields:
         `tuple[slice, slice]`: Images and rows; a piece has at most `BLOCK_ELEMENTS` numbers, or one row of every head.
     """
-    batch, heads, tokens, _ = query.shape
+    batch, heads, num_queries, _ = query.shape
+    num_keys = key.shape[2]
     limit = BLOCK_ELEMENTS * (1 if query.device.type == "cpu" else _ACCELERATOR_FACTOR)
-    num_images = max(1, limit // (heads * tokens * tokens))
-    num_rows = min(tokens, max(1, limit // (heads * tokens)))
+    num_images = max(1, limit // (heads * num_queries * num_keys))
+    num_rows = min(num_queries, max(1, limit // (heads * num_keys)))
     for image in range(0, batch, num_images):
-        for row in range(0, tokens, num_rows):
-            yield slice(image, min(image + num_images, batch)), slice(row, min(row + num_rows, tokens))
+        for row in range(0, num_queries, num_rows):
+            yield slice(image, min(image + num_images, batch)), slice(row, min(row + num_rows, num_queries))

@@ -19,7 +19,7 @@ from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
-from gmar_hf.models.windows import grid_of, on_patches
+from gmar_hf.models.window_layout import grid_of, on_patches
 from gmar_hf.utils.missing_heads import stack_layers
 from gmar_hf.utils.tensors import at_least_float32, relative_error
 

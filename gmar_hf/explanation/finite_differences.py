@@ -14,13 +14,18 @@ from gmar_hf.models.targets import class_scores
 from gmar_hf.utils.tensors import at_least_float32
 
 NUM_DIRECTIONS = 3  # for every image
-# Of the values' own size. Float32 agrees best at the first; half precision needs longer ones, sharp bends a shorter.
-STEPS = (2.0**-6, 2.0**-4, 2.0**-2, 2.0**-1, 2.0**-8)
+# Of the values' own size. Float32 agrees best at the first; half precision needs longer steps, sharp bends shorter.
+STEPS = (2.0**-6, 2.0**-4, 2.0**-2, 2.0**-1, 2.0**-8, 2.0**-10)
 # Over fifteen families the largest errors are 4e-4, 0.06 and 0.26 (tests/helpers/measure_gradients.py).
 _TOLERANCE = {torch.float16: 0.15, torch.bfloat16: 0.4}
-# LLM.int8 of bitsandbytes rounds activations to 8 bits, over whose steps its gradient goes as over a slope: over the
-# same families the largest error is 0.25.
-_ROUNDING = {"Linear8bitLt": 0.4}
+_BY_LAYER = {
+    # LLM.int8 of bitsandbytes rounds activations to 8 bits, over whose steps its gradient goes as over a slope: over
+    # the same families the largest error is 0.25.
+    "Linear8bitLt": 0.4,
+    # Where another token becomes the largest of those that Hiera merges, logits have bends: in float32 right gradients
+    # are up to 0.055 off on models of few tokens, and those of MLPs that are cut by a fifth 0.16 and more.
+    "HieraLayer": 0.1,
+}
 
 
 def tolerance_of(dtype: torch.dtype, model: nn.Module | None = None) -> float:
@@ -28,14 +33,14 @@ def tolerance_of(dtype: torch.dtype, model: nn.Module | None = None) -> float:
 
     Args:
         dtype (`torch.dtype`): Of the pixels, and so of the activations.
-        model (`nn.Module`, *optional*): Whose layers may round more coarsely than that.
+        model (`nn.Module`, *optional*): Whose layers may round more coarsely than that, or bend the logits.
 
     Example:
         >>> tolerance_of(torch.float32)
         0.005
     """
     layers = set() if model is None else {type(module).__name__ for module in model.modules()}
-    return max(_TOLERANCE.get(dtype, 0.005), *(_ROUNDING.get(layer, 0.0) for layer in layers), 0.0)
+    return max(_TOLERANCE.get(dtype, 0.005), *(_BY_LAYER.get(layer, 0.0) for layer in layers), 0.0)
 
 
 class _Nudger(Recorder):

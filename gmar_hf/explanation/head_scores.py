@@ -23,7 +23,7 @@ def l1_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """
     output_grad, keys = at_least_float32(output_grad), at_least_float32(value).transpose(-2, -1)
     total = output_grad.new_zeros(output_grad.shape[:2])
-    for images, rows in pieces(output_grad):
+    for images, rows in pieces(output_grad, value):
         total[images] += (output_grad[images, :, rows] @ keys[images]).abs_().sum(dim=(-2, -1))
     return total
 

@@ -15,7 +15,7 @@ from gmar_hf.explanation.head_scores import (
 from gmar_hf.explanation.rollout import attend_back
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall
-from gmar_hf.models.windows import on_patches
+from gmar_hf.models.window_layout import on_patches
 from gmar_hf.utils.tensors import at_least_float32
 
 NORMS = {"l1": l1_norm, "l2": l2_norm}
@@ -129,4 +129,4 @@ class LayerGradients:
         return token_contribution(value, self._value_grad)
 
     def _of_images(self, *tensors: torch.Tensor) -> Iterator[torch.Tensor]:
-        return map(self.call.by_image, tensors)
+        return map(self.call.outputs_by_image, tensors)

@@ -17,8 +17,8 @@ from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Start, Trace, traced
 from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.introspection import class_name, entry, unsupported
-from gmar_hf.models.patches import Grid, by_size, find_grid, pair
+from gmar_hf.models.introspection import class_name, unsupported
+from gmar_hf.models.patches import Grid, by_size, find_grid, pair, patch_size_in
 from gmar_hf.models.targets import Choice
 from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.utils.blame import blaming
@@ -115,13 +115,13 @@ def _find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tenso
     for request in requests:
         if request.start_layer >= num_layers:
             raise ArgumentError(f"`start_layer` must be in [0, {num_layers - 1}]; got {request.start_layer}.")
-    size = entry(trace.layers[0].config, "patch_size")
+    size = patch_size_in(trace.layers[0].config)
     if size is None:
         raise unsupported(trace.model, "its config has no `patch_size`")
     if trace.grid is not None:
-        _check_windows(trace, requests, pixels, pair(size))
-        return Patches(trace.grid, pair(size))
-    return Patches(find_grid(pair(pixels.shape[-2:]), pair(size), trace.hidden.shape[1]), pair(size))
+        _check_windows(trace, requests, pixels, size)
+        return Patches(trace.grid, size)
+    return Patches(find_grid(pair(pixels.shape[-2:]), size, trace.hidden.shape[1]), size)
 
 
 def methods_of(model: nn.Module) -> list[str]:

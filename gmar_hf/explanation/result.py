@@ -38,8 +38,8 @@ class Explanation:
     """Why a batch of images got its logits: maps and head scores, float32, detached, on the inputs' device.
 
     With several targets an image, every field but `logits` has a targets axis right after the batch axis. Of a model
-    whose layers have different numbers of heads (Swin), heads that a layer lacks are NaN, behind those that it has;
-    `settings["num_heads"]` tells how many it has.
+    whose layers have different numbers of heads (Swin, Hiera), heads that a layer lacks are NaN, behind those that it
+    has; `settings["num_heads"]` tells how many it has.
 
     Args:
         logits (`torch.Tensor` of shape (batch, classes), *optional*): What the model said.
@@ -64,7 +64,7 @@ class Explanation:
             reference than 0 to less: for "removal" to zero). Of attention inside windows the one prefix token is all
             padding, where there is some.
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
-            Of merged tokens (Swin) spread over the patches that they cover, as in all maps.
+            Of merged tokens (Swin, Hiera) spread over the patches that they cover, as in all maps.
         completeness_gap (`torch.Tensor` of shape (batch,), *optional*): For "path": the contributions of all
             tokens, heads and layers together, less what they should come to: the explained score less the score
             without any attention. In logits; it goes to zero with more points.

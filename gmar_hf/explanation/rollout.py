@@ -21,7 +21,7 @@ def attention_blocks(call: AttentionCall) -> Iterator[tuple[slice, slice, torch.
     """
     scaled, keys = at_least_float32(call.query) * call.scaling, at_least_float32(call.key).transpose(-2, -1)
     bias = call.bias
-    for images, rows in pieces(call.query):
+    for images, rows in pieces(call.query, call.key):
         # A bias may be shared by all images, or by all rows.
         scores = scaled[images, :, rows] @ keys[images]
         if bias is not None:
@@ -72,13 +72,13 @@ def attend_back(by_query: torch.Tensor, call: AttentionCall) -> torch.Tensor:
     """Multiply a vector over the queries by every head's attention: `A^T r`.
 
     Args:
-        by_query (`torch.Tensor` of shape (batch, heads, tokens)): The vectors `r`.
+        by_query (`torch.Tensor` of shape (batch, heads, queries)): The vectors `r`.
         call ([`AttentionCall`]): The layer whose attention `A` is meant.
 
     Returns:
-        `torch.Tensor` of shape (batch, heads, tokens): At least float32; each head's sum is that of `r`.
+        `torch.Tensor` of shape (batch, heads, keys): At least float32; each head's sum is that of `r`.
     """
-    by_key = torch.zeros_like(by_query)
+    by_key = by_query.new_zeros(call.key.shape[:3])
     for images, rows, attention in attention_blocks(call):
         by_key[images] += (by_query[images, :, None, rows] @ attention)[:, :, 0]
     return by_key

@@ -18,7 +18,7 @@ from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsup
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.models.sparse_backward import zeros_left_out
-from gmar_hf.models.windows import grid_of
+from gmar_hf.models.window_layout import grid_of
 from gmar_hf.utils.tensors import at_least_float32
 
 Start = Literal["value", "output", "head"]
@@ -109,7 +109,7 @@ class Trace(ComputingRecorder):
                 f"The logits must be finite; got NaN or infinity for image(s) {rows} of the batch. "
                 "Check `pixel_values` and the model's weights for NaN, or use bfloat16 or float32 instead of float16."
             )
-        if self.hidden.shape[:2] != (self._batch, self.layers[-1].num_tokens):
+        if self.hidden.shape[:2] != (self._batch, self.layers[-1].num_outputs):
             raise unsupported(self.model, "its head does not read the tokens of its attention")
         self._own_logits = logits
         self.logits = at_least_float32(logits.detach()).requires_grad_()
@@ -210,10 +210,12 @@ class Trace(ComputingRecorder):
     def _check(self, call: AttentionCall) -> None:
         batch, heads, tokens, _ = call.query.shape
         expected = (self._batch, *(self.layers[0].query.shape[1:3] if self.layers else (heads, tokens)))
-        if call.layout is not None:
-            # Inside windows every layer has tokens and heads of its own.
-            expected = (self._batch * call.layout.num_windows, heads, call.layout.places.shape[1])
-        if (batch, heads, tokens) != expected or call.key.shape[:3] != call.query.shape[:3]:
+        expected_keys = expected
+        if (layout := call.layout) is not None:
+            # Inside windows every layer has tokens and heads of its own, and may have merged its queries.
+            expected = (self._batch * layout.num_windows, heads, layout.of_outputs.places.shape[1])
+            expected_keys = (*expected[:2], layout.places.shape[1])
+        if (batch, heads, tokens) != expected or call.key.shape[:3] != expected_keys:
             raise unsupported(
                 self.model,
                 "its attention is not over one grid of the same tokens and heads in every layer "

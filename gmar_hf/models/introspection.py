@@ -228,9 +228,14 @@ def timm_model(model: nn.Module) -> nn.Module | None:
 
 
 def setting(model: nn.Module, name: str) -> Any:
-    """Return an entry of a model's config, see [`entry`]; a timm model says itself what transformers' configs say."""
+    """Return an entry of a model's config, see [`entry`] and [`settings`]."""
+    return entry(settings(model), name)
+
+
+def settings(model: nn.Module) -> Any:
+    """Return a model's config; a timm model says itself what transformers' configs say."""
     wrapped = timm_model(model)
-    return entry(config_of(model) if wrapped is None else describe_encoder(wrapped), name)
+    return config_of(model) if wrapped is None else describe_encoder(wrapped)
 
 
 def entry(config: Any, name: str) -> Any:

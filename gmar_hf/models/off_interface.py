@@ -16,6 +16,10 @@ from torch.nn.functional import normalize
 from gmar_hf.models.freezing import Undo
 
 
+def _side_by_side(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
+    return output.flatten(2), probabilities
+
+
 class AttentionInputs(NamedTuple):
     """What a module attends with.
 
@@ -24,6 +28,8 @@ class AttentionInputs(NamedTuple):
         bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): What is added to the scores.
         scaling (`float`): Factor of the products of queries and keys.
         dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
+        finish (`Callable`): From the heads' outputs (batch, tokens, heads, head_dim), and the probabilities if there
+            are some, to what the module returns; by default the heads side by side, and the probabilities.
     """
 
     query: torch.Tensor
@@ -32,6 +38,7 @@ class AttentionInputs(NamedTuple):
     bias: torch.Tensor | None
     scaling: float
     dropout: float
+    finish: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]] = _side_by_side
 
 
 def _data2vec_vision(
@@ -85,6 +92,26 @@ def _donut_swin(
     return _scaled_products(module, hidden_states, _with_mask(bias[None], attention_mask, len(hidden_states)))
 
 
+def _hiera(module: Any, hidden_states: torch.Tensor, output_attentions: bool = False) -> AttentionInputs:
+    batch, num_tokens, _ = hidden_states.shape
+    size = module.query_stride * module.window_size if module.use_mask_unit_attn else num_tokens
+    # The first tokens of all windows come first, then all second ones.
+    projected = module.qkv(hidden_states).view(batch, size, -1, 3, module.num_heads, module.head_dim)
+    query, key, value = projected.permute(3, 0, 2, 4, 1, 5).flatten(
+        1, 2
+    )  # (images * windows, heads, tokens, head_dim)
+    if module.query_stride > 1:
+        query = query.unflatten(2, (module.query_stride, -1)).max(dim=2).values
+
+    def finish(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
+        by_image = output.unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, -1, module.hidden_size_output)
+        if probabilities is not None:
+            probabilities = probabilities.unflatten(0, (batch, -1)).transpose(1, 2)  # heads before windows
+        return module.proj(by_image), probabilities
+
+    return AttentionInputs(query, key, value, bias=None, scaling=module.scale, dropout=0.0, finish=finish)
+
+
 def _scaled_products(module: Any, hidden_states: torch.Tensor, bias: torch.Tensor | None) -> AttentionInputs:
     """Return the inputs of an attention by products of queries and keys, scaled by the heads' size."""
     return AttentionInputs(
@@ -108,13 +135,14 @@ def _with_mask(bias: torch.Tensor, mask: torch.Tensor | None, batch: int, factor
 
 
 # By the class that attends, matched as it is: a subclass may attend otherwise. Each row takes the arguments of
-# the module's forward, which returns the heads' outputs side by side (batch, tokens, channels), and the probabilities.
+# the module's forward.
 _DATA2VEC_VISION = "transformers.models.data2vec.modeling_data2vec_vision"
 READERS: dict[tuple[str, str], Callable[..., AttentionInputs]] = {
     (_DATA2VEC_VISION, "Data2VecVisionSelfAttention"): _data2vec_vision,
     (_DATA2VEC_VISION, "Data2VecVisionSdpaSelfAttention"): _data2vec_vision,
     ("transformers.models.swinv2.modeling_swinv2", "Swinv2SelfAttention"): _swinv2,
     ("transformers.models.donut.modeling_donut_swin", "DonutSwinSelfAttention"): _donut_swin,
+    ("transformers.models.hiera.modeling_hiera", "HieraMaskUnitAttention"): _hiera,
 }
 
 
@@ -153,7 +181,7 @@ def reroute(
         output, probabilities = attention(
             self, *inputs[:4], scaling=inputs.scaling, dropout=inputs.dropout
         )  # (batch, tokens, heads, head_dim)
-        return output.flatten(2), probabilities
+        return inputs.finish(output, probabilities)
 
     slot = _slot(module)
     before = module.__dict__.get(slot)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, UnsupportedModelError
-from gmar_hf.models.introspection import setting
+from gmar_hf.models.introspection import entry, settings
 
 
 class Grid(NamedTuple):
@@ -87,8 +87,16 @@ def patch_size(model: nn.Module) -> tuple[int, int]:
 
 def known_patch_size(model: nn.Module) -> tuple[int, int] | None:
     """Return height and width of a patch, in pixels; None if the model's config does not say."""
-    size = setting(model, "patch_size")
-    return None if size is None else pair(size)
+    return patch_size_in(settings(model))
+
+
+def patch_size_in(config: Any) -> tuple[int, int] | None:
+    """Return height and width of a patch, in pixels; None if the config does not say.
+
+    Where patches overlap, as Hiera's do, they are as large as they stand apart.
+    """
+    size = entry(config, "patch_size")
+    return None if size is None else pair(getattr(config, "patch_stride", None) or size)
 
 
 def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from gmar_hf.models.windows import WindowLayout, layout_of
+from gmar_hf.models.window_layout import WindowLayout
+from gmar_hf.models.windows import layout_of
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,8 @@ class AttentionCall:
     Args:
         module (`nn.Module`): The attention module.
         config: The config of the encoder that it is in, or what tells the same of a timm model; None where none does.
-        query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): As the module made them.
+        query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): As the module made them; inside
+            windows a layer may merge its queries, which are fewer tokens then, like its outputs.
         bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached.
         scaling (`float`): Factor of the products of queries and keys.
         dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
@@ -40,13 +42,17 @@ class AttentionCall:
     layout: WindowLayout | None = None
 
     @property
-    def num_tokens(self) -> int:
+    def num_outputs(self) -> int:
         """How many tokens of an image attend, padding not counted."""
-        return self.query.shape[2] if self.layout is None else self.layout.rows * self.layout.cols
+        return self.query.shape[2] if self.layout is None else self.layout.of_outputs.num_places
 
     def by_image(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a tensor (batch, heads, tokens, ...) of this call by images, without their padding."""
+        """Return keys or values (batch, heads, tokens, ...) of this call by images, without their padding."""
         return tensor if self.layout is None else self.layout.by_image(tensor)
+
+    def outputs_by_image(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return queries or outputs (batch, heads, tokens, ...) of this call by images, without their padding."""
+        return tensor if self.layout is None else self.layout.of_outputs.by_image(tensor)
 
     def compute_output(self) -> torch.Tensor:
         """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""

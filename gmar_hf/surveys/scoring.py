@@ -74,7 +74,7 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
     stacked = torch.stack(values, dim=1) if choice.has_axis else values[0]
     # All targets of an image share its outputs.
     outputs = [
-        by_position(at_least_float32(call.by_image(output.detach())), prefix, is_mean=True)
+        by_position(at_least_float32(call.outputs_by_image(output.detach())), prefix, is_mean=True)
         for call, output in zip(trace.layers, trace.outputs, strict=True)
     ]
     means = HeadMeans(
@@ -142,7 +142,7 @@ def _scored(
             "contribution_abs": layer.head_contribution.abs(),
         }
         by_layer[layer.index] = torch.stack([by_key[key] for key in KEYS], dim=1)
-        by_token = layer.call.by_image(layer.output_grad)
+        by_token = layer.call.outputs_by_image(layer.output_grad)
         by_head = by_position(by_token, prefix, is_mean=False) * layer.gradient_size[:, :, None, None]
         gradients[layer.index] = by_head.sum(dim=0)
 

@@ -84,6 +84,13 @@ def test_windows(run, tmp_path):
     assert "7 x 9 patches" in out
 
 
+def test_hiera(run, tmp_path):
+    code, summary = check(run, save_model(tmp_path, zoo.hiera()))
+    assert (code, summary["verdict"]) == (0, "ok")
+    assert (summary["layers"], summary["heads"], summary["in_windows"]) == (4, [1, 2, 2, 4], True)
+    assert summary["gradient_tolerance"] == 0.1
+
+
 @pytest.mark.parametrize("name", ["segformer", "convnext", "resnet"])
 def test_models_that_cannot_be_explained(run, tmp_path, name):
     model = zoo.REFUSED[name]()

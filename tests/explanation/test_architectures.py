@@ -24,7 +24,10 @@ SERVED = {
     "AltCLIPModel", "ChineseCLIPModel", "CLIPModel", "CLIPSegModel", "MetaClip2Model", "SiglipModel",
 }  # fmt: skip
 BY_NAME = {architecture.name: architecture for architecture in architectures()}
-WINDOWED = {"DonutSwinForImageClassification", "SwinForImageClassification", "Swinv2ForImageClassification"}
+WINDOWED = {
+    "DonutSwinForImageClassification", "HieraForImageClassification", "SwinForImageClassification",
+    "Swinv2ForImageClassification",
+}  # fmt: skip
 if is_timm_available():
     SERVED.add("TimmWrapperForImageClassification")
 SOME = [*pick(sorted(SERVED), 3), *pick(sorted(WINDOWED), 1), *pick(sorted(set(BY_NAME) - SERVED - WINDOWED), 5)]

@@ -37,7 +37,10 @@ def test_formulas(method, reference):
     assert zoo.relative_error(row[0, 2:].unflatten(0, (3, 5)), RULES[method](reference)) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["swin", pytest.param("swinv2_padded", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["swin", "hiera", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swinv2_padded", "hiera_unmerged"))],
+)
 def test_maps_inside_windows(name):
     model = zoo.WINDOWED[name]()
     errors = map_errors(model, zoo.pixel_values(model))

@@ -167,7 +167,7 @@ class TestUndefined:
         assert found.undefined == "some head's output reaches the logit only through a layer norm of its own layer"
 
     def test_models_that_are_refused(self):
-        for name in ("swin", "swinv2"):
+        for name in ("swin", "swinv2", "hiera"):
             with pytest.raises(UnsupportedModelError, match="its layers stand in stages, each on a map of its own"):
                 describe_heads(zoo.WINDOWED[name](), torch.zeros(1, 3, 32, 32))
         with pytest.raises(ArgumentError, match="`depth` must be an argument that ViTForImageClassification knows"):

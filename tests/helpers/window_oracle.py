@@ -1,7 +1,7 @@
 """The method for attention inside windows, written from its description alone: slow loops, float64, explicit matrices.
 
 It shares no code with the package: where a window's tokens lie is found by sending numbered maps through transformers'
-own functions, and what merged tokens cover by the stage that their layer stands in.
+own functions, and what merged tokens cover by the stage that their layer stands in. For Hiera see `hiera_oracle`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SELF_ATTENTIONS = ("Swinv2SelfAttention", "DonutSwinSelfAttention")  # off the i
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of one image: W windows of n tokens, H heads.
+    """One layer of one image: W windows of n tokens, m of which ask after queries are merged, H heads.
 
     Attributes:
-        attention, gradient: A and G (W, H, n, n).
-        value, output, output_gradient: V, O and dO (W, H, n, d); O is after the scale.
-        places: (W, n), the row and column of each token on the layer's map as `row * cols + col`; -1 of padding.
-        rows, cols: Of the layer's map.
-        stage: From 0.
+        attention, gradient: A and G (W, H, m, n).
+        value: V (W, H, n, d).
+        output, output_gradient: O and dO (W, H, m, d); O is after the scale.
+        covered, covered_by_queries: (W, n, rows, cols) and (W, m, rows, cols), the patches that each token covers;
+            none of padding.
     """
 
     attention: np.ndarray
@@ -37,43 +37,52 @@ class Layer:
     value: np.ndarray
     output: np.ndarray
     output_gradient: np.ndarray
-    places: np.ndarray
-    rows: int
-    cols: int
-    stage: int
+    covered: np.ndarray
+    covered_by_queries: np.ndarray
 
     @property
     def num_heads(self) -> int:
         return self.attention.shape[1]
 
-    def mean(self, tensor: np.ndarray, head: int) -> np.ndarray:
-        """Return the mean (d,) of a head's vectors over the tokens of the map, without padding."""
-        vectors = [
-            tensor[window, head, token]
-            for window, places in enumerate(self.places)
-            for token, place in enumerate(places)
-            if place >= 0
-        ]
-        assert len(vectors) == self.rows * self.cols
-        return np.mean(vectors, axis=0)
+
+def mean_of_tokens(vectors: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Return the mean (d,) of a head's vectors (W, n, d) over the tokens of the map, without padding."""
+    on_the_map = [
+        vectors[window, token]
+        for window in range(vectors.shape[0])
+        for token in range(vectors.shape[1])
+        if covered[window, token].any()
+    ]
+    assert len(on_the_map) * covered.sum(axis=(2, 3)).max() >= covered.shape[2] * covered.shape[3]
+    return np.mean(on_the_map, axis=0)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One image and its target; `hidden_gradient` is (places, channels), `rows` and `cols` are of the patches."""
+    """One image and its target.
+
+    Attributes:
+        hidden_gradient: By what the head is handed, (tokens, channels).
+        covered_by_hidden: The patches that these tokens cover, (tokens, rows, cols).
+    """
 
     layers: list[Layer]
     hidden_gradient: np.ndarray
+    covered_by_hidden: np.ndarray
     logits: np.ndarray
     scale: float
 
     @property
+    def num_heads(self) -> int:
+        return max(layer.num_heads for layer in self.layers)
+
+    @property
     def rows(self) -> int:
-        return self.layers[0].rows
+        return self.covered_by_hidden.shape[1]
 
     @property
     def cols(self) -> int:
-        return self.layers[0].cols
+        return self.covered_by_hidden.shape[2]
 
 
 def reference_runs(
@@ -111,10 +120,12 @@ def reference_runs(
         ):
             names = ("attention", "value", "output", "gradient", "output_gradient")
             tensors = dict(zip(names, of_image, strict=True))
-            where = {"places": places_of(module, rows, cols), "rows": rows, "cols": cols, "stage": stages[index]}
-            layers.append(Layer(**tensors, **where))
+            covered = squares(places_of(module, rows, cols), cols, stages[index], sizes[0][1:])
+            layers.append(Layer(**tensors, covered=covered, covered_by_queries=covered))
+    _, last_rows, last_cols = sizes[-1]
+    hidden = squares(np.arange(last_rows * last_cols)[None], last_cols, stages[-1], sizes[0][1:])[0]
     return [
-        Reference(layers, gradients[-1][image], logits[image].detach().numpy(), scale)
+        Reference(layers, gradients[-1][image], hidden, logits[image].detach().numpy(), scale)
         for image, layers in enumerate(by_image)
     ]
 
@@ -152,6 +163,17 @@ def places_of(layer: torch.nn.Module, rows: int, cols: int) -> np.ndarray:
     return windows.flatten(1).numpy() - 1
 
 
+def squares(places: np.ndarray, cols: int, stage: int, patches: tuple[int, int]) -> np.ndarray:
+    """Return the patches (W, n, rows, cols) that tokens at these places (W, n) of a stage's map cover."""
+    side, covered = 2**stage, np.zeros((*places.shape, *patches), dtype=bool)
+    for window, of_window in enumerate(places):
+        for token, place in enumerate(of_window):
+            if place >= 0:
+                row, col = divmod(int(place), cols)
+                covered[window, token, row * side : (row + 1) * side, col * side : (col + 1) * side] = True
+    return covered
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # What is made of it
 # ----------------------------------------------------------------------------------------------------------------
@@ -159,12 +181,12 @@ def places_of(layer: torch.nn.Module, rows: int, cols: int) -> np.ndarray:
 
 def token_contributions(layer: Layer, reference: float | str, scale: float) -> np.ndarray:
     """Return (W, H, n): the sum over queries i of A_ij <dO_i, V_j - what it is compared with>."""
-    num_windows, num_heads, num_tokens, _ = layer.attention.shape
+    num_windows, num_heads, num_queries, num_tokens = layer.attention.shape
     contributions = np.zeros((num_windows, num_heads, num_tokens))
     for head in range(num_heads):
-        mean = None if reference == "output" else reference * layer.mean(layer.value, head)
+        mean = None if reference == "output" else reference * mean_of_tokens(layer.value[:, head], layer.covered)
         for window in range(num_windows):
-            for query in range(num_tokens):
+            for query in range(num_queries):
                 against = layer.output[window, head, query] / scale if mean is None else mean
                 slopes = (layer.value[window, head] - against) @ layer.output_gradient[window, head, query]
                 contributions[window, head] += layer.attention[window, head, query] * slopes
@@ -176,36 +198,33 @@ def edge_contributions(layer: Layer) -> np.ndarray:
     return (layer.attention * layer.gradient).sum(axis=2)
 
 
-def spread(number: float, row: int, col: int, stage: int, patches: np.ndarray) -> None:
-    """Add a merged token's number to the patches that it covers, the same to each."""
-    side = 2**stage
-    covered = patches[row * side : (row + 1) * side, col * side : (col + 1) * side]
-    covered += number / covered.size
+def spread(number: float, covered: np.ndarray, patches: np.ndarray) -> None:
+    """Add a token's number to the patches that it covers, the same to each."""
+    patches[covered] += number / covered.sum()
 
 
 def head_maps(reference: Reference, value_reference: float | str) -> tuple[np.ndarray, np.ndarray]:
     """Return maps (L, H, rows, cols) and padding's parts (L, H); NaN of heads that a layer lacks."""
-    num_layers, num_heads = len(reference.layers), max(layer.num_heads for layer in reference.layers)
+    num_layers, num_heads = len(reference.layers), reference.num_heads
     maps = np.full((num_layers, num_heads, reference.rows, reference.cols), np.nan)
     padding = np.full((num_layers, num_heads), np.nan)
     for index, layer in enumerate(reference.layers):
         contributions = token_contributions(layer, value_reference, reference.scale)
         for head in range(layer.num_heads):
             maps[index, head], padding[index, head] = 0, 0
-            for window, places in enumerate(layer.places):
-                for token, place in enumerate(places):
+            for window, of_window in enumerate(layer.covered):
+                for token, covered in enumerate(of_window):
                     number = contributions[window, head, token]
-                    if place < 0:
-                        padding[index, head] += number
+                    if covered.any():
+                        spread(number, covered, maps[index, head])
                     else:
-                        spread(number, *divmod(int(place), layer.cols), layer.stage, maps[index, head])
+                        padding[index, head] += number
     return maps, padding
 
 
 def head_contributions(reference: Reference) -> np.ndarray:
     """Return (L, H): the sum of A_ij G_ij over all windows and pairs, padding included, before the scale."""
-    num_heads = max(layer.num_heads for layer in reference.layers)
-    contributions = np.full((len(reference.layers), num_heads), np.nan)
+    contributions = np.full((len(reference.layers), reference.num_heads), np.nan)
     for index, layer in enumerate(reference.layers):
         contributions[index, : layer.num_heads] = edge_contributions(layer).sum(axis=(0, 2)) / reference.scale
     return contributions
@@ -213,14 +232,13 @@ def head_contributions(reference: Reference) -> np.ndarray:
 
 def centred_head_contributions(reference: Reference) -> np.ndarray:
     """Return (L, H): the sum over the map's tokens i of <O_i - mean_k O_k, dO_i>, of outputs before the scale."""
-    num_heads = max(layer.num_heads for layer in reference.layers)
-    contributions = np.full((len(reference.layers), num_heads), np.nan)
+    contributions = np.full((len(reference.layers), reference.num_heads), np.nan)
     for index, layer in enumerate(reference.layers):
         for head in range(layer.num_heads):
-            mean, total = layer.mean(layer.output, head), 0.0
-            for window, places in enumerate(layer.places):
-                for token, place in enumerate(places):
-                    if place >= 0:
+            mean, total = mean_of_tokens(layer.output[:, head], layer.covered_by_queries), 0.0
+            for window, of_window in enumerate(layer.covered_by_queries):
+                for token, covered in enumerate(of_window):
+                    if covered.any():
                         beyond = layer.output[window, head, token] - mean
                         total += float(np.dot(beyond, layer.output_gradient[window, head, token]))
             contributions[index, head] = total / reference.scale
@@ -228,9 +246,9 @@ def centred_head_contributions(reference: Reference) -> np.ndarray:
 
 
 def readout(reference: Reference) -> np.ndarray:
-    """Return (rows, cols): norms of the gradient by the last map's tokens, as shares, spread over the patches."""
+    """Return (rows, cols): norms of the gradient by what the head is handed, as shares, spread over the patches."""
     norms = np.linalg.norm(reference.hidden_gradient, axis=1)
-    last, patches = reference.layers[-1], np.zeros((reference.rows, reference.cols))
-    for place, norm in enumerate(norms):
-        spread(norm / norms.sum(), *divmod(place, last.cols), last.stage, patches)
+    patches = np.zeros((reference.rows, reference.cols))
+    for covered, norm in zip(reference.covered_by_hidden, norms, strict=True):
+        spread(norm / norms.sum(), covered, patches)
     return patches

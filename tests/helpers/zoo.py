@@ -27,6 +27,8 @@ from transformers import (
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
     DonutSwinConfig,
+    HieraConfig,
+    HieraForImageClassification,
     IJepaConfig,
     IJepaForImageClassification,
     PreTrainedConfig,
@@ -207,6 +209,45 @@ def donut_swin() -> PreTrainedModel:
     return build(DonutSwinForImageClassification, DonutSwinConfig(**PADDED_WINDOWS))
 
 
+HIERA = {"embed_dim": 16, "num_labels": NUM_LABELS}
+# 8 x 8 patches in mask units of 4 x 4, then merged by 2 x 2.
+TWO_STAGES = {
+    "image_size": (32, 32), "depths": (1, 1), "num_heads": (2, 4), "num_query_pool": 1, "masked_unit_size": (4, 4),
+}  # fmt: skip
+
+
+def hiera() -> PreTrainedModel:
+    """Hiera: 8 x 12 patches in mask units of 4 x 4, merged by 2 x 2 twice, then attention over all tokens."""
+    config = HieraConfig(
+        **HIERA,
+        image_size=(32, 48),
+        depths=(1, 2, 1),
+        num_heads=(1, 2, 4),
+        num_query_pool=2,
+        masked_unit_size=(4, 4),
+        masked_unit_attention=(True, True, False),
+    )
+    return build(HieraForImageClassification, config)
+
+
+def hiera_unmerged() -> PreTrainedModel:
+    """Hiera of 8 x 8 patches, merged by 2 x 1 half as often as they are put in order for, with windows at its end."""
+    config = HieraConfig(
+        **HIERA,
+        image_size=(24, 16),
+        patch_size=(3, 2),
+        patch_stride=(3, 2),
+        patch_padding=(0, 0),
+        depths=(2, 1, 2),
+        num_heads=(2, 2, 4),
+        num_query_pool=1,
+        query_stride=(2, 1),
+        masked_unit_size=(4, 2),
+        masked_unit_attention=(True, False, True),
+    )
+    return build(HieraForImageClassification, config)
+
+
 def segformer() -> PreTrainedModel:
     """SegFormer: keys and values on a coarser grid than the queries, several stages."""
     config = SegformerConfig(
@@ -262,9 +303,10 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 """Models that the package explains."""
 
 WINDOWED: dict[str, Callable[[], PreTrainedModel]] = {
-    function.__name__: function for function in (swin, swin_padded, swinv2, swinv2_padded, donut_swin)
+    function.__name__: function
+    for function in (swin, swin_padded, swinv2, swinv2_padded, donut_swin, hiera, hiera_unmerged)
 }
-"""Models whose attention is inside windows: explained by contributions only, see `window_oracle`."""
+"""Models whose attention is inside windows: explained by contributions, see `window_oracle` and `hiera_oracle`."""
 
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
     function.__name__: function for function in (segformer, convnext, resnet)

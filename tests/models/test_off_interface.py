@@ -49,6 +49,25 @@ def test_the_model_computes_the_same_whichever_implementation_it_was_born_with(n
     assert torch.equal(ours.attribution, theirs.attribution)
 
 
+def test_hiera_computes_the_same_while_it_is_recorded():
+    """Tokens of all windows stand in an order of their own, queries are merged, and the module projects its output."""
+    model, book = zoo.hiera(), Notebook()
+    modules = [module for module in model.modules() if type(module).__name__ == "HieraMaskUnitAttention"]
+    with torch.no_grad():
+        own = model(pixel_values=zoo.pixel_values(model), output_attentions=True)
+    with recording(model, book), torch.no_grad():
+        torch.testing.assert_close(model(pixel_values=zoo.pixel_values(model)).logits, own.logits)
+    assert [call.module for call in book.calls] == attention_modules(model) == modules
+    # Two images of 8 x 12 patches in six windows, merged by the first layers of the second and the third stage.
+    shapes = [(call.query.shape[:3], call.key.shape[2]) for call in book.calls]
+    assert shapes == [((12, 1, 16), 16), ((12, 2, 4), 16), ((12, 2, 4), 4), ((12, 4, 1), 4)]
+    with gmar_hf.retain_attention(model) as attentions, torch.no_grad():
+        again = model(pixel_values=zoo.pixel_values(model), output_attentions=True)
+    assert [each.shape[-2:] for each in attentions] == [(16, 16), (4, 16), (4, 4), (1, 4)]
+    for ours, theirs in zip(again.attentions, own.attentions, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_other_sizes():
     model, book = zoo.data2vec_vision(), Notebook()
     plain = logits(model, (48, 48))

@@ -53,11 +53,11 @@ def test_silent_heads_are_zeros_before_the_output_projection(name):
     assert (ours - logits(model, images)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["swin_padded", "swinv2"])
+@pytest.mark.parametrize("name", ["swin_padded", "swinv2", "hiera"])
 def test_silent_heads_inside_windows(name):
     """The rows of the output projection that read a head are zero: its bias alone is left."""
     model, without_heads = zoo.WINDOWED[name](), zoo.WINDOWED[name]()
-    paths = (".o_proj", ".attention.output.dense")
+    paths = (".o_proj", ".attention.output.dense", ".attn.proj")
     projections = [module for path, module in without_heads.named_modules() if path.endswith(paths)]
     images = zoo.pixel_values(model)
     heads = [(0, 0), (len(projections) - 1, 2)]
@@ -103,9 +103,9 @@ def test_heads_that_are_not_there(head):
         silence_heads(zoo.vit(), [head]).__enter__()
 
 
-@pytest.mark.parametrize(("name", "head"), [("swin", (3, 0)), ("swin", (1, 2)), ("swin", (2, 4))])
+@pytest.mark.parametrize(("name", "head"), [("swin", (3, 0)), ("swin", (1, 2)), ("swin", (2, 4)), ("hiera", (1, 2))])
 def test_heads_that_a_layer_lacks(name, head):
-    with pytest.raises(ArgumentError, match=r"a layer in \[0, 2\] and a head in \[0, [13]\]; got "):
+    with pytest.raises(ArgumentError, match=r"a layer in \[0, [23]\] and a head in \[0, [13]\]; got "):
         silence_heads(zoo.WINDOWED[name](), [head]).__enter__()
 
 

@@ -112,7 +112,7 @@ def test_what_does_not_fit():
         logits(model, images[:1])
 
 
-@pytest.mark.parametrize("name", ["swin", "segformer"])
+@pytest.mark.parametrize("name", ["swin", "hiera", "segformer"])
 def test_models_whose_tokens_stay_are_refused(name):
     model = {**zoo.REFUSED, **zoo.WINDOWED}[name]()
     images = zoo.pixel_values(model, batch=1)

@@ -13,7 +13,7 @@ from gmar_hf.evaluation import DEFAULT_METHODS
 from gmar_hf.evaluation.maps.map_lookup import default_methods
 from gmar_hf.report.page import PAGE_FILE
 from gmar_hf.surveys.scoring import score_heads
-from tests.helpers import window_oracle, zoo
+from tests.helpers import hiera_oracle, window_oracle, zoo
 from tests.helpers.explainers import image_processor, photo
 
 HEADS = [1, 1, 2, 2, 4]
@@ -47,11 +47,16 @@ def close(actual, expected) -> bool:
     return np.nanmax(np.abs(actual - expected)) < 1e-5 * np.nanmax(np.abs(expected))
 
 
-def test_scores_are_those_of_the_oracle(model):
+ORACLES = {"swin_padded": window_oracle.reference_runs, "hiera": hiera_oracle.reference_runs}
+
+
+@pytest.mark.parametrize("name", ["swin_padded", pytest.param("hiera", marks=pytest.mark.slow)])
+def test_scores_are_those_of_the_oracle(name):
+    model = zoo.WINDOWED[name]()
     images = zoo.pixel_values(model)
     scores = score_heads(model, images, torch.tensor([1, 3]))
-    for image, run in enumerate(window_oracle.reference_runs(model, images, [1, 3])):
-        l1, l2 = np.full((len(HEADS), 4), np.nan), np.full((len(HEADS), 4), np.nan)
+    for image, run in enumerate(ORACLES[name](model, images, [1, 3])):
+        l1, l2 = np.full((len(run.layers), 4), np.nan), np.full((len(run.layers), 4), np.nan)
         for index, layer in enumerate(run.layers):
             l1[index, : layer.num_heads] = np.abs(layer.gradient).sum(axis=(0, 2, 3))
             l2[index, : layer.num_heads] = np.sqrt(np.square(layer.gradient).sum(axis=(0, 2, 3)))
@@ -63,11 +68,13 @@ def test_scores_are_those_of_the_oracle(model):
             assert close(got, expected)
 
 
-def test_habits_are_those_of_the_maps_tokens(model):
+@pytest.mark.parametrize("name", ["swin_padded", pytest.param("hiera", marks=pytest.mark.slow)])
+def test_habits_are_those_of_the_maps_tokens(name):
     """Of one image: contribution less `<mean O, sum dO>` is what the oracle centres on the image's own mean."""
+    model = zoo.WINDOWED[name]()
     images = zoo.pixel_values(model, batch=1)
     scores = score_heads(model, images, torch.tensor([1]))
-    (run,) = window_oracle.reference_runs(model, images, [1])
+    (run,) = ORACLES[name](model, images, [1])
     assert close(scores.values[0, 4] - scores.means.habit, window_oracle.centred_head_contributions(run))
 
 

@@ -1,0 +1,217 @@
+"""Where the tokens of attention inside windows lie on the map of their layer, and what of the image they cover.
+
+Such a layer cuts its map of tokens into windows and attends inside each of them. Later stages have coarser maps: each
+of their tokens was merged from several.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from gmar_hf.models.patches import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class WindowLayout:
+    """Where the tokens of an image's windows lie.
+
+    Args:
+        places (`torch.LongTensor` of shape (windows, tokens)): Of each window's tokens the place on the map, row by
+            row; -1 of padding. Every place of the map is in one window.
+        rows, cols (`int`): Of the map.
+        covers (`tuple[int, int]`, defaults to (1, 1)): How many rows and columns of patches a token covers; fewer at
+            the lower and right edge, where a map was padded before it was merged.
+        sequence (`torch.LongTensor` of shape (rows * cols,), *optional*): Of each token the place on the map, in the
+            order in which the layer hands them on; row by row by default.
+        merged ([`WindowLayout`], *optional*): Of the queries and outputs, where the layer merges its queries.
+    """
+
+    places: torch.Tensor
+    rows: int
+    cols: int
+    covers: tuple[int, int] = (1, 1)
+    sequence: torch.Tensor | None = None
+    merged: "WindowLayout | None" = None
+
+    @property
+    def num_windows(self) -> int:
+        """How many windows an image has."""
+        return self.places.shape[0]
+
+    @property
+    def num_places(self) -> int:
+        """How many tokens of an image there are, padding not counted."""
+        return self.rows * self.cols
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether some tokens of windows are none of the map."""
+        return self.places.numel() > self.num_places
+
+    @property
+    def of_outputs(self) -> "WindowLayout":
+        """The layout of the queries and outputs."""
+        return self if self.merged is None else self.merged
+
+    @property
+    def _order(self) -> torch.Tensor:
+        """Of each place of the map, (places,), the token among those of all windows."""
+        tokens = self.places.flatten()
+        return tokens.argsort(stable=True)[-self.num_places :]
+
+    @property
+    def _padding(self) -> torch.Tensor:
+        """Which tokens among those of all windows are padding, (tokens,)."""
+        return (self.places.flatten() < 0).nonzero()[:, 0]
+
+    def by_image(self, by_window: torch.Tensor) -> torch.Tensor:
+        """Put windows together, (images * windows, heads, tokens, ...) to (images, heads, places, ...)."""
+        return self._together(by_window).index_select(2, self._order.to(by_window.device))
+
+    def padding_sum(self, by_window: torch.Tensor) -> torch.Tensor:
+        """Sum numbers (images * windows, heads, tokens) over the padding of each image: (images, heads)."""
+        return self._together(by_window).index_select(2, self._padding.to(by_window.device)).sum(dim=2)
+
+    def by_window(self, by_image: torch.Tensor) -> torch.Tensor:
+        """Repeat what belongs to images, (images, ...), for each of their windows: (images * windows, ...)."""
+        return by_image.repeat_interleave(self.num_windows, dim=0)
+
+    def by_place(self, handed_on: torch.Tensor) -> torch.Tensor:
+        """Put numbers (images, tokens) of the tokens that the layer hands on at their places: (images, places)."""
+        if self.sequence is None:
+            return handed_on
+        return handed_on.index_select(1, self.sequence.argsort().to(handed_on.device))
+
+    def _together(self, by_window: torch.Tensor) -> torch.Tensor:
+        return by_window.unflatten(0, (-1, self.num_windows)).transpose(1, 2).flatten(2, 3)
+
+
+def grid_of(layouts: Iterable[WindowLayout | None]) -> Grid | None:
+    """Return where the patches are: on the map of the first layer; None of attention without windows.
+
+    Padding counts as one token before the patches, if any layer has some.
+
+    Args:
+        layouts (`Iterable` of [`WindowLayout`], *optional*): Of the layers, first layer first.
+    """
+    known = [layout for layout in layouts if layout is not None]
+    if not known:
+        return None
+    return Grid(int(any(layout.has_padding for layout in known)), known[0].rows, known[0].cols)
+
+
+def on_patches(by_window: torch.Tensor, layout: WindowLayout | None, grid: Grid | None) -> torch.Tensor:
+    """Lay what belongs to the tokens of windows onto the patches.
+
+    Args:
+        by_window (`torch.Tensor` of shape (images * windows, heads, tokens)): One number a token, as (batch, heads,
+            tokens); without windows it is returned as it is.
+        layout ([`WindowLayout`], *optional*): Where the tokens lie.
+        grid ([`Grid`], *optional*): Where the patches are; with a prefix token, which stands for all padding.
+
+    Returns:
+        `torch.Tensor` of shape (images, heads, prefix + rows * cols): Its sum over the last axis is that over an
+            image's windows.
+    """
+    if layout is None or grid is None:
+        return by_window
+    by_patch = spread(layout.by_image(by_window), layout, grid)
+    return torch.cat([layout.padding_sum(by_window)[..., None], by_patch], dim=-1) if grid.prefix else by_patch
+
+
+def spread(by_place: torch.Tensor, layout: WindowLayout, grid: Grid) -> torch.Tensor:
+    """Divide numbers of merged tokens evenly over the patches that they cover; the sum stays as it is.
+
+    Args:
+        by_place (`torch.Tensor` of shape (..., places)): One number a token, row by row.
+        layout ([`WindowLayout`]): Of the map that the tokens lie on.
+        grid ([`Grid`]): Of the patches.
+
+    Returns:
+        `torch.Tensor` of shape (..., rows * cols): One number a patch.
+
+    Example:
+        >>> layout = WindowLayout(torch.arange(2)[None], rows=1, cols=2, covers=(2, 2))
+        >>> spread(torch.tensor([4.0, 4.0]), layout, Grid(0, rows=2, cols=3))
+        tensor([1., 1., 2., 1., 1., 2.])
+    """
+    values = by_place.unflatten(-1, (layout.rows, layout.cols))
+    for dim, num_fine, factor in ((-2, grid.rows, layout.covers[0]), (-1, grid.cols, layout.covers[1])):
+        covering = torch.arange(num_fine, device=values.device) // factor
+        num_covered = covering.bincount(minlength=values.shape[dim]).to(values.dtype)
+        shape = (-1, 1) if dim == -2 else (-1,)
+        values = (values / num_covered.view(shape)).index_select(dim, covering)
+    return values.flatten(-2)
+
+
+@lru_cache(maxsize=64)
+def swin_layout(rows: int, cols: int, window_size: int, shift_size: int, num_merged: int = 0) -> WindowLayout:
+    """Return where tokens lie in windows as Swin cuts them.
+
+    The map is padded below and to the right to whole windows, rolled up and to the left by the shift, and cut.
+
+    Args:
+        rows, cols (`int`): Of the map.
+        window_size (`int`): Rows and columns of a window.
+        shift_size (`int`): By how much the map is rolled.
+        num_merged (`int`, defaults to 0): How often tokens were merged before, two by two.
+
+    Example:
+        >>> swin_layout(2, 3, window_size=2, shift_size=1).places
+        tensor([[ 4,  5,  1,  2],
+                [-1,  3, -1,  0]])
+    """
+    with torch.inference_mode(False):  # it is kept for others, who may want gradients
+        places = torch.arange(rows * cols, device="cpu").view(rows, cols)
+        below, right = -rows % window_size, -cols % window_size
+        padded = nn.functional.pad(places, (0, right, 0, below), value=-1)
+        shifted = padded.roll((-shift_size, -shift_size), dims=(0, 1))
+        windows = shifted.unflatten(1, (-1, window_size)).unflatten(0, (-1, window_size)).transpose(1, 2)
+        covers = (2**num_merged, 2**num_merged)
+        return WindowLayout(windows.reshape(-1, window_size * window_size), rows, cols, covers)
+
+
+@lru_cache(maxsize=64)
+def hiera_layout(
+    rows: int, cols: int, stride: tuple[int, int], num_strides: int, num_merged: int, num_windows: int, merges: bool
+) -> WindowLayout:
+    """Return where tokens lie in the mask units, or other windows, of a layer of Hiera.
+
+    Its tokens stand in an order of their own, in which those that will be merged are far apart: first by their place
+    inside the square that is merged first, row by row, then inside the next, and so on. Every so many tokens, one a
+    window, are the first of their window, as many next ones the second.
+
+    Args:
+        rows, cols (`int`): Of the patches.
+        stride (`tuple[int, int]`): How many rows and columns of tokens are merged at a time.
+        num_strides (`int`): For how many mergings the patches were put in order.
+        num_merged (`int`): How often tokens were merged before this layer.
+        num_windows (`int`): How many windows an image has.
+        merges (`bool`): Whether the layer merges its queries.
+
+    Example:
+        >>> layout = hiera_layout(4, 4, (2, 2), num_strides=1, num_merged=0, num_windows=4, merges=True)
+        >>> layout.places
+        tensor([[ 0,  1,  4,  5],
+                [ 2,  3,  6,  7],
+                [ 8,  9, 12, 13],
+                [10, 11, 14, 15]])
+        >>> layout.sequence[:6], layout.of_outputs.places.tolist()
+        (tensor([ 0,  2,  8, 10,  1,  3]), [[0], [1], [2], [3]])
+    """
+    covers = stride[0] ** num_merged, stride[1] ** num_merged
+    rows_left, cols_left = rows // covers[0], cols // covers[1]
+    with torch.inference_mode(False):  # it is kept for others, who may want gradients
+        sequence = torch.arange(rows_left * cols_left, device="cpu").view(1, rows_left, cols_left)
+        for _ in range(num_strides - num_merged):
+            cut = sequence.unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0]))
+            sequence = cut.permute(0, 2, 4, 1, 3).flatten(0, 2)
+        sequence = sequence.flatten()
+        places = sequence.unflatten(0, (-1, num_windows)).T
+    merged = None
+    if merges:
+        merged = hiera_layout(rows, cols, stride, num_strides, num_merged + 1, num_windows, merges=False)
+    return WindowLayout(places, rows_left, cols_left, covers, sequence, merged)
