@@ -69,7 +69,7 @@ def head_view(look: Look, layer: int, head: int) -> str:
     value = result["head_contribution"][layer, head].item()
     map_of_head = {**result, "unit": "logits", "attribution": result["head_maps"][layer, head]}
     does = "adds" if value >= 0 else "takes"
-    about = f"{does} {abs(value):.2g} logits, the numbers that become percent."
+    about = f"{does} {abs(value):.2g} logits."
     return f'<div class="gmar maps">{_figure(look, map_of_head, f"Layer {layer}, head {head}", about, "head")}</div>'
 
 
