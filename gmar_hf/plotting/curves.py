@@ -54,7 +54,7 @@ def plot_curves(
     ax.set(xlabel=plain(label), ylabel="score")
     ax.set_title(plain(title), fontsize="medium")
     ax.legend(
-        fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="area under the curve"
+        fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="area under the curve"
     )
     return ax.figure
 
