@@ -142,6 +142,8 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
     )
     settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
     names = unique([safe(stem(source), 100) for source in sources], set())
+    # On the page without folders, which are nobody else's concern.
+    shown = unique([stem(source)[:_LONGEST_NAME] for source in sources], set())
     # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
     pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
     files = ExplanationFiles(
@@ -159,15 +161,15 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
     bar = tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None)
     with bar, _page(options, parameters["method"]) as add_to_page:
 
-        def write(name: str, source: str, results: list["ExplanationResult"]) -> dict[str, Any]:
+        def write(source: str, name: str, on_page: str, results: list["ExplanationResult"]) -> dict[str, Any]:
             image = images.read_again(source)
             entry = files.write(name, source, image, results)
-            add_to_page(stem(source)[:_LONGEST_NAME], image, results)  # no folders, which are nobody else's concern
+            add_to_page(on_page, image, results)
             return entry
 
-        for source, name, results in zip(sources, names, explained, strict=True):
+        for source, name, on_page, results in zip(sources, names, shown, explained, strict=True):
             # Whatever becomes of one image, writing included, leaves the others alone.
-            entry = results if isinstance(results, Exception) else attempt(write, name, source, results)
+            entry = results if isinstance(results, Exception) else attempt(write, source, name, on_page, results)
             if isinstance(entry, Exception):
                 message = told(entry)
                 tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))

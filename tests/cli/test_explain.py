@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import os
 import signal
 import subprocess
@@ -207,6 +208,15 @@ def test_the_page_of_all_images(run, here, model):
     assert shown["scale"] == pytest.approx(expected["attribution"].max().item(), rel=1e-3)
     scales = expected["head_maps"].flatten(-2).abs().amax(-1).flatten()
     assert data["heads"][shown["heads"]]["scales"] == pytest.approx(scales.tolist(), rel=1e-3)
+
+
+def test_the_page_tells_images_of_one_name_apart(run, here, model):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        shutil.copy("two.jpg", f"{folder}/two.jpg")
+    run("explain", "a/two.jpg", "b/two.jpg", "-m", model, "--method", "rollout", "--html", "-o", "out")
+    page = Page(Path("out/index.html").read_text(encoding="utf-8"))
+    assert page.texts("h2") == ["two", "two-2", "The maps"]
 
 
 def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
