@@ -2,8 +2,8 @@
 
 import importlib
 import json
-import shutil
 import os
+import shutil
 import signal
 import subprocess
 import sys
