@@ -68,6 +68,19 @@ def test_hiera_computes_the_same_while_it_is_recorded():
         torch.testing.assert_close(ours, theirs)
 
 
+def test_hieras_encoder_alone():
+    """It is given tokens, and nobody knows of what images."""
+    model = zoo.hiera()
+    tokens = torch.randn(2, 8 * 12, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = model.hiera.encoder(tokens).last_hidden_state
+        with gmar_hf.silence_heads(model, [(0, 0)]):
+            silenced = model.hiera.encoder(tokens).last_hidden_state
+        with gmar_hf.silence_heads(model, []):
+            torch.testing.assert_close(model.hiera.encoder(tokens).last_hidden_state, plain)
+    assert (silenced - plain).abs().max() > 1e-3
+
+
 def test_other_sizes():
     model, book = zoo.data2vec_vision(), Notebook()
     plain = logits(model, (48, 48))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gmar_hf.errors import UnsupportedModelError
-from gmar_hf.models.patches import Grid, find_grid, pair, to_grid
+from gmar_hf.models.patches import Grid, find_grid, known_patch_size, pair, to_grid
+from tests.helpers import zoo
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,13 @@ def test_pair():
     assert pair(3) == (3, 3)
     assert pair([2, 5]) == (2, 5)
     assert pair(torch.Size([2, 5])) == (2, 5)
+
+
+def test_patches_that_overlap_are_as_large_as_they_stand_apart():
+    assert zoo.hiera().config.patch_size == (7, 7)
+    assert known_patch_size(zoo.hiera()) == (4, 4)
+    assert known_patch_size(zoo.deit()) == (8, 4)
+    assert known_patch_size(zoo.resnet()) is None
 
 
 def test_to_grid_is_row_major_and_keeps_other_axes():
