@@ -60,7 +60,8 @@ class GMARExplainer(Pipeline):
     - `head_contribution` (tensor (layers, heads) or None): signed, in logits;
     - `head_contribution_centred` (tensor (layers, heads) or None): the same of outputs less their mean;
     - `completeness_gap` (`float`), with "path": how many logits all contributions together are too many;
-    - `note` (`str`), where two patches hold most of a rollout: what that means most often;
+    - `note` (`str`), where two patches hold most of a rollout: what that means most often; or where the contributions
+      of a path are half of what they should come to, twice it, or worse;
     - `head_weights_from` (`str`), with `head_weights`: "class", or "all images" where the report saw too few images of
       the class.
 

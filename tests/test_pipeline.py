@@ -384,6 +384,13 @@ def test_a_rollout_on_two_patches_is_noted(explainer, monkeypatch, method, has_n
     assert explainer(PHOTOS[0], method=method)[0].get("note") == ("Two of 64." if has_note else None)
 
 
+def test_a_path_far_from_complete_is_noted(explainer, monkeypatch):
+    monkeypatch.setattr("gmar_hf.explanation.engine.completeness_gap", lambda *given: torch.tensor([[1e3]]))
+    (result,) = explainer(PHOTOS[0], method="path")
+    assert "where all attention adds -99" in result["note"]
+    assert "note" not in explainer(PHOTOS[0], method="contribution")[0]
+
+
 def test_an_option_may_go_with_the_constructors_method():
     explain = make_explainer(method="path")
     (result,) = explain(PHOTOS[0], num_points=3, return_explanation=True)

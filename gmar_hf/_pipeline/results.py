@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar,
 import torch
 from PIL import Image
 
+from gmar_hf.explanation.completeness import completeness_note
 from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
@@ -179,7 +180,9 @@ def describe_target(
     if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
         result["note"] = note
     if "completeness_gap" in tensors:
-        result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
+        result["completeness_gap"] = gap = tensors["completeness_gap"][0, number].item()
+        if note := completeness_note(fields["head_contribution"], gap):
+            result["note"] = note
     return result
 
 
