@@ -387,7 +387,7 @@ def test_a_rollout_on_two_patches_is_noted(explainer, monkeypatch, method, has_n
 def test_a_path_far_from_complete_is_noted(explainer, monkeypatch):
     monkeypatch.setattr("gmar_hf.explanation.engine.completeness_gap", lambda *given: torch.tensor([[1e3]]))
     (result,) = explainer(PHOTOS[0], method="path")
-    assert "where all attention adds -99" in result["note"]
+    assert "where all attention adds -1000" in result["note"]
     assert "note" not in explainer(PHOTOS[0], method="contribution")[0]
 
 
