@@ -30,7 +30,7 @@ own way.
 HEADS = """### What each head adds
 A row is a layer, from the first to the last; a square is a head. Its colour says how many logits it adds to this
 label, or takes from it: logits are the numbers that become percent.
-**Click on a square** to see what it looks at."""
+**Click on a square** to see where what it adds comes from: what this head alone adds for and against the label."""
 HINT = (
     "The models that come along know six garments only. For photographs take one of the Hub: it is downloaded first."
 )

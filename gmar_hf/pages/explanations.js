@@ -96,6 +96,12 @@
       this.buttons.forEach((button, place) => button.addEventListener("click", () => this.choose(place)));
       this.matrix = find(".heads", article);
       this.matrix.addEventListener("keydown", (event) => this.press(event));
+      this.back = find(".back", article);
+      this.back.addEventListener("click", () => {
+        const chosen = findAll("button", this.matrix)[this.head];
+        this.look(null);
+        chosen?.focus();  // the button that had it is gone
+      });
     }
 
     get data() {
@@ -133,6 +139,7 @@
     draw() {
       if (!this.isNear) return;
       if (!this.heads) this.head = null;
+      this.back.hidden = this.head === null;
       this.drawMatrix();
       this.drawMap();
     }
@@ -196,7 +203,7 @@
       const said = [];
       if (head !== null) {
         const [layer, place] = [Math.floor(head / heads.heads), head % heads.heads];
-        said.push(`Layer ${layer}, head ${place}: ${signed(heads.contributions[head])} logits.`);
+        said.push(`Layer ${layer}, head ${place} alone, which adds ${signed(heads.contributions[head])} logits: for and against the label.`);
         if (heads.coarseness > 1) said.push(`Means over ${heads.coarseness} by ${heads.coarseness} patches.`);
       } else if (map.note) said.push(map.note);
       find(".said", article).textContent = said.join(" ");
@@ -270,7 +277,7 @@
     let found = 0;
     for (const article of articles) {
       const place = wanted ? findAll(".labels bdi", article).findIndex(holds) : -1;
-      article.hidden = Boolean(wanted) && place < 0 && !holds(find("h2", article));
+      article.hidden = Boolean(wanted) && place < 0 && !holds(find("h2 bdi", article));
       if (!article.hidden) found += 1;
       if (place >= 0) explained.get(article).choose(place);
     }
@@ -281,7 +288,9 @@
   tools.method.replaceChildren(...methods.map((method) => element("option", { value: method, textContent: method })));
   if (methods.includes("recommended")) tools.method.value = "recommended";
   const redraw = () => explained.forEach((one) => one.draw());
-  for (const tool of [tools.method, tools.opacity, tools.patches]) tool.addEventListener("input", redraw);
+  for (const tool of [tools.opacity, tools.patches]) tool.addEventListener("input", redraw);
+  // Another map is looked at whole: a head's would stay in the colours of for and against.
+  tools.method.addEventListener("input", () => explained.forEach((one) => one.look(null)));
   tools.search.addEventListener("input", search);
   find(".tools").addEventListener("submit", (event) => event.preventDefault());
   window.addEventListener("beforeprint", () => explained.forEach((one) => one.approach(true)));

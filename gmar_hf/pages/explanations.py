@@ -33,7 +33,8 @@ def write_page(
     """Write a page that shows the explanations of a set of images, and needs nothing but itself.
 
     It can be searched by label, methods and labels can be switched, and with `return_head_maps=True` of the pipeline
-    each head of the matrix shows what it looks at. An image takes at most 300 kB: photographs come as JPEGs of at most
+    each head of the matrix shows what it
+    adds for and against the label. An image takes at most 300 kB: photographs come as JPEGs of at most
     640 pixels, head maps become coarser where there are many. (Hundreds of labels of one image take more, by their own
     maps.) Images are taken one at a time, so that a generator needs the memory of one.
 

@@ -198,7 +198,7 @@ def test_the_page_of_all_images(run, here, model):
     page = Page(text)
     assert_self_contained(page)
     assert page.texts("h1") == ["Explanations by model0"]
-    assert page.texts("h2") == ["one", "two", "The maps"]
+    assert [text.split(" → ")[0] for text in page.texts("h2")] == ["name: one", "name: two", "The maps"]
     assert page.texts("dt") == ["gmar", "recommended"]
     (expected,) = pipeline("gmar-explanation", model=model)(
         "two.jpg", target="日本", method="gmar", return_head_maps=True
@@ -216,7 +216,7 @@ def test_the_page_tells_images_of_one_name_apart(run, here, model):
         shutil.copy("two.jpg", f"{folder}/two.jpg")
     run("explain", "a/two.jpg", "b/two.jpg", "-m", model, "--method", "rollout", "--html", "-o", "out")
     page = Page(Path("out/index.html").read_text(encoding="utf-8"))
-    assert page.texts("h2") == ["two", "two-2", "The maps"]
+    assert [text.split(" → ")[0] for text in page.texts("h2")] == ["name: two", "name: two-2", "The maps"]
 
 
 def test_gmar_and_the_recommended_map_side_by_side(run, here, model):

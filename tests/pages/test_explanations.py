@@ -115,7 +115,8 @@ def test_a_label_against_another_one_and_a_note_are_said(tmp_path):
     assert data["maps"][0]["note"] == "Two patches hold most of it."
     assert page.texts("h1") == ["Mine"] == page.texts("title")
     assert (page.texts("dt"), page.texts("dd")) == (["gmar"], ["a < b"])
-    assert page.texts("button") == ["cat, not dog 0.750"]
+    assert page.texts("button") == ["cat, not dog 0.750", "Back to the whole map"]
+    assert "Choose a label:" not in page.texts("p")
 
 
 def test_text_of_strangers_stays_text(tmp_path):
@@ -129,8 +130,10 @@ def test_text_of_strangers_stays_text(tmp_path):
     assert [found for found, _ in page.find("script")] == [{"type": "application/json"}] * len(NASTY) + [{}]
     assert [data["labels"] for data in data_of(page)] == [[text, "dog"] if text else ["", "dog"] for text in safe]
     spaced = [" ".join(text.split()) for text in safe]
-    assert page.texts("h2")[: len(NASTY)] == spaced
-    assert [text.removesuffix(" 0.750") for text in page.texts("button")[::2]] == [*spaced[:-1], "0.750"]
+    assert page.texts("h2")[: len(NASTY)] == [
+        f"name: {t} → label: {t} 0.750" if t else "name: → label: 0.750" for t in spaced
+    ]
+    assert [text.removesuffix(" 0.750") for text in page.texts("button")[::3]] == [*spaced[:-1], "0.750"]
     assert [found["alt"] for found, _ in page.find("img")] == safe
     assert [json.loads(found["data-methods"]) for found, _ in page.find("article")] == [[text] for text in safe]
     assert {tuple(found) for found, _ in page.find("article")} == {("aria-label", "data-methods")}
@@ -268,13 +271,30 @@ def test_the_page_in_a_browser(tmp_path):
             # The first head by a click, the second by a key, and back.
             tab.run("document.querySelector('.heads button').focus()")
             tab.run("document.querySelector('.heads button').click()")
-            assert tab.run("document.querySelector('.said').textContent") == "Layer 0, head 0: +1.0 logits."
+            assert tab.run("document.querySelector('.said').textContent") == (
+                "Layer 0, head 0 alone, which adds +1.0 logits: for and against the label."
+            )
             assert (tab.run(pixel.format(240)), tab.run(pixel.format(720))) == ([0, 0, 0, 0], [16, 66, 160, 255])
             tab.press("ArrowRight")
             assert tab.run("document.activeElement.getAttribute('aria-label')") == "layer 0, head 1: \u22122.0 logits"
             assert tab.run(pixel.format(720)) == [0, 0, 0, 0]
             tab.press("Escape")
             assert tab.run(pixel.format(720)) == [16, 66, 160, 255]
+            # Whoever uses no keys has a button, there while a head is shown; another map lets go of the head.
+            back = "document.querySelector('.back')"
+            shows = f"{back}.offsetParent !== null"
+            head = "document.querySelector('.heads button')"
+            let_go = ".dispatchEvent(new Event('input'))"
+            for leave in (f"{back}.click()", f"{head}.click()", f"document.querySelector('#method'){let_go}"):
+                assert tab.run(shows) is False
+                tab.run(f"{head}.click()")
+                assert (tab.run(shows), tab.run(f"{head}.ariaPressed")) == (True, "true")
+                tab.run(leave)
+                assert (tab.run(shows), tab.run(f"{head}.ariaPressed")) == (False, "false")
+                assert tab.run(pixel.format(720)) == [16, 66, 160, 255]
+            # Where there is one label there is nothing to choose.
+            choices = "[...document.querySelectorAll('.labels')].map(one => one.offsetParent !== null)"
+            assert tab.run(choices) == [True] + [False] * len(NASTY)
             # A search leaves what it finds.
             tab.run("document.querySelector('#search').value = 'ALERT(2)'")
             tab.run("document.querySelector('#search').dispatchEvent(new Event('input'))")
