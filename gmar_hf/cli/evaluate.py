@@ -127,6 +127,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from gmar_hf.evaluation.maps.map_lookup import shown_name
     from gmar_hf.evaluation.rows_and_columns import is_made_with
 
     typer.echo(evaluation.verdict().text)
@@ -151,7 +152,8 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
             marked = marked or made_with
             cells.append("-" if mean is None else f"{mean:z.2f}{'*' if made_with else ''}")
         forwards = "-" if method["forwards"] is None else f"{method['forwards']:g}"
-        table.add_row(printable(method["name"]), *cells, forwards, f"{method['milliseconds']:.1f}")
+        name = shown_name(method["name"]).replace(" (", "\n(")  # on two lines: 80 columns must do
+        table.add_row(name, *cells, forwards, f"{method['milliseconds']:.1f}")
     Console().print(table)
     # What the marks and short names mean, where they occur.
     if any(column.function == "insertion_minus_deletion" for column in columns):

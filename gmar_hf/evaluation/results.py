@@ -165,10 +165,11 @@ class Evaluation:
     def verdict(self) -> Verdict:
         """Say which map to believe on this model and these data.
 
-        The one with the highest insertion minus deletion (of the logit where that was measured), mean over the
-        fillings, or on mosaics without it the highest grid pointing game, controls aside; one that was made with a
-        filling must be ahead of all that were made with none under the other fillings. Any two maps are compared image
-        by image, under the fillings that neither was made with.
+        It is the one with the highest insertion minus deletion (of the logit, where that was measured), as a mean over
+        all fillings. On mosaics for which that was not measured, the grid pointing game decides. Controls are never
+        chosen. A map that is itself made with one of the fillings is not judged under that one: it is chosen only if
+        it is ahead, under the others, of every map that is made with none. Two maps are compared image by image, under
+        the fillings that neither is made with.
 
         Returns:
             [`Verdict`]: By how much, with intervals, where it loses, how many more images would settle what is open,

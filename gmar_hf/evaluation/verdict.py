@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from gmar_hf.evaluation.maps.map_lookup import NAMES_IN_EXPLAIN
-from gmar_hf.utils.text import listed, printable, quantity
+from gmar_hf.evaluation.maps.map_lookup import NAMES_IN_EXPLAIN, shown_name
+from gmar_hf.utils.text import listed, quantity
 
 RULE = (
-    "The map to believe is the one with the highest insertion minus deletion (of the logit where that was measured), "
-    "mean over the fillings, or on mosaics without it the highest grid pointing game, controls aside; one that was "
-    "made with a filling must be ahead of all that were made with none under the other fillings."
+    "How the map to believe is chosen: the one with the highest insertion minus deletion (of the logit, where that "
+    "was measured), as a mean over all fillings, which are what hidden patches show. On mosaics for which that was "
+    "not measured, the grid pointing game decides. Controls are never chosen. A map that is itself made with one of "
+    "the fillings is not judged under that one: it is chosen only if it is ahead, under the others, of every map that "
+    "is made with none."
 )
 LEAST_IMAGES = 8
 """Intervals of fewer images say nothing."""
@@ -147,27 +149,27 @@ class Verdict:
         losses = [_said_of_loss(loss) for loss in self.losses]
         yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure beyond doubt."
         if self.made_with:
-            marked = [f"{printable(name)} ({', '.join(fillings)})" for name, fillings in self.made_with.items()]
+            marked = [f"{shown_name(name)} ({', '.join(fillings)})" for name, fillings in self.made_with.items()]
             yield f"Not judged under the filling that they are made with: {listed(marked)}."
 
     def _headline(self) -> str:
         assert self.map is not None
-        name = printable(self.map)
+        name = shown_name(self.map)
         if self.map in self.same_for_all_classes:
             name += ", which says nothing about the class,"
         if self.control is not None and self.control.status != "ahead":
             return f"Believe none of these maps yet: {name}, the first, is not beyond doubt ahead of a control."
-        unsettled = [printable(lead.over) for lead in self.leads if lead.status != "ahead"]
+        unsettled = [shown_name(lead.over) for lead in self.leads if lead.status != "ahead"]
         if unsettled:
             return f"{name} is the first, but not beyond doubt ahead of {listed(unsettled)}."
         return f"Believe {name} on this model and these data." if self.leads else f"{name} is the only map."
 
     def _maps_at_chance(self) -> Iterable[str]:
         if self.same_for_all_classes:
-            told = [f"{printable(name)} ({', '.join(why)})" for name, why in self.same_for_all_classes.items()]
+            told = [f"{shown_name(name)} ({', '.join(why)})" for name, why in self.same_for_all_classes.items()]
             yield f"At chance for the class, about which they say nothing: {listed(told)}."
         if self.noise:
-            yield f"Not beyond doubt ahead of noise: {listed(map(printable, self.noise))}."
+            yield f"Not beyond doubt ahead of noise: {listed(map(shown_name, self.noise))}."
 
 
 def _said_of_leads(leads: Iterable[Lead]) -> Iterable[str]:
@@ -188,13 +190,13 @@ def _said_of_leads(leads: Iterable[Lead]) -> Iterable[str]:
 def _said(lead: Lead) -> str:
     """Such as "rollout by 0.50 (0.40 to 0.60)"."""
     more = "" if lead.more_images is None else f", about {_about(lead.more_images)} would settle it"
-    return f"{printable(lead.over)} by {_interval(vars(lead))}{more}"
+    return f"{shown_name(lead.over)} by {_interval(vars(lead))}{more}"
 
 
 def _said_of_loss(loss: Loss) -> str:
     where = f"in {loss.function.replace('_', ' ')}" + (f" under {loss.baseline}" if loss.baseline else "")
     why = ", which is made with that filling" if loss.made_with_it else ""
-    return f"{where} to {printable(loss.to)} by {_interval(vars(loss))}{why}"
+    return f"{where} to {shown_name(loss.to)} by {_interval(vars(loss))}{why}"
 
 
 def _about(number: int) -> str:

@@ -53,7 +53,7 @@ class TestTheChoice:
     def test_a_map_that_explain_calls_otherwise_is_named_as_one_calls_it(self):
         verdict = judged({"path-half-centred": [2, 2, 2], "rollout": [1, 1, 1]}).verdict()
         assert verdict.sentences[:2] == (
-            "Believe path-half-centred on this model and these data.",
+            "Believe path-half-centred (recommended) on this model and these data.",
             'To draw it: method="recommended" of `explain`, the pipeline and `gmar-hf explain`.',
         )
 
@@ -320,4 +320,6 @@ def test_names_cannot_steer_a_terminal_and_all_of_it_is_json():
     content = json.loads(json.dumps(verdict.as_dict(), allow_nan=False))
     assert (content["map"], content["text"]) == (NASTY, verdict.text)
     assert content["leads"][0]["over"] == NASTY + "2"
-    assert content["rule"].startswith("The map to believe is the one with the highest insertion minus deletion")
+    assert content["rule"].startswith(
+        "How the map to believe is chosen: the one with the highest insertion minus deletion"
+    )

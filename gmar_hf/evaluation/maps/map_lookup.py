@@ -8,13 +8,27 @@ from typing import TYPE_CHECKING
 from gmar_hf.errors import ArgumentError
 from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, MAP_METHODS
 from gmar_hf.evaluation.maps.method import MapMethod, first_line
-from gmar_hf.utils.text import did_you_mean
+from gmar_hf.utils.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from torch import nn
 
 NAMES_IN_EXPLAIN = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
 """What `explain` calls a method by default settings, and its row among the maps."""
+
+
+def shown_name(name: str) -> str:
+    """Return a map's name as people read it: safe for a terminal, with what `explain` calls it where that differs.
+
+    Args:
+        name (`str`): Of the row among the maps, which files keep.
+
+    Example:
+        >>> shown_name("path-half-centred"), shown_name("rollout")
+        ('path-half-centred (recommended)', 'rollout')
+    """
+    known = next((f" ({explain})" for explain, row in NAMES_IN_EXPLAIN.items() if row == name), "")
+    return printable(name) + known
 
 
 def default_methods(model: "nn.Module") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from gmar_hf.evaluation.maps.map_lookup import shown_name
 from gmar_hf.evaluation.metric_columns import CURVES
 from gmar_hf.evaluation.results import REFERENCES, Evaluation
 from gmar_hf.evaluation.rows_and_columns import Metric, Row, is_made_with
@@ -66,7 +67,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
         "gmar_hf.evaluation.output",
         _TEMPLATE,
         verdict=verdict.sentences,
-        believed=printable(verdict.map),
+        believed=shown_name(verdict.map or ""),
         criterion=(verdict.criterion or "").replace("_", " "),
         ranking=_ranking(verdict),
         rule=RULE,
@@ -89,7 +90,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
         columns=_columns(metrics, summary),
         table=table,
         differences=_differences(metrics, summary),
-        maps=_legend((method["name"], method["about"]) for method in evaluation.methods),
+        maps=_legend((shown_name(method["name"]), method["about"]) for method in evaluation.methods),
         figures=_legend((_name(metric), _about(metric)) for metric in metrics),
         curves=_curves(evaluation),
         figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
@@ -105,7 +106,7 @@ def _ranking(verdict: Verdict) -> list[dict[str, str]]:
     statuses = {"open": "open", "level": "level", "ahead": "beyond doubt", "behind": "behind"}
     return [
         {
-            "name": printable(lead.over) + (", a control" if lead is verdict.control else ""),
+            "name": shown_name(lead.over) + (", a control" if lead is verdict.control else ""),
             "text": f"{lead.mean:+z.2f}",
             "interval": f"{lead.low:+z.2f} to {lead.high:+z.2f}",
             "status": statuses[lead.status],
@@ -156,7 +157,7 @@ def _figures(evaluation: Evaluation, metrics: Sequence[Metric], summary: Summary
             cells.append({**_cell(figures, ""), "marked": marked, "bold": is_best})
         forwards = "?" if method["forwards"] is None else f"{method['forwards']:g}"
         costs = [forwards, f"{method['milliseconds']:.1f}"]
-        rows.append({"name": printable(method["name"]), "cells": cells, "costs": costs})
+        rows.append({"name": shown_name(method["name"]), "cells": cells, "costs": costs})
     return rows
 
 
@@ -174,7 +175,9 @@ def _differences(metrics: Sequence[Metric], summary: Summary) -> dict[str, list[
                 low, high = figures["low"], figures["high"]
                 is_better = low is not None and {True: low > 0, False: high < 0, None: False}[metric.higher_is_better]
                 cells.append({**_cell(figures, "+"), "marked": False, "bold": is_better})
-            tables.setdefault(reference, []).append({"name": printable(name), "cells": cells, "costs": []})
+            tables.setdefault(shown_name(reference), []).append(
+                {"name": shown_name(name), "cells": cells, "costs": []}
+            )
     return tables
 
 
@@ -201,7 +204,7 @@ def _curves(evaluation: Evaluation) -> list[dict[str, str]]:
     for metric in evaluation.metrics:
         if metric.function not in CURVES or metric.key not in evaluation.curves:
             continue
-        names = [method["name"] for method in evaluation.methods]
+        names = [shown_name(method["name"]) for method in evaluation.methods]
         figure = Figure(figsize=(7, 4.6), layout="constrained")
         shown = "shown" if metric.function == "insertion" else "hidden"
         plot_curves(
@@ -221,7 +224,7 @@ def _picture(picture: Picture) -> dict[str, Any]:
     label, image = printable(picture.row.label), printable(picture.row.image)
     panels = [{"alt": f"the image {image}", "caption": "image", "source": _png(picture.image)}]
     for name, overlay in picture.overlays.items():
-        figure, name = picture.figures.get(name, math.nan), printable(name)
+        figure, name = picture.figures.get(name, math.nan), shown_name(name)
         caption = name if math.isnan(figure) else f"{name}: {figure:z.2f}"
         panels.append({"alt": f"map of {name} for {label}", "caption": caption, "source": _png(overlay)})
     return {"image": image, "label": label, "score": f"{picture.row.score:.2f}", "panels": panels}

@@ -58,7 +58,10 @@ def test_the_page_opens_with_the_verdict(tmp_path):
     assert page.texts("strong")[0] == first
     assert page.texts("li")[: len(rest)] == list(rest)
     assert page.texts("section")[0].startswith(first)
-    assert "The map to believe is the one with the highest insertion minus deletion" in page.texts("section")[0]
+    assert (
+        "How the map to believe is chosen: the one with the highest insertion minus deletion"
+        in page.texts("section")[0]
+    )
     # The other maps stand below, with how far behind each is.
     assert page.texts("caption")[0].endswith("is ahead in insertion minus deletion, image by image")
     leads = [*verdict.leads, *filter(None, [verdict.control])]
@@ -70,6 +73,29 @@ def test_the_page_opens_with_the_verdict(tmp_path):
     assert set(shown[1::2]) == {"beyond doubt"} == {"beyond doubt" if lead.status == "ahead" else "" for lead in leads}
     assert not page.find("script")
     assert_self_contained(page)
+
+
+def test_many_figures_stand_in_several_tables(tmp_path):
+    """Twelve, eight and four of them, each map's in both; what a map costs stands once."""
+    evaluation = made(
+        10,
+        metrics=[Metric(f"key {number}", f"figure_{number}", None, True) for number in range(12)],
+        values=np.random.default_rng(1).uniform(1, 2, (20, len(METHODS), 12)),
+    )
+    page = page_of(evaluation, [], tmp_path)
+    columns = page.texts("th", scope="col")
+    assert columns[:16] == [
+        "map", *(f"figure {number} ↑" for number in range(8)), "cost in forwards", "ms",
+        "map", *(f"figure {number} ↑" for number in range(8, 12)),
+    ]  # fmt: skip
+    assert page.texts("th", scope="row")[: 2 * len(METHODS)] == [*METHODS, *METHODS]
+    means = evaluation.values.mean(axis=0)
+    found = page.texts("td")
+    assert len(found) == len(METHODS) * (12 + 2) + (len(METHODS) - 1) * 12  # and the differences to rollout
+    first, second = found[: len(METHODS) * 10], found[len(METHODS) * 10 : len(METHODS) * 14]
+    for place in range(len(METHODS)):
+        shown = [*first[place * 10 : place * 10 + 8], *second[place * 4 : place * 4 + 4]]
+        assert [text[:5] for text in shown] == [f"{mean:.3f}"[:5] for mean in means[place]]
 
 
 def test_the_columns_that_decide_come_first(tmp_path):
@@ -120,7 +146,7 @@ def test_differences_to_rollout_and_gmar_are_paired(tmp_path):
     methods = made().methods
     methods[3]["name"] = "gmar-l1"
     page = page_of(made(rows=rows, values=sure, methods=methods), [], tmp_path)
-    assert page.texts("h2")[1:3] == ["Difference to rollout", "Difference to gmar-l1"]
+    assert page.texts("h2")[1:3] == ["Difference to rollout", "Difference to gmar-l1 (gmar)"]
     bold = ["bold" in found.get("class", "") for found, _ in page.find("td")[len(METHODS) * (len(METRICS) + 2) :]]
     to_rollout, to_gmar = np.array(bold).reshape(2, 3, len(METRICS)).tolist()
     assert to_rollout == [[True, True, False, True, False], [False] * 5, [False, False, True, False, False]]
