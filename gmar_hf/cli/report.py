@@ -128,6 +128,8 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
     from rich.console import Console
     from rich.table import Table
 
+    from gmar_hf.report.certainty import remarks
+
     scores = ("contribution_abs", "contribution", "contribution_centred", "l1_weight")
     table = Table("layer.head", *scores, padding=(0, 0))  # whole names in 80 columns
     for layer, head, value in _strongest(report, 10):
@@ -144,6 +146,8 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
         "Means, in logits: contribution_abs is the size of what a head adds or takes, contribution the same, signed,"
     )
     typer.echo("contribution_centred what is beyond its habit; l1_weight is its share of the layer in GMAR.")
+    for remark in remarks(report.overall, report.num_images):
+        typer.echo(remark)
     counts = f"{quantity(summary['num_images'], 'image')}, {quantity(summary['num_explanations'], 'explanation')}"
     if summary["num_unreadable"]:
         counts += f", {summary['num_unreadable']} unreadable"

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores, strongest_rows, unreadable_rows
 from gmar_hf.report.card_traits import top_image_rows, trait_table
+from gmar_hf.report.certainty import remarks
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.settings import SURVEY_SETTINGS, heads_in_words, parts_in_words, processing_in_words
@@ -69,6 +70,7 @@ def write_card(
         has_head_weights="heads_by_layer" not in model,  # GMAR, which takes them, is for layers of as many heads
         scores=[f"`{score}`" for score in shown_scores(overall)],
         strongest=strongest_rows(overall),
+        remarks=remarks(overall, settings["counts"]["num_images"]),
         traits=None if traits is None else trait_table(traits, overall),
         top_images=top_image_rows(settings.get("top_images"), model["labels"], overall),
         classes=class_tables(model["labels"], moments, overall),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
+from gmar_hf.report.certainty import SHOWN_HEADS
 from gmar_hf.report.comparison import difference_in_errors
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import (
@@ -23,7 +24,7 @@ from gmar_hf.report.statistics import (
 from gmar_hf.utils.missing_heads import rank_heads
 from gmar_hf.utils.text import markdown
 
-_SHOWN_HEADS, _SHOWN_CLASSES, _SHOWN_DIFFERENCES, _SHOWN_UNREADABLE = 10, 5, 5, 5
+_SHOWN_CLASSES, _SHOWN_DIFFERENCES, _SHOWN_UNREADABLE = 5, 5, 5
 _ONE_TABLE = 6  # classes: so few are all shown, once
 
 Rows = list[list[str]]
@@ -69,7 +70,7 @@ class OutcomeTable:
 
 def strongest_places(overall: HeadStatistics) -> list[tuple[int, int]]:
     """Return layer and head of those that the card names: with the largest contributions."""
-    heads = strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.num_heads), RANKED_BY)
+    heads = strongest_heads(overall.mean, min(SHOWN_HEADS, overall.num_heads), RANKED_BY)
     return [(layer, head) for layer, head, _ in heads]
 
 

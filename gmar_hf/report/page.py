@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gmar_hf.pages.dress import data_uri, render_page
 from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores, strongest_rows
 from gmar_hf.report.card_traits import top_image_rows, trait_table
+from gmar_hf.report.certainty import remarks
 from gmar_hf.report.figures import FIGURES, png
 from gmar_hf.report.settings import parts_in_words
 from gmar_hf.report.statistics import RANKED_BY, strongest_heads
@@ -72,7 +73,7 @@ def _summary(report: "HeadImportanceReport") -> list[str]:
         sentences.append(f"The model's prediction is right for {counts['num_correct']:,} of {known:,} images.")
     if counts["num_unreadable"]:
         sentences.append(f"{quantity(counts['num_unreadable'], 'image')} could not be read.")
-    return sentences
+    return sentences + remarks(report.overall, report.num_images)
 
 
 def _name(entry: Mapping[str, Any]) -> str:

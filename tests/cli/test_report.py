@@ -120,6 +120,8 @@ def test_what_is_written_and_printed(report, here):
         assert row[2] == f"{saved.mean['contribution'][layer, head]:+.3f}"
         assert row[3] == f"{saved.mean['contribution_centred'][layer, head]:+.3f}"
         assert row[4] == f"{saved.mean['l1_weight'][layer, head]:.1%}"
+    assert "This is of 7 images only: the ranking is a first look" in out
+    assert "This is of 7 images only: the ranking is a first look" in Path("out", "README.md").read_text("utf-8")
     assert out.endswith(
         "7 images, 7 explanations. Report, card and page (index.html) are in out\nLook first at out/index.html\n"
     )

@@ -228,7 +228,7 @@ class TestTables:
         assert [row[:2] for row in sizes] == [
             [f"label {index} ({index})", str(classes.count(index))] for index in often
         ]
-        assert "11 of 12 classes have explanations." in card_of(report)
+        assert "11 of 12 classes have explanations. Shown are the 5 with the most of them:" in card_of(report)
 
         def mean(chosen):
             return values[chosen][:, KEYS.index("contribution_abs")].double().numpy().mean(0)

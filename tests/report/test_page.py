@@ -34,6 +34,8 @@ def test_the_page_opens_with_what_matters_most(tmp_path):
         "The strongest is head 0 of layer 0: 4 logits an image, either way.",
         "Of layers 0 to 1, layer 0 has the most: 67% of all.",
         "The model's prediction is right for 1 of 1 images.",
+        "This is of 1 image only: the ranking is a first look, and its standard errors are themselves uncertain. Take "
+        "30 images at least.",
     ]
     rows = page.texts("td")[: 8 * 4]
     assert page.texts("th", scope="row")[:3] == ["0", "1", "0"]
@@ -51,6 +53,7 @@ def test_figures_tables_and_facts(tmp_path):
         "The heads that contribute most", "All heads", "Classes", "Right and wrong predictions", "Limits",
     ]  # fmt: skip
     (text,) = page.texts("body")
+    assert re.search(r"\b8 classes were explained\. Shown are the 5 with the most explanations,", text)
     assert "60 images of somebody/pictures; explained is the logit of the predicted class." in text
     first = page_of(make_report(num_classes=9), tmp_path)
     assert first.elements == page.elements  # same report, same page

@@ -1,0 +1,66 @@
+"""How far a report's ranking of heads is to be trusted, in sentences for its page, its card and the terminal."""
+
+import math
+
+from gmar_hf.report.statistics import RANKED_BY, HeadStatistics, strongest_heads
+from gmar_hf.utils.text import listed, quantity
+
+FEW_IMAGES = 30
+"""A standard error of n values is itself uncertain by about 1 / sqrt(2 n - 2): by 13 % of 30, by 27 % of 8."""
+SHOWN_HEADS = 10
+"""The strongest heads, which tables list."""
+
+
+def remarks(overall: HeadStatistics, num_images: int) -> list[str]:
+    """Say whether there are few images, and which ranks the standard errors leave open.
+
+    Args:
+        overall ([`HeadStatistics`]): Of all explanations.
+        num_images (`int`): Of how many images they are.
+
+    Returns:
+        `list[str]`: Plain sentences; none where there are many images and the first heads are far apart.
+
+    Example:
+        >>> import torch
+        >>> mean, error = torch.tensor([[9.0, 5.0, 4.9, 1.0]]), torch.tensor([[0.1, 0.2, 0.2, 0.1]])
+        >>> statistics = HeadStatistics(40, {"contribution_abs": mean}, {}, {"contribution_abs": error})
+        >>> print(*remarks(statistics, 40))
+        Ranks 2 to 3 lie within each other's standard errors: other images like these could order them otherwise.
+    """
+    told = []
+    if num_images < FEW_IMAGES:
+        told.append(
+            f"This is of {quantity(num_images, 'image')} only: the ranking is a first look, and its standard errors "
+            f"are themselves uncertain. Take {FEW_IMAGES} images at least."
+        )
+    ranks = [f"{first} to {last}" for first, last in open_ranks(overall)]
+    if ranks:
+        told.append(
+            f"Ranks {listed(ranks)} lie within each other's standard errors: other images like these could order "
+            "them otherwise."
+        )
+    return told
+
+
+def open_ranks(overall: HeadStatistics) -> list[tuple[int, int]]:
+    """Return the first and last rank, from 1, of neighbours among the ten strongest heads that cannot be told apart.
+
+    A head is within the errors of the first one of its group where their means differ by no more than both errors
+    together, the root of the sum of their squares; where errors are unknown nothing is said.
+
+    Args:
+        overall ([`HeadStatistics`]): Of all explanations.
+    """
+    heads = strongest_heads(overall.mean, min(SHOWN_HEADS, overall.num_heads), RANKED_BY)
+    errors = [float(overall.standard_error[RANKED_BY][layer, head]) for layer, head, _ in heads]
+    if not all(map(math.isfinite, errors)):
+        return []
+    groups, first = [], 0
+    for place in range(1, len(heads) + 1):
+        is_apart = place == len(heads) or heads[first][2] - heads[place][2] > math.hypot(errors[first], errors[place])
+        if is_apart:
+            if place - first > 1:
+                groups.append((first + 1, place))
+            first = place
+    return groups
