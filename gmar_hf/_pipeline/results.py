@@ -95,8 +95,9 @@ class ExplanationResult(dict[str, Any]):
             k (`int`, defaults to 3): How many heads.
 
         Returns:
-            `list[dict[str, Any]]`: `layer`, `head` and `head_contribution` or `head_importance`, the largest
-            magnitude first; empty where neither is known.
+            `list[dict[str, Any]]`: `layer`, `head` and `head_contribution` (logits) or `head_importance` (a share of
+            the layer), the largest magnitude first; empty where neither is known. Dicts, since a result is of plain
+            names; those of a report are tuples.
 
         Raises:
             ArgumentError: If `k` is no whole number of 1 or more.

@@ -85,7 +85,8 @@ def find_mosaics(work: Work, side: int, least_score: float = SURE) -> Mosaics:
     if not isinstance(work.data, MapData) or not work.data.has_labels:
         raise ArgumentError(
             "`dataset` must be of known length and have labels for `mosaics` (`--mosaics`), which show a photo of "
-            "another class in each cell; got data without. Leave mosaics out."
+            "another class in each cell; got data without any, or of unknown length. Sort the photos into a folder "
+            "for each class, or leave mosaics out."
         )
 
     def find() -> list[list[Photo]]:

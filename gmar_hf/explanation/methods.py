@@ -139,7 +139,7 @@ def get_method(name: str) -> Method:
 
 
 def why_heads_differ(contributing: Iterable[str], weighing: Iterable[str] = ()) -> str:
-    """Say why the strongest heads of an image are not the same for all methods; nothing where they are.
+    """Say which method's strongest heads answer which question, where they are not the same; nothing where they are.
 
     Args:
         contributing (`Iterable[str]`): Methods whose results rank heads by their contributions.
@@ -147,25 +147,24 @@ def why_heads_differ(contributing: Iterable[str], weighing: Iterable[str] = ()) 
 
     Example:
         >>> print(why_heads_differ(["gmar", "recommended"]))
-        Strongest heads differ between maps: gmar ranks them by what each adds to the logit as the model is, \
-recommended by the mean of that while all attention is scaled up from nothing.
+        Strongest heads differ between maps, even in sign. What happens if a head were removed now, gmar tells; what \
+it added on the way from no attention to the model as it is, recommended tells.
         >>> why_heads_differ(["gmar", "contribution"])
         ''
     """
     names = list(dict.fromkeys(contributing))
-    ranked_by = {
-        "by what each adds to the logit as the model is": [name for name in names if METHODS[name].num_points is None],
-        "by the mean of that while all attention is scaled up from nothing": [
+    answers = {
+        "what happens if a head were removed now": [name for name in names if METHODS[name].num_points is None],
+        "what it added on the way from no attention to the model as it is": [
             name for name in names if METHODS[name].num_points is not None
         ],
-        "by their weights, as shares of the layer": list(dict.fromkeys(weighing)),
+        "what weight it has in its layer": list(dict.fromkeys(weighing)),
     }
-    said = [(listed(members), len(members), how) for how, members in ranked_by.items() if members]
+    said = [(listed(members), len(members), what) for what, members in answers.items() if members]
     if len(said) < 2:
         return ""
-    (first, count, how), *others = said
-    text = f"{first} rank{'s' * (count == 1)} them {how}"
-    return f"Strongest heads differ between maps: {', '.join([text, *(f'{who} {how}' for who, _, how in others)])}."
+    questions = "; ".join(f"{what}, {who} tell{'s' * (count == 1)}" for who, count, what in said)
+    return f"Strongest heads differ between maps, even in sign. {questions[0].upper()}{questions[1:]}."
 
 
 def _how_to_get(name: str) -> str:

@@ -155,7 +155,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             score (`str`, defaults to "contribution_abs"): Whose mean; one of `KEYS`, or "contribution_centred".
 
         Returns:
-            `list[tuple[int, int, float]]`: Layer, head and mean, the largest first.
+            `list[tuple[int, int, float]]`: Triples of layer, head and mean, the largest first.
 
         Raises:
             ArgumentError: If there are not so many heads, or no such score.
@@ -190,7 +190,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
             ratio (`float`): The share of all heads to return, in [0, 1]; rounded down to whole heads.
 
         Returns:
-            `list[tuple[int, int]]`: Layer and head, the smallest first.
+            `list[tuple[int, int]]`: Pairs of layer and head, the smallest first, as `silence_heads` takes them.
 
         Raises:
             ArgumentError: If `ratio` is out of range.

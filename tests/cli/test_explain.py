@@ -169,9 +169,9 @@ def test_what_puzzles_is_remarked():
     assert _remarks(entries) == []
     entries = [{"seen_share": 0.75, "results": signed}, {"seen_share": 0.5, "results": [weighed]}]
     assert _remarks(entries) == [
-        "Strongest heads differ between maps: gmar ranks them by what each adds to the logit as the model is, "
-        "recommended by the mean of that while all attention is scaled up from nothing, rollout by their weights, as "
-        "shares of the layer.",
+        "Strongest heads differ between maps, even in sign. What happens if a head were removed now, gmar tells; "
+        "what it added on the way from no attention to the model as it is, recommended tells; what weight it has in "
+        "its layer, rollout tells.",
         "The model saw only the middle of 2 of 2 pictures, 50% to 75% of each; the rest, which is paler, was cropped.",
     ]
 
