@@ -86,7 +86,9 @@ class ExplainOptions:
         OverlayStyle, typer.Option(help="Draw what speaks for the label, or against it too, in blue and striped.")
     ] = OverlayStyle.POSITIVE
     grid: Annotated[bool, typer.Option("--grid", help="Draw maps patch by patch, as coarse as they are.")] = False
-    caption: Annotated[bool, typer.Option("--caption", help="Label, score, method and scale below each map.")] = False
+    caption: Annotated[
+        bool, typer.Option("--caption/--no-caption", help="Label, score, method and scale below each map.")
+    ] = True
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(

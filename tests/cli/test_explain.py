@@ -75,7 +75,7 @@ def test_files_of_every_image(run, here, model):
     out = printed(
         run(
             "explain", "one.png", "two.jpg", "-m", model, "-t", "cat", "-t", "tabby, tabby cat", "--method", "gmar",
-            "-o", "out",
+            "--no-caption", "-o", "out",
         )
     )  # fmt: skip
     assert written() == sorted(
@@ -149,7 +149,7 @@ def test_one_target_has_no_axis_of_targets(run, here, model):
 
 def test_signed_overlays_with_grid_and_caption(run, here, model):
     asked = ("explain", "two.jpg", "-m", model, "-t", "cat", "--method", "contribution", "-o", "out")
-    printed(run(*asked, "--overlay", "signed", "--grid", "--caption"))
+    printed(run(*asked, "--overlay", "signed", "--grid"))  # a caption is drawn by default
     (expected,) = pipeline("gmar-explanation", model=model)("two.jpg", target="cat", method="contribution")
     image = read_image("two.jpg")
     drawn = overlay(
@@ -220,7 +220,7 @@ def test_the_page_tells_images_of_one_name_apart(run, here, model):
 
 
 def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
-    out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "-o", "out"))
+    out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "--no-caption", "-o", "out"))
     assert written() == ["two-cat.png", "two-日本.png", "two.json", "two.recommended.safetensors", "two.safetensors"]
     expected = pipeline("gmar-explanation", model=model)(
         "two.jpg", target=["cat", "日本"], method=["gmar", "recommended"]
