@@ -52,8 +52,10 @@ def write_report(
         overwrite_card (`bool`): Whether to replace a README.md that somebody has written or edited.
 
     Raises:
-        ArgumentError: If the folder cannot be written. On a full disk an older report in it stays whole.
+        ArgumentError: If the folder cannot be written, or holds the config.json of something else, such as a model. On
+            a full disk an older report in it stays whole.
     """
+    check_no_other_config(folder)
     content = _tensors_file(moments, weight_sample, means, traits)
     written = {
         **settings,
@@ -88,8 +90,28 @@ def may_replace_card(path: Path) -> bool:
         return False
 
 
+def check_no_other_config(folder: Path) -> None:
+    """Refuse a folder whose config.json is of something else, such as a model, which would be lost.
+
+    Args:
+        folder (`Path`): Where a report is to be written.
+
+    Raises:
+        ArgumentError: If there is one.
+    """
+    try:
+        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or a report's that is damaged
+        return
+    if not isinstance(content, dict) or "tensors_sha256" not in content:
+        raise ArgumentError(
+            f"The folder of a report must not hold the {SETTINGS_FILE} of something else, such as a model, which would be "
+            f"lost; {str(folder)!r} does. Choose another folder."
+        )
+
+
 def check_no_report(folder: Path) -> None:
-    """Refuse a folder that holds a finished report.
+    """Refuse a folder that holds a finished report, or the config.json of something else.
 
     Args:
         folder (`Path`): Where a new one is to be written.
@@ -97,6 +119,7 @@ def check_no_report(folder: Path) -> None:
     Raises:
         ArgumentError: If there is one, whole or in part.
     """
+    check_no_other_config(folder)
     if (folder / SETTINGS_FILE).exists():
         raise ArgumentError(
             f"`output_dir` (`--out`) must not hold a finished report; {str(folder)!r} does. Choose another folder, or "
