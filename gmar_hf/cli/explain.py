@@ -135,6 +135,7 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
 
     from gmar_hf.cli.loading import load_explainer
     from gmar_hf.explanation.engine import versions
+    from gmar_hf.images.own_pictures import is_own_picture
 
     out, parameters = options.out, options.parameters()
     # Pictures are drawn when they are written.
@@ -146,8 +147,10 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
     names = unique([safe(stem(source), 100) for source in sources], set())
     # On the page without folders, which are nobody else's concern.
     shown = unique([stem(source)[:_LONGEST_NAME] for source in sources], set())
-    # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place.
+    # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place,
+    # nor that of a picture which was there and is none of ours.
     pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
+    pictures |= {path.stem.casefold() for path in out.glob("*.png") if not is_own_picture(path)}
     files = ExplanationFiles(
         folder=out,
         taken=Taken(pictures, {name.casefold() for name in names}),

@@ -105,8 +105,8 @@ def check_no_other_config(folder: Path) -> None:
         return
     if not isinstance(content, dict) or "tensors_sha256" not in content:
         raise ArgumentError(
-            f"The folder of a report must not hold the {SETTINGS_FILE} of something else, such as a model, which would be "
-            f"lost; {str(folder)!r} does. Choose another folder."
+            f"The folder of a report must not hold the {SETTINGS_FILE} of something else, such as a model, which "
+            f"would be lost; {str(folder)!r} does. Choose another folder."
         )
 
 

@@ -219,6 +219,15 @@ def test_the_page_tells_images_of_one_name_apart(run, here, model):
     assert [text.split(" → ")[0] for text in page.texts("h2")] == ["name: two", "name: two-2", "The maps"]
 
 
+def test_a_picture_that_was_there_is_kept(run, here, model):
+    Path("out").mkdir()
+    shutil.copy("one.png", "out/two-cat.png")
+    for _ in range(2):  # our own pictures are drawn anew
+        run("explain", "two.jpg", "-m", model, "-t", "cat", "--method", "rollout", "-o", "out")
+        assert {path.name for path in Path("out").glob("*.png")} == {"two-cat.png", "two-cat-2.png"}
+    assert Path("out/two-cat.png").read_bytes() == Path("one.png").read_bytes()
+
+
 def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
     out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "--no-caption", "-o", "out"))
     assert written() == ["two-cat.png", "two-日本.png", "two.json", "two.recommended.safetensors", "two.safetensors"]
