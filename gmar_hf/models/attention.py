@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gmar_hf.errors import ArgumentTypeError
 from gmar_hf.models.freezing import Borrowed, Undo
+from gmar_hf.models.implementations import check_implementations
 from gmar_hf.models.introspection import CAUSAL, unsupported
 from gmar_hf.models.off_interface import has_reader, reroute
 from gmar_hf.models.recorders import Recorder, call_of, heard, is_recording, record, recorders_of
@@ -41,8 +42,10 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
     Raises:
         ArgumentTypeError: If there is no transformers model in `model`.
+        UnsupportedModelError: If its attention implementation is none of transformers' own.
     """
     configs = checked_configs(model)
+    check_implementations(model)
 
     def begin(module: nn.Module, inputs: Any) -> None:
         if is_recording(module, recorder):

@@ -151,7 +151,7 @@ _MARK = "_gmar_hf_reroutes"  # of the forwards that [`reroute`] has put somewher
 
 def has_reader(module: nn.Module) -> bool:
     """Tell whether a module is of a kind that is known here, and attends as its class does."""
-    if _kind(module) not in READERS:
+    if _kind(module) not in READERS or type(module).forward.__globals__["__name__"] != type(module).__module__:
         return False
     # Accelerate's hooks keep what they wrap; of a forward that somebody else has put there nothing is known.
     forward = module.__dict__.get(_slot(module))
