@@ -94,7 +94,7 @@ def table(photos: Evaluation, grids: Evaluation | None) -> str:
             interval = bootstrap.interval(photos.of(method["name"], key))
             cells.append(f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}")
         for metric in GRID:
-            is_there = grids is not None and method["name"] in on_grids
+            is_there = method["name"] in on_grids
             cells.append(f"{np.nanmean(grids.of(method['name'], metric)):.2f}" if is_there else "-")
         cells.append("-" if method["forwards"] is None else f"{method['forwards']:.0f}")
         lines.append("| " + " | ".join(cells) + " |")

@@ -238,8 +238,11 @@ def _blaming_baseline(images: Images, request: Request, one_pass: Pass) -> Abstr
         return nullcontext()
     whole = replace(one_pass, pixels=images.pixels, token_weights=None)
     return blaming(
-        f"`mask_baseline` must hold pixel values that {class_name(images.model)} can compute with, as the images' own "
-        f"are; got up to {baseline.abs().max():.3g}. Give it values of the size that the image processor makes.",
+        lambda: (
+            f"`mask_baseline` must hold pixel values that {class_name(images.model)} can compute with, as the images' "
+            f"own are; got up to {baseline.abs().max():.3g}. "
+            "Give it values of the size that the image processor makes."
+        ),
         without=lambda: _one_part(images, request, whole),
     )
 

@@ -14,6 +14,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.metrics.hiding import PatchSize, checked_map
 from gmar_hf.metrics.scores import ScoreFunction, score_rows
 from gmar_hf.utils.checks import check_whole
+from gmar_hf.utils.tensors import copies_at_once
 
 
 def average_drop(
@@ -114,7 +115,7 @@ def _probabilities(
     mask = _soft_mask(pixel_values, attribution, patch_size)
     images = pixel_values.detach()
     both = torch.cat([images, images * mask.to(images.dtype)])
-    at_once = len(both) if len(both) <= max_rows else len(images)
+    at_once = copies_at_once(images, max_rows) * len(images)
     scores = torch.cat([score_rows(score_fn, rows) for rows in both.split(at_once)])
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if scores.min() < 0 or scores.max() > 1:

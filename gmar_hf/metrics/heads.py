@@ -183,8 +183,9 @@ def head_ablation(
         classes = chosen_classes(target, batch.logits)
         whole = gather_classes(batch.logits[None], classes)
         change = whole.new_empty(shape)
+        at_once = torch.arange(num_heads).split(copies_at_once(pixel_values, max_rows))
         for layer in range(num_layers):
-            for heads in torch.arange(num_heads).split(copies_at_once(pixel_values, max_rows)):
+            for heads in at_once:
                 # Each choice of heads is one head of this layer, the same for all images.
                 silent = torch.zeros(len(heads), *shape, dtype=torch.bool)
                 silent[torch.arange(len(heads)), :, layer, heads] = True

@@ -130,11 +130,14 @@ def _checked_size(patch_size: int | tuple[int, int]) -> tuple[int, int]:
 
 def _blaming_baseline(score_fn: ScoreFunction, images: RankedImages) -> AbstractContextManager[None]:
     """Name `baseline` in an error about images that show its pixels, where the images themselves can be scored."""
-    if not isinstance(images.filling, PixelFilling):
+    filling = images.filling
+    if not isinstance(filling, PixelFilling):
         return nullcontext()
     return blaming(
-        "`baseline` must hold pixel values that `score_fn` can score, as the images' own are; got up to "
-        f"{images.filling.pixels.abs().max():.3g}. Give it values of the size that the image processor makes.",
+        lambda: (
+            "`baseline` must hold pixel values that `score_fn` can score, as the images' own are; got up to "
+            f"{filling.pixels.abs().max():.3g}. Give it values of the size that the image processor makes."
+        ),
         without=lambda: score_rows(score_fn, images.pixel_values),
     )
 
@@ -164,7 +167,8 @@ def score_hidden(
     batch = len(images.rank)
     repeats = copies_at_once(images.pixel_values, max_rows)
     parts = []
-    for start in range(0, len(different), repeats):
-        with images.hide(different[start : start + repeats]) as rows, _blaming_baseline(score_fn, images):
-            parts.append(score_rows(score_fn, rows).view(-1, batch))
+    with _blaming_baseline(score_fn, images):
+        for start in range(0, len(different), repeats):
+            with images.hide(different[start : start + repeats]) as rows:
+                parts.append(score_rows(score_fn, rows).view(-1, batch))
     return torch.cat(parts)[[different.index(interval) for interval in shown]].T

@@ -72,8 +72,10 @@ def max_sensitivity(
             raise ArgumentError(
                 f"`radius` must leave the pixel values in {str(images.dtype).removeprefix('torch.')}; got {radius:g}."
             )
-        told = f"`radius` must leave pixel values that `draw_fn` can draw maps of; got {radius:g}. Lower it."
-        with blaming(told, without=lambda: draw_fn(images)):
+        with blaming(
+            lambda: f"`radius` must leave pixel values that `draw_fn` can draw maps of; got {radius:g}. Lower it.",
+            without=lambda: draw_fn(images),
+        ):
             drawn = draw_fn(noisy)
         noisy_maps = checked_maps("draw_fn", drawn).to(maps)
         if noisy_maps.shape != maps.shape:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
-from gmar_hf.report.certainty import SHOWN_HEADS
+from gmar_hf.report.certainty import shown_heads
 from gmar_hf.report.comparison import difference_in_errors
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.statistics import (
@@ -70,8 +70,7 @@ class OutcomeTable:
 
 def strongest_places(overall: HeadStatistics) -> list[tuple[int, int]]:
     """Return layer and head of those that the card names: with the largest contributions."""
-    heads = strongest_heads(overall.mean, min(SHOWN_HEADS, overall.num_heads), RANKED_BY)
-    return [(layer, head) for layer, head, _ in heads]
+    return [(layer, head) for layer, head, _ in shown_heads(overall)]
 
 
 def shown_scores(overall: HeadStatistics) -> list[str]:

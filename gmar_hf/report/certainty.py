@@ -7,8 +7,7 @@ from gmar_hf.utils.text import listed, quantity
 
 FEW_IMAGES = 30
 """A standard error of n values is itself uncertain by about 1 / sqrt(2 n - 2): by 13 % of 30, by 27 % of 8."""
-SHOWN_HEADS = 10
-"""The strongest heads, which tables list."""
+_SHOWN_HEADS = 10
 
 
 def remarks(overall: HeadStatistics, num_images: int) -> list[str]:
@@ -43,6 +42,15 @@ def remarks(overall: HeadStatistics, num_images: int) -> list[str]:
     return told
 
 
+def shown_heads(overall: HeadStatistics) -> list[tuple[int, int, float]]:
+    """Return layer, head and mean of the ten heads with the largest contributions, which tables list.
+
+    Args:
+        overall ([`HeadStatistics`]): Of all explanations.
+    """
+    return strongest_heads(overall.mean, min(_SHOWN_HEADS, overall.num_heads), RANKED_BY)
+
+
 def open_ranks(overall: HeadStatistics) -> list[tuple[int, int]]:
     """Return the first and last rank, from 1, of neighbours among the ten strongest heads that cannot be told apart.
 
@@ -52,7 +60,7 @@ def open_ranks(overall: HeadStatistics) -> list[tuple[int, int]]:
     Args:
         overall ([`HeadStatistics`]): Of all explanations.
     """
-    heads = strongest_heads(overall.mean, min(SHOWN_HEADS, overall.num_heads), RANKED_BY)
+    heads = shown_heads(overall)
     errors = [float(overall.standard_error[RANKED_BY][layer, head]) for layer, head, _ in heads]
     if not all(map(math.isfinite, errors)):
         return []

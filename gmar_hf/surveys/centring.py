@@ -108,11 +108,14 @@ def _mean_outputs(
             "`reference` must hold several images (the mean of one is its own output); got one. "
             "Pass more, or a report."
         )
-    told = (
-        f"`reference` must hold images that {class_name(model)} can compute with, as `pixel_values` are; got shape "
-        f"{tuple(pixels.shape)} with values up to {pixels.abs().max():.3g}. Make them with the image processor."
-    )
-    with blaming(told, without=lambda: means_of(explained)):
+    with blaming(
+        lambda: (
+            f"`reference` must hold images that {class_name(model)} can compute with, as `pixel_values` are; got "
+            f"shape {tuple(pixels.shape)} with values up to {pixels.abs().max():.3g}. "
+            "Make them with the image processor."
+        ),
+        without=lambda: means_of(explained),
+    ):
         return means_of(pixels)
 
 

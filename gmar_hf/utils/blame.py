@@ -8,11 +8,12 @@ from gmar_hf.errors import ArgumentError, GMARError, NonFiniteError
 
 
 @contextmanager
-def blaming(told: str, without: Callable[[], Any]) -> Iterator[None]:
+def blaming(told: Callable[[], str], without: Callable[[], Any]) -> Iterator[None]:
     """Raise an error of the block as that of an argument, where the same without this argument raises none.
 
     Args:
-        told (`str`): What the error says: the argument, what it must be, what was got, what to do.
+        told (`Callable`): Returns what the error says: the argument, what it must be, what was got, what to do. It is
+            called only if the block fails, so that it may look through large tensors.
         without (`Callable`): Does the same without the argument. It is called only if the block fails.
 
     Raises:
@@ -21,7 +22,7 @@ def blaming(told: str, without: Callable[[], Any]) -> Iterator[None]:
     Example:
         >>> def fail():
         ...     raise NonFiniteError("The logits must be finite; got NaN.")
-        >>> with blaming("`mask_baseline` must be smaller; got 3e38.", without=lambda: None):
+        >>> with blaming(lambda: "`mask_baseline` must be smaller; got 3e38.", without=lambda: None):
         ...     fail()
         Traceback (most recent call last):
             ...
@@ -34,4 +35,4 @@ def blaming(told: str, without: Callable[[], Any]) -> Iterator[None]:
             without()
         except GMARError:
             raise error from None
-        raise type(error)(told) from error
+        raise type(error)(told()) from error

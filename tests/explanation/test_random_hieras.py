@@ -16,8 +16,10 @@ from tests.explanation.test_windows import METHODS, POINTS
 from tests.helpers import hiera_oracle, window_oracle, zoo
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.helpers.examples import FEW, many
 
 # Errors by the size of a tensor's largest number; of sums, by that of their largest term, since terms may cancel.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-5}
@@ -95,18 +97,15 @@ def check(call: Call) -> None:
     assert math.prod(actual.attribution.shape[1:]) == runs[0][0][0].covered_by_hidden[0].size
 
 
-COMMON = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
-
-
 @pytest.mark.slow
-@settings(max_examples=20, derandomize=True, **COMMON)
+@FEW
 @given(calls())
 def test_a_few_calls(call):
     check(call)
 
 
 @pytest.mark.campaign
-@settings(max_examples=500, **COMMON)
+@many(500)
 @given(calls())
 def test_many_calls(call):
     check(call)

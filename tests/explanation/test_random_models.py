@@ -16,9 +16,10 @@ from tests.explanation.test_passes import KINDS, expected_terms
 from tests.helpers import oracle, zoo
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import FEW, many
 from tests.helpers.random_models import FAMILIES, Shape, shapes
 
 # Errors by the size of a tensor's largest number; of sums, by that of their largest term, since terms may cancel.
@@ -139,18 +140,15 @@ def scale(call: Call, by_target: list[dict[str, np.ndarray]], name: str) -> floa
     return max(np.abs(each[name]).max() for each in by_target for name in names if name in each and each[name].size)
 
 
-COMMON = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
-
-
 @pytest.mark.slow
-@settings(max_examples=20, derandomize=True, **COMMON)
+@FEW
 @given(calls())
 def test_a_few_calls(call):
     check(call)
 
 
 @pytest.mark.campaign
-@settings(max_examples=1000, **COMMON)
+@many(1000)
 @given(calls())
 def test_many_calls(call):
     check(call)
