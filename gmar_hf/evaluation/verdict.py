@@ -149,8 +149,8 @@ class Verdict:
         losses = [_said_of_loss(loss) for loss in self.losses]
         yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure beyond doubt."
         if self.made_with:
-            marked = [f"{shown_name(name)} ({', '.join(fillings)})" for name, fillings in self.made_with.items()]
-            yield f"Not judged under the filling that they are made with: {listed(marked)}."
+            told = "; ".join(f"{shown_name(name)}, made with {listed(own)}" for name, own in self.made_with.items())
+            yield f"Not judged under their own filling: {told}."
 
     def _headline(self) -> str:
         assert self.map is not None
@@ -166,8 +166,8 @@ class Verdict:
 
     def _maps_at_chance(self) -> Iterable[str]:
         if self.same_for_all_classes:
-            told = [f"{shown_name(name)} ({', '.join(why)})" for name, why in self.same_for_all_classes.items()]
-            yield f"At chance for the class, about which they say nothing: {listed(told)}."
+            told = "; ".join(f"{shown_name(name)}: {', '.join(why)}" for name, why in self.same_for_all_classes.items())
+            yield f"At chance for the class, about which they say nothing: {told}."
         if self.noise:
             yield f"Not beyond doubt ahead of noise: {listed(map(shown_name, self.noise))}."
 

@@ -83,7 +83,7 @@ class TestTheChoice:
             "It loses in insertion minus deletion under blur to masked by 7.00 (7.00 to 7.00), which is made with "
             "that filling."
         ) in verdict.sentences
-        assert "Not judged under the filling that they are made with: masked (blur)." in verdict.sentences
+        assert "Not judged under their own filling: masked, made with blur." in verdict.sentences
 
     def test_a_map_made_with_a_filling_may_win_under_the_others(self):
         verdict = judged({"a": [2, 2, 2], "masked": [0, 3, 3]}, made_with={"masked": "blur"}).verdict()
@@ -102,7 +102,7 @@ class TestTheChoice:
         assert (verdict.map, verdict.made_with) == ("a", {"expected": ("blur", "zero")})
         assert leads_of(verdict) == {"expected": (1.0, "ahead", ("other",))}
         assert [(loss.baseline, loss.made_with_it) for loss in verdict.losses] == [("blur", True), ("zero", True)]
-        assert "made with: expected (blur, zero)." in verdict.text
+        assert "Not judged under their own filling: expected, made with blur and zero." in verdict.text
 
     def test_maps_made_with_different_fillings_meet_under_the_rest(self):
         maps = {"a": [0, 0, 0], "b": [9, 1, 2], "c": [1, 9, 1]}
@@ -262,9 +262,18 @@ class TestMapsAtChance:
         assert list(verdict.same_for_all_classes) == ["a", "rollout"]
         assert verdict.sentences[0] == ("Believe a, which says nothing about the class, on this model and these data.")
         assert (
-            "At chance for the class, about which they say nothing: a (correlation with another "
-            "class's map 0.95) and rollout (correlation with another class's map 1.00)."
+            "At chance for the class, about which they say nothing: a: correlation with another "
+            "class's map 0.95; rollout: correlation with another class's map 1.00."
         ) in verdict.sentences
+
+    def test_names_that_end_in_brackets_get_no_second_pair(self):
+        metrics = [*srg(), Metric("class_sensitivity", "class_sensitivity", None, False)]
+        maps = {"a": [3, 3, 3, 0.1], "gmar-l1": [1, 1, 1, 1], "path-half-centred": [2, 2, 2, 1]}
+        text = judged(maps, metrics, made_with={"gmar-l1": "blur"}).verdict().text
+        assert "Not judged under their own filling: gmar-l1 (gmar), made with blur." in text
+        assert "gmar-l1 (gmar): correlation with another class's map 1.00; path-half-centred (recommended): " in text
+        assert ") (correlation" not in text
+        assert ") (blur" not in text
 
     def test_a_quarter_of_a_mosaic_is_chance(self):
         metrics = [*srg(), Metric("grid_pointing_game", "grid_pointing_game", None, True)]
@@ -299,7 +308,7 @@ class TestMapsAtChance:
         verdict = judged({"rollout": [1], "b": [0]}, metrics).verdict()
         assert verdict.map is None
         assert list(verdict.same_for_all_classes) == ["rollout"]
-        assert verdict.sentences[1].startswith("At chance for the class, about which they say nothing: rollout (")
+        assert verdict.sentences[1].startswith("At chance for the class, about which they say nothing: rollout: ")
         few = judged({"rollout": [1], "b": [0]}, metrics, num_images=7).verdict()
         assert few.same_for_all_classes == {}
 
