@@ -27,6 +27,7 @@ from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.models.text_classifier import TextClassifier
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
+from gmar_hf.plotting.values import has_sign
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ class GMARExplainer(Pipeline):
                         box=box,
                         style=overlay_style,
                         grid=overlay_grid,
+                        has_sign=has_sign(result["attribution"], result["unit"]),
                         caption=caption_of(result, image_size) if overlay_caption else "",
                     )
                 if return_explanation:

@@ -1,4 +1,4 @@
-"""Draw the figure of README.md: a photograph, two labels, GMAR's maps and the recommended ones side by side.
+"""Draw the figure of README.md: a photograph, two labels, the recommended maps and GMAR's side by side.
 
     python examples/benchmarks/readme_figure.py --model my-classifier
 
@@ -15,8 +15,7 @@ import gmar_hf  # makes the task known to transformers
 from gmar_hf.utils.files import replacing
 
 EXAMPLES = Path(__file__).parents[1]
-METHODS = ["gmar", "recommended"]
-SATURATED = 0.05  # of the patches, the strongest, have the full colour; the figure tells from which value on
+METHODS = ["recommended", "gmar"]
 
 
 def main(
@@ -29,7 +28,7 @@ def main(
     explain = pipeline("gmar-explanation", model=model)
     asked = {"target": labels.split(",")} if labels else {"top_k": 2}
     results = explain(str(photo), method=METHODS, **asked)
-    figure = gmar_hf.plotting.plot_explanation(str(photo), results, saturated=SATURATED)
+    figure = gmar_hf.plotting.plot_explanation(str(photo), results)
     with replacing(out) as temporary:
         figure.savefig(temporary, dpi=90)
     typer.echo(f"{out.name}: " + ", ".join(f"{result['label']} {result['score']:.2f}" for result in results[::2]))

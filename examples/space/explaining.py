@@ -20,19 +20,16 @@ class MapKind:
     Args:
         title (`str`): In plain words.
         about (`str`): What its colours mean.
-        is_signed (`bool`, defaults to `False`): Whether it tells what speaks against a label.
     """
 
     title: str
     about: str
-    is_signed: bool = False
 
 
 MAPS = {
     "recommended": MapKind(
         title="For and against",
         about="which patches raise the score of this label and which lower it. It measured best on a real model.",
-        is_signed=True,
     ),
     "gmar": MapKind(
         title="Where it looks",
@@ -42,7 +39,6 @@ MAPS = {
     "contribution": MapKind(
         title="For and against, in one step",
         about="as the first, by one pass in place of two.",
-        is_signed=True,
     ),
     "gradient-rollout": MapKind(
         title="Attention that helps",

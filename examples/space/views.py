@@ -11,9 +11,9 @@ from PIL import Image
 from refusals import Refusal
 
 from gmar_hf import plotting
+from gmar_hf.plotting.values import full_colour, has_sign
 
 SIDE = 480  # pixels of the longer side of what is shown
-NO_SIGN = "RdPu"  # colours of maps without a sign, which are not those of "for"
 _FEW = 100  # pixels up to which a picture is shown with its pixels
 _NUM_STRONGEST = 5
 _ALMOST_ALL = 0.985  # of a picture: what whole patches leave over at an edge is not worth a word
@@ -27,7 +27,7 @@ def maps_view(look: Look) -> str:
         for method, result in look.results.items()
     ]
     share = next(iter(look.results.values())).seen_share
-    cropped = f"The model saw only the middle {share:.0%} of the picture; the rest, which is paler, was cropped."
+    cropped = f"The model saw only the middle {share:.0%} of the picture; the rest, which is grey, was cropped."
     note = f'<p class="gmar legend">{cropped}</p>' if share < _ALMOST_ALL else ""
     return f'<h3 class="gmar">{_asked(look)}</h3>{note}<div class="gmar maps">{"".join(figures)}</div>'
 
@@ -95,29 +95,28 @@ def shown_size(picture: Image.Image) -> tuple[int, int]:
     return max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
 
 
-def layer_of(picture: Image.Image, result: Mapping[str, Any], is_signed: bool) -> Image.Image:
+def layer_of(picture: Image.Image, result: Mapping[str, Any]) -> Image.Image:
     """Draw a result's map alone, of the size in which the picture is shown: the page sets its opacity."""
     size = shown_size(picture)
     box = tuple(edge * size[place % 2] / picture.size[place % 2] for place, edge in enumerate(result["box"]))
-    style, colormap = ("signed", None) if is_signed else ("positive", NO_SIGN)
-    return plotting.map_layer(result["attribution"], size, box=box, style=style, colormap=colormap, alpha=1.0)
+    is_signed = has_sign(result["attribution"], result["unit"])
+    return plotting.map_layer(result["attribution"], size, box=box, style="signed", has_sign=is_signed, alpha=1.0)
 
 
 def _figure(look: Look, result: Mapping[str, Any], title: str, about: str, kind: str) -> str:
-    is_signed = kind not in MAPS or MAPS[kind].is_signed
+    is_signed = has_sign(result["attribution"], result["unit"])
     width, height = look.picture.size
     left, top, right, bottom = result["box"]
-    # What the model does not see is paler: a frame around what it sees.
+    # What the model does not see is greyed: a frame around what it sees.
     seen = (
         f"left:{100 * left / width:.2f}%;top:{100 * top / height:.2f}%;"
         f"width:{100 * (right - left) / width:.2f}%;height:{100 * (bottom - top) / height:.2f}%"
     )
     photo = _uri(_enlarged(look.picture, shown_size(look.picture)), "JPEG")
-    layer = _uri(layer_of(look.picture, result, is_signed), "PNG")
-    values = result["attribution"]
-    limit = values.abs().max().item() if is_signed else max(values.max().item(), 0.0)
+    layer = _uri(layer_of(look.picture, result), "PNG")
+    limit = full_colour(result["attribution"].numpy())
     marks = f"{_mark('for')} for {_mark('against')} against" if is_signed else f"{_mark('plain')} looks here"
-    scale = f"<span>full colour: {'±' if is_signed else ''}{limit:.2g} {result['unit']} a patch</span>"
+    scale = f"<span>full colour from {'±' if is_signed else ''}{limit:.2g} {result['unit']} a patch</span>"
     note = f"<p>{_text(result['note'])}</p>" if kind in MAPS and "note" in result else ""
     name = f" <code>{kind}</code>" if kind in MAPS else ""
     return (

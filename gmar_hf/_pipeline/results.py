@@ -13,8 +13,9 @@ from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import Box, heatmap, image_box
 from gmar_hf.images.sight import seen_share, sight_mark
-from gmar_hf.plotting.notebook import card, head_text, map_on, matrix, strongest
-from gmar_hf.plotting.values import scale_of
+from gmar_hf.plotting.notebook import card, head_text, map_on, matrix_of_heads, strongest
+from gmar_hf.plotting.painting import colour_words
+from gmar_hf.plotting.values import has_sign, scale_of
 from gmar_hf.utils.checks import check_whole
 
 _NUM_SHOWN = 12  # entries of a list that are shown
@@ -109,12 +110,14 @@ class ExplanationResult(dict[str, Any]):
         return [cast(HeadEntry, {"layer": layer, "head": head, key: value}) for layer, head, value in heads]
 
     def _repr_html_(self) -> str:
-        pictures = [map_on(self._thumbnail, self["attribution"], self["box"], self._image_size)]
-        scale = scale_of(self["attribution"].numpy(), "signed", self["unit"])
-        lines = [f"{self['method']}, full colour: {scale}", *([self["note"]] if "note" in self else [])]
+        pictures = [map_on(self._thumbnail, self, self._image_size)]
+        attribution, unit = self["attribution"].numpy(), self["unit"]
+        words = colour_words("signed", has_sign(attribution, unit))
+        lines = [f"{self['method']}, {words}", scale_of(attribution, "signed", unit)]
+        lines += [self["note"]] if "note" in self else []
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
-                pictures.append(matrix(self[key]))
+                pictures.append(matrix_of_heads(self[key], is_signed=is_signed))
                 lines.append(head_text(self[key], is_signed=is_signed))
                 break
         return card(pictures, _title(self), *lines)

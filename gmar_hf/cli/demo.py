@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from gmar_hf._pipeline.results import ExplanationResult
 
 _TITLE = (
-    "Red speaks for the label, blue against it. How much of a map lies on the garment asked for (outlined);\n"
-    "what taking that garment out of the scene really does to the label's logit stands below the scene."
+    "recommended: red speaks for the label, blue stripes against it; gmar: magenta, where the model looks. Above\n"
+    "each map how much of it lies on the garment asked for (outlined); below the scene what taking that garment out\n"
+    "of it really does to the label's logit. The strongest {:.0%} of a map's patches have the full colour."
 )
 _FAILURE = (
     "Scene {} is shown because the recommended map misleads there: for one label it has less than twice as much on\n"
@@ -107,9 +108,12 @@ def _enlarge(image: "Image.Image") -> "Image.Image":
 
 def _picture(image: "Image.Image", result: "ExplanationResult") -> "Image.Image":
     from gmar_hf.plotting import overlay
+    from gmar_hf.plotting.values import has_sign
 
     least_side = _ENLARGED * max(image.size)
-    return overlay(image, result["attribution"], box=result["box"], style="signed", least_side=least_side)
+    attribution, is_signed = result["attribution"], has_sign(result["attribution"], result["unit"])
+    how: dict[str, Any] = {"style": "signed", "has_sign": is_signed, "least_side": least_side}
+    return overlay(image, attribution, box=result["box"], **how)
 
 
 def _contact_sheet(shown: list[ShownScene]) -> "Figure":
@@ -118,10 +122,11 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
     from matplotlib.figure import Figure
 
     from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
+    from gmar_hf.plotting.painting import SATURATED
 
     rows = [(scene, place) for scene in shown for place in range(len(scene.effects))]
     figure = Figure(figsize=(11, 2.6 * len(rows)), layout="constrained")
-    figure.suptitle(_TITLE, fontsize="medium")
+    figure.suptitle(_TITLE.format(SATURATED), fontsize="medium")
     grid = figure.subplots(len(rows), len(METHODS) + 2, squeeze=False)
     # From left to right: the scene, a map a method, the heads.
     for axes, (shown_scene, place) in zip(grid, rows, strict=True):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from gmar_hf.pipeline import GMARExplainer
 
-METHODS = ("gmar", "recommended")
+METHODS = ("recommended", "gmar")
 NUM_RIGHT, NUM_WRONG = 2, 1  # scenes shown on which the recommended map points the right way, and not
 MAX_EXPLAINED = 12  # scenes, in search of them
 _NUM_CANDIDATES = 60

@@ -17,6 +17,7 @@ from gmar_hf.cli.image_arguments import expand, safe, stem, unique
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.methods import METHODS, get_method, why_heads_differ
+from gmar_hf.plotting.painting import SATURATED
 from gmar_hf.utils.files import made_folder
 from gmar_hf.utils.text import printable, quantity
 
@@ -29,7 +30,7 @@ _LONGEST_NAME = 100  # letters of an image's name on the page
 _FEW = 4  # images up to which no progress bar is worth showing
 
 
-_SIDE_BY_SIDE = ("gmar", "recommended")
+_SIDE_BY_SIDE = ("recommended", "gmar")
 _METHODS_HELP = f"Maps, between commas or repeated; by default {' and '.join(_SIDE_BY_SIDE)}, if the model has both. "
 _METHODS_HELP += " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
 
@@ -83,11 +84,17 @@ class ExplainOptions:
     )
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
     overlay: Annotated[
-        OverlayStyle, typer.Option(help="Draw what speaks for the label, or against it too, in blue and striped.")
-    ] = OverlayStyle.POSITIVE
+        OverlayStyle, typer.Option(help="Draw what speaks for and against the label, or only what speaks for it.")
+    ] = OverlayStyle.SIGNED
+    saturated: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Share of a map's patches, the strongest, that have the full colour."
+        ),
+    ] = SATURATED
     grid: Annotated[bool, typer.Option("--grid", help="Draw maps patch by patch, as coarse as they are.")] = False
     caption: Annotated[
-        bool, typer.Option("--caption/--no-caption", help="Label, score, method and scale below each map.")
+        bool, typer.Option("--caption/--no-caption", help="Label, score, method, colours and scale below each map.")
     ] = True
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images explained at once.")] = 8
     device: DeviceOption = None
@@ -158,6 +165,7 @@ def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]
         style=options.overlay.value,
         grid=options.grid,
         caption=options.caption,
+        saturated=options.saturated,
     )
     tell(f"Explaining {quantity(len(sources), 'image')} by {', '.join(parameters['method'])} ...")
     images = ImagesAgain()

@@ -37,6 +37,7 @@ class ExplanationFiles:
         settings (`dict[str, Any]`): What the files say of how they were made.
         style (`str`): Of overlays, and
         grid, caption (`bool`): whether they show patches, and have a caption: see [`plotting.overlay`].
+        saturated (`float`): Share of a map's patches that have the full colour.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class ExplanationFiles:
     style: str
     grid: bool
     caption: bool
+    saturated: float
 
     def write(
         self, name: str, source: str, image: "Image.Image", results: list["ExplanationResult"]
@@ -104,10 +106,20 @@ class ExplanationFiles:
     def _overlay(self, image: "Image.Image", result: Mapping[str, Any]) -> "Image.Image":
         from gmar_hf._pipeline.results import caption_of
         from gmar_hf.plotting import overlay
+        from gmar_hf.plotting.values import full_colour, has_sign
 
-        caption = caption_of(result, image.size) if self.caption else ""
-        place = {"box": result["box"], "style": self.style, "grid": self.grid, "caption": caption}
-        return overlay(image, result["attribution"], **place, least_side=_LEAST_SIDE)
+        attribution = result["attribution"]
+        return overlay(
+            image,
+            attribution,
+            box=result["box"],
+            style=self.style,
+            grid=self.grid,
+            limit=full_colour(attribution.numpy(), self.style, self.saturated) or None,
+            has_sign=has_sign(attribution, result["unit"]),
+            caption=caption_of(result, image.size) if self.caption else "",
+            least_side=_LEAST_SIDE,
+        )
 
 
 def _without_targets_axis(explanation: "Explanation", num_targets: int) -> "Explanation":

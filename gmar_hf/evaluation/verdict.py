@@ -166,7 +166,9 @@ class Verdict:
 
     def _maps_at_chance(self) -> Iterable[str]:
         if self.same_for_all_classes:
-            told = "; ".join(f"{shown_name(name)}: {', '.join(why)}" for name, why in self.same_for_all_classes.items())
+            told = "; ".join(
+                f"{shown_name(name)}: {', '.join(why)}" for name, why in self.same_for_all_classes.items()
+            )
             yield f"At chance for the class, about which they say nothing: {told}."
         if self.noise:
             yield f"Not beyond doubt ahead of noise: {listed(map(shown_name, self.noise))}."

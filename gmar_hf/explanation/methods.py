@@ -146,19 +146,19 @@ def why_heads_differ(contributing: Iterable[str], weighing: Iterable[str] = ()) 
         weighing (`Iterable[str]`): Methods whose results know the heads' weights alone.
 
     Example:
-        >>> print(why_heads_differ(["gmar", "recommended"]))
-        Strongest heads differ between maps, even in sign. What happens if a head were removed now, gmar tells; what \
-it added on the way from no attention to the model as it is, recommended tells.
+        >>> print(why_heads_differ(["recommended", "gmar"]))
+        Strongest heads differ between maps, even in sign. What a head added on the way from no attention to the \
+model as it is, recommended tells; what happens if a head were removed now, gmar tells.
         >>> why_heads_differ(["gmar", "contribution"])
         ''
     """
     names = list(dict.fromkeys(contributing))
     answers = {
-        "what happens if a head were removed now": [name for name in names if METHODS[name].num_points is None],
-        "what it added on the way from no attention to the model as it is": [
+        "what a head added on the way from no attention to the model as it is": [
             name for name in names if METHODS[name].num_points is not None
         ],
-        "what weight it has in its layer": list(dict.fromkeys(weighing)),
+        "what happens if a head were removed now": [name for name in names if METHODS[name].num_points is None],
+        "what weight a head has in its layer": list(dict.fromkeys(weighing)),
     }
     said = [(listed(members), len(members), what) for what, members in answers.items() if members]
     if len(said) < 2:

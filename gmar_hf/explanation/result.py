@@ -119,7 +119,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Show maps, heads and the strongest of these in notebooks: of the first images and targets."""
-        from gmar_hf.plotting.notebook import card, head_text, matrix
+        from gmar_hf.plotting.notebook import card, head_text, matrix, matrix_of_heads
 
         labels: Any = self.settings.get("labels")
         key = "head_contribution" if self.head_contribution is not None else "head_importance"
@@ -129,9 +129,11 @@ class Explanation:
             index = None if self.target is None else self.target.reshape(len(self.target), -1)[image, target].item()
             is_named = isinstance(labels, list) and target < len(labels)
             name = labels[target] if is_named else "a score" if index is None else f"class {index}"
-            of_heads = heads.get((image, target))
-            pictures = [matrix(values) for values in (maps.get((image, target)), of_heads) if values is not None]
-            lines = [] if of_heads is None else [head_text(of_heads, is_signed=key == "head_contribution")]
+            of_map, of_heads = maps.get((image, target)), heads.get((image, target))
+            pictures, lines = [] if of_map is None else [matrix(of_map)], []
+            if of_heads is not None:
+                pictures.append(matrix_of_heads(of_heads, is_signed=key == "head_contribution"))
+                lines.append(head_text(of_heads, is_signed=key == "head_contribution"))
             cards.append(card(pictures, f"image {image}: {name}", *lines))
         return f"{card([], repr(self))}<div>{''.join(cards)}</div>"
 

@@ -40,11 +40,11 @@ def sight_note(share: float) -> str:
 
     Example:
         >>> sight_note(0.5), sight_note(1.0)
-        ('The model saw only the middle of this picture, 50% of it; the rest, which is paler, was cropped.', '')
+        ('The model saw only the middle of this picture, 50% of it; the rest, which is grey, was cropped.', '')
     """
     if share >= _ALMOST_ALL:
         return ""
-    return f"The model saw only the middle of this picture, {share:.0%} of it; the rest, which is paler, was cropped."
+    return f"The model saw only the middle of this picture, {share:.0%} of it; the rest, which is grey, was cropped."
 
 
 def sight_of_several(shares: Iterable[float]) -> str:
@@ -52,7 +52,7 @@ def sight_of_several(shares: Iterable[float]) -> str:
 
     Example:
         >>> sight_of_several([0.5, 0.75, 1.0])
-        'The model saw only the middle of 2 of 3 pictures, 50% to 75% of each; the rest, which is paler, was cropped.'
+        'The model saw only the middle of 2 of 3 pictures, 50% to 75% of each; the rest, which is grey, was cropped.'
     """
     known = list(shares)
     cropped = [share for share in known if share < _ALMOST_ALL]
@@ -61,4 +61,4 @@ def sight_of_several(shares: Iterable[float]) -> str:
     low, high = f"{min(cropped):.0%}", f"{max(cropped):.0%}"
     shown = low if low == high else f"{low} to {high}"
     which = f"{len(cropped)} of {len(known)} pictures"
-    return f"The model saw only the middle of {which}, {shown} of each; the rest, which is paler, was cropped."
+    return f"The model saw only the middle of {which}, {shown} of each; the rest, which is grey, was cropped."

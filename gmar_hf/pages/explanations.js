@@ -35,36 +35,28 @@
     return canvas;
   }
 
-  // A map with its outermost patches once more, so many times, all around it: what lies beyond fades from there.
-  function widened({ values, rows, cols }, more) {
-    const inside = (place, length) => Math.min(Math.max(place - more, 0), length - 1);
-    const [high, wide] = [rows + 2 * more, cols + 2 * more];
+  // A map with its outermost patches once more, all around it, so that it is smooth to its edge.
+  function widened({ values, rows, cols }) {
+    const inside = (place, length) => Math.min(Math.max(place - 1, 0), length - 1);
+    const [high, wide] = [rows + 2, cols + 2];
     const cells = Int8Array.from({ length: high * wide }, (_, place) =>
       values[inside(Math.floor(place / wide), rows) * cols + inside(place % wide, cols)]);
     return { values: cells, rows: high, cols: wide };
   }
 
-  // Leaves of what is drawn what the model sees: all of it inside of the box, and softly less to nothing beyond.
-  function fade(context, [left, top, right, bottom], softness) {
-    const { width, height } = context.canvas;
-    context.globalCompositeOperation = "destination-in";
-    context.globalAlpha = 1;
-    for (const [start, end, ...line] of [[left, right, 1, 0], [top, bottom, 0, 1]]) {
-      const [from, to] = [start - softness, end + softness];
-      const ramp = context.createLinearGradient(...line.map((axis) => axis * from), ...line.map((axis) => axis * to));
-      const share = softness / (to - from);
-      for (const [stop, opacity] of [[0, 0], [share, 1], [1 - share, 1], [1, 0]]) ramp.addColorStop(stop, `rgb(0 0 0 / ${opacity})`);
-      context.fillStyle = ramp;
-      context.fillRect(0, 0, width, height);
+  // Greys what a crop hid, beyond a dark line and a light one, as the overlays of gmar_hf.plotting; the box is in pixels.
+  function markHidden(context, [left, top, right, bottom], width, opacity) {
+    const { canvas } = context;
+    if (left <= 0 && top <= 0 && right >= canvas.width && bottom >= canvas.height) return;
+    for (const [inner, outer, colour] of [[0, Infinity, `rgb(160 160 160 / ${0.45 * opacity})`], [0, width, "rgb(60 60 60)"], [width, 2 * width, "white"]]) {
+      const frame = new Path2D();
+      for (const by of [outer, inner]) {
+        const [x, y] = [Math.max(left - by, 0), Math.max(top - by, 0)];
+        frame.rect(x, y, Math.min(right + by, canvas.width) - x, Math.min(bottom + by, canvas.height) - y);
+      }
+      context.fillStyle = colour;
+      context.fill(frame, "evenodd");
     }
-  }
-
-  // A canvas in one colour.
-  function filled(width, height, colour) {
-    const context = element("canvas", { width, height }).getContext("2d");
-    context.fillStyle = colour;
-    context.fillRect(0, 0, width, height);
-    return context;
   }
 
   // Fine light stripes through what speaks against, as strong as it is: in grey, too, it looks different.
@@ -152,35 +144,28 @@
         const values = numbers(heads.values).subarray(head * size, (head + 1) * size);
         Object.assign(whole, { rows: heads.rows, cols: heads.cols, scale: heads.scales[head], values });
       }
-      const isSigned = head !== null || whole.values.some((value) => value < 0);
+      const isSigned = head !== null || whole.signed;
       const opacity = tools.opacity.value / 100;
       // Of the photograph's own size, or so many times as large that a screen shows it sharp.
       const [width, height] = ["width", "height"].map((side) => Number(this.photo.getAttribute(side)));
       const times = Math.ceil(960 / width);
       [canvas.width, canvas.height] = [times * width, times * height];
       const context = canvas.getContext("2d");
-      const [left, top, right, bottom] = data.box.map((share, edge) => share * (edge % 2 ? canvas.height : canvas.width));
-      const box = [left, top, right, bottom];
-      const softness = Math.max(2, Math.min(canvas.width, canvas.height) / 15);  // as of the overlays of gmar_hf.plotting
+      const box = data.box.map((share, edge) => Math.round(share * (edge % 2 ? canvas.height : canvas.width)));
+      const [left, top, right, bottom] = box;
       const patch = [(right - left) / whole.cols, (bottom - top) / whole.rows];
-      const more = Math.ceil(softness / Math.min(...patch));
-      const { values, rows, cols } = widened(whole, more);
+      const { values, rows, cols } = widened(whole);
+      markHidden(context, box, Math.max(1, Math.round(Math.min(canvas.width, canvas.height) / 300)), opacity);
+      // A map ends where what the model sees ends.
+      context.beginPath();
+      context.rect(left, top, right - left, bottom - top);
+      context.clip();
       context.globalAlpha = opacity;
       context.imageSmoothingEnabled = !tools.patches.checked;
       context.imageSmoothingQuality = "high";
-      const place = [left - more * patch[0], top - more * patch[1], cols * patch[0], rows * patch[1]];
+      const place = [left - patch[0], top - patch[1], cols * patch[0], rows * patch[1]];
       context.drawImage(painted(values, rows, cols, isSigned), ...place);
       if (isSigned) striped(context, painted(values.map((value) => Math.min(value, 0)), rows, cols, true), ...place);
-      fade(context, box, softness);
-      // Below it, what a crop hid from the model is paler.
-      const seen = filled(canvas.width, canvas.height, "black");
-      fade(seen, box, softness);
-      const pale = filled(canvas.width, canvas.height, "white");
-      pale.globalCompositeOperation = "destination-out";
-      pale.drawImage(seen.canvas, 0, 0);
-      context.globalCompositeOperation = "destination-over";
-      context.globalAlpha = 0.25 * opacity;
-      context.drawImage(pale.canvas, 0, 0);
       this.photo.style.filter = `saturate(${1 - 0.8 * opacity})`;
       this.say(whole, isSigned);
     }
@@ -197,8 +182,8 @@
       const label = data.labels[this.label];
       const entry = (kind, text) => element("span", {}, mark(kind), text, element("bdi", { textContent: kind === "plain" ? "" : label }));
       const unit = head !== null ? " logits" : map.unit ? ` ${map.unit}` : "";
-      const scale = element("span", { textContent: `full colour: ${isSigned ? "±" : ""}${map.scale.toPrecision(2)}${unit} a patch` });
-      const entries = isSigned ? [entry("for", "for "), entry("against", "against ")] : [entry("plain", "how much; this map has no sign")];
+      const scale = element("span", { textContent: `full colour from ${isSigned ? "±" : ""}${map.scale.toPrecision(2)}${unit} a patch` });
+      const entries = isSigned ? [entry("for", "for "), entry("against", "against ")] : [entry("plain", "looks here")];
       find(".legend", article).replaceChildren(...entries, scale);
       const said = [];
       if (head !== null) {

@@ -12,6 +12,8 @@ from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.images.sight import seen_share, sight_note
 from gmar_hf.pages.dress import data_uri, environment, render_page
 from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, packed_map, photo_bytes, shares_of
+from gmar_hf.plotting.painting import SATURATED
+from gmar_hf.plotting.values import has_sign
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
@@ -80,6 +82,7 @@ def open_page(
         title=printable(title),
         methods={printable(name): printable(about) for name, about in (methods or {}).items()},
         notes=[printable(note) for note in notes],
+        saturated=SATURATED,
         version=__version__,
         here=_marker(),
     )
@@ -130,7 +133,9 @@ def _add(file: Any, template: Any, name: str, image: ImageSource, results: Seque
 
 def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
     told = {key: printable(result[key]) for key in ("unit", "note") if key in result}
-    return {"label": label, "method": printable(result["method"]), **packed_map(result["attribution"]), **told}
+    packed = packed_map(result["attribution"])
+    is_signed = has_sign(result["attribution"], result.get("unit", ""))
+    return {"label": label, "method": printable(result["method"]), "signed": is_signed, **packed, **told}
 
 
 def _distinct_heads(

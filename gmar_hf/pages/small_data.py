@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.plotting.values import full_colour
 from gmar_hf.utils.missing_heads import are_finite
 from gmar_hf.utils.tensors import float64_array
 
@@ -43,7 +44,9 @@ def photo_bytes(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
 
 
 def packed_map(values: Any, argument: str = "attribution") -> dict[str, Any]:
-    """Return a map as rows, columns, a scale, and base64 of int8: 127 stands for the scale, the largest size.
+    """Return a map as rows, columns, a scale, and base64 of int8: 127 stands for the scale, or more than that.
+
+    The scale is the size from which on values have the full colour in pictures, see [`full_colour`].
 
     Args:
         values (tensor or array (rows, cols)): The map.
@@ -53,9 +56,9 @@ def packed_map(values: Any, argument: str = "attribution") -> dict[str, Any]:
         ArgumentError: If it is no finite map.
 
     Example:
-        >>> packed = packed_map(np.array([[1.0, -0.5]]))
-        >>> packed["scale"], np.frombuffer(base64.b64decode(packed["values"]), np.int8).tolist()
-        (1.0, [127, -64])
+        >>> packed = packed_map(np.array([[2.0, 1.0, -0.5] + 17 * [0.0]]))
+        >>> packed["scale"], np.frombuffer(base64.b64decode(packed["values"]), np.int8).tolist()[:3]
+        (2.0, [127, 64, -32])
     """
     grid = _finite(values, argument, "rows", "cols")
     levels, scales = _levels(grid[None])
@@ -138,8 +141,8 @@ def _finite(values: Any, argument: str, *axes: str) -> np.ndarray:
 
 def _levels(maps: np.ndarray) -> tuple[np.ndarray, list[float | None]]:
     """Return maps (maps, rows, cols) as int8, and each one's scale."""
-    scales = np.abs(maps).max(axis=(1, 2))
-    shares = maps / np.where(scales > 0, scales, 1)[:, None, None]
+    scales = np.array([full_colour(values) for values in maps])
+    shares = (maps / np.where(scales > 0, scales, 1)[:, None, None]).clip(-1, 1)
     return np.rint(shares * _LEVELS).astype(np.int8), rounded(scales)
 
 

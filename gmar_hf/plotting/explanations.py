@@ -11,8 +11,8 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 from gmar_hf.plotting.overlays import overlay
-from gmar_hf.plotting.painting import OVERLAY_STYLES
-from gmar_hf.plotting.values import finite_array, plain, scale_of
+from gmar_hf.plotting.painting import OVERLAY_STYLES, SATURATED, colour_words
+from gmar_hf.plotting.values import finite_array, full_colour, has_sign, plain, scale_of
 from gmar_hf.utils.checks import check_choice, check_share
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
 _SMOOTH = 640  # pixels of a picture's longer side, so that its lines are smooth where it is printed
-_LEGEND = {
-    "signed": "red speaks for the label, blue stripes against it",
-    "positive": "red speaks for the label",
-}
-_SCALES = "below each map its scale, by patch; lines surround what has half of the full colour or more"
+_LEGEND = "below each map its colours and its scale, by patch; lines surround what has half of the full colour or more"
 
 
 def plot_explanation(
@@ -33,7 +29,7 @@ def plot_explanation(
     *,
     style: str = "signed",
     grid: bool = False,
-    saturated: float = 0.0,
+    saturated: float = SATURATED,
     title: str = "",
     figure: "Figure | SubFigure | None" = None,
 ) -> "Figure | SubFigure":
@@ -44,8 +40,9 @@ def plot_explanation(
         results (`Sequence[Mapping[str, Any]]`): What the pipeline gave for it, of any labels and methods.
         style (`str`, defaults to "signed"): "signed", or "positive", which leaves out what speaks against a label.
         grid (`bool`, defaults to `False`): Draw maps patch by patch; see [`overlay`].
-        saturated (`float`, defaults to 0.0): Share of a map's patches, the strongest, that all have the full colour:
-            0.05 brings out what a few strong patches leave pale. The scale below each map tells.
+        saturated (`float`, defaults to 0.05): Share of a map's patches, the strongest, that all have the full colour,
+            so that a few of them do not leave all others pale; 0 gives it to the strongest alone. The scale below
+            each map tells.
         title (`str`, defaults to ""): Over the figure.
         figure (`matplotlib.figure.Figure` or `SubFigure`, *optional*): Where to draw; by default a new one, which
             shows itself in Jupyter.
@@ -81,7 +78,7 @@ def plot_explanation(
     ax = figure.add_subplot(places[:, 0])
     ax.set_title("image", fontsize="medium")
     _show(ax, picture)
-    for number, (of_methods, (of_method, of_scores, unit, values)) in enumerate(
+    for number, (of_methods, (of_method, of_scores, unit_of_heads, values)) in enumerate(
         zip(rows.values(), scores, strict=True)
     ):
         for column, method in enumerate(methods, start=1):
@@ -92,26 +89,22 @@ def plot_explanation(
                 continue
             result = of_methods[method]
             attribution = finite_array(result["attribution"], "attribution", "rows", "cols")
-            limit = _full_colour(attribution, style, saturated)
-            how: dict[str, Any] = {"style": style, "grid": grid, "limit": limit, "least_side": _SMOOTH}
-            _show(ax, overlay(picture, attribution, box=result["box"], **how))
-            ax.set_xlabel(plain(scale_of(attribution, style, result.get("unit", ""), limit)), fontsize="small")
+            unit = result.get("unit", "")
+            limit, is_signed = full_colour(attribution, style, saturated), has_sign(attribution, unit)
+            how: dict[str, Any] = {"style": style, "grid": grid, "limit": limit or None, "has_sign": is_signed}
+            _show(ax, overlay(picture, attribution, box=result["box"], **how, least_side=_SMOOTH))
+            scale = plain(scale_of(attribution, style, unit, limit))
+            ax.set_xlabel(f"{colour_words(style, is_signed)}\n{scale}", fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
                 ax.set_ylabel(f"{_name(result)}\n{result['score']:.2f}", fontsize="medium")
         if values is not None:
             ax = figure.add_subplot(places[number, -1])
             title_of_heads = f"{of_scores} ({of_method})" if number == 0 else ""
-            plot_head_importance(values, title=title_of_heads, label=unit, ax=ax)
-    figure.supxlabel(f"{_LEGEND[style]}\n{_SCALES}", fontsize="small")
+            plot_head_importance(values, title=title_of_heads, label=unit_of_heads, ax=ax)
+    figure.supxlabel(_LEGEND, fontsize="small")
     if title:
         figure.suptitle(plain(title), fontsize="medium")
     return figure
-
-
-def _full_colour(attribution: np.ndarray, style: str, saturated: float) -> float | None:
-    """Return the size that a share of the patches reach or exceed; None if none of them is above zero."""
-    sizes = np.abs(attribution) if style == "signed" else attribution.clip(0)
-    return float(np.quantile(sizes, 1 - saturated)) or None
 
 
 def _check_results(results: Any) -> None:

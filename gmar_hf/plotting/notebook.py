@@ -3,13 +3,15 @@
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from PIL import Image
 
-from gmar_hf.images.placement import Box, scale_box
+from gmar_hf.images.placement import scale_box
 from gmar_hf.plotting.overlays import overlay
+from gmar_hf.plotting.values import has_sign
 from gmar_hf.utils.missing_heads import rank_heads
 from gmar_hf.utils.text import printable
 
@@ -24,26 +26,38 @@ def thumbnail(image: Image.Image) -> Image.Image:
     return (image if image.mode == "RGB" else image.convert("RGB")).resize(size, reducing_gap=2.0)
 
 
-def map_on(small: Image.Image, attribution: torch.Tensor, box: Box, image_size: tuple[int, int]) -> Image.Image:
-    """Lay a map, signs and all, over a small copy of its image.
+def map_on(small: Image.Image, result: Mapping[str, Any], image_size: tuple[int, int]) -> Image.Image:
+    """Lay a result's map, signs and all, over a small copy of its image.
 
     Args:
         small (PIL image): The copy.
-        attribution (`torch.Tensor` of shape (rows, cols)): The map.
-        box (`tuple[float, float, float, float]`): What it covers, in pixels of the image itself.
+        result (`Mapping[str, Any]`): Its `attribution`, `box` in pixels of the image itself, and `unit`.
         image_size (`tuple[int, int]`): The image's width and height.
     """
-    return overlay(small, attribution, box=scale_box(box, image_size, small.size), style="signed")
+    attribution, box = result["attribution"], scale_box(result["box"], image_size, small.size)
+    is_signed = has_sign(attribution, result["unit"])
+    return overlay(small, attribution, box=box, style="signed", has_sign=is_signed)
 
 
-def matrix(values: torch.Tensor) -> Image.Image:
-    """Draw numbers (rows, cols) as cells: red above 0, blue and striped below, grey where there is none (NaN)."""
+def matrix(values: torch.Tensor, **how: Any) -> Image.Image:
+    """Draw a map (rows, cols) as cells in the colours of [`overlay`], grey where there is no number (NaN).
+
+    Args:
+        values (`torch.Tensor`): The map.
+        **how: `limit` and `has_sign` of [`overlay`].
+    """
     rows, cols = values.shape
     white = Image.new("RGB", (cols * _CELL, rows * _CELL), "white")
-    picture = overlay(white, values.nan_to_num(0.0), style="signed", grid=True)
+    picture = overlay(white, values.nan_to_num(0.0), style="signed", grid=True, **how)
     for row, col in values.isnan().nonzero().tolist():
         picture.paste("lightgrey", (col * _CELL, row * _CELL, (col + 1) * _CELL, (row + 1) * _CELL))
     return picture
+
+
+def matrix_of_heads(values: torch.Tensor, *, is_signed: bool) -> Image.Image:
+    """Draw a number a head (layers, heads) as cells: red above 0, blue and striped below; magenta without a sign."""
+    largest = values.nan_to_num(0.0).abs().max().item()
+    return matrix(values, has_sign=is_signed, limit=largest or None)
 
 
 def strongest(values: torch.Tensor, k: int) -> list[tuple[int, int, float]]:

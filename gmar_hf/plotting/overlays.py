@@ -11,13 +11,13 @@ from gmar_hf.images.placement import Box, check_box, finite_map, placed_map, sca
 from gmar_hf.images.reading import read_image
 from gmar_hf.images.resizing import Size
 from gmar_hf.plotting.captions import put_below
-from gmar_hf.plotting.painting import ZERO, outlines, paint, palettes_of
-from gmar_hf.plotting.values import Array, has_two_signs
+from gmar_hf.plotting.crops import EDGES, Beyond, mark_hidden, pixels_beyond
+from gmar_hf.plotting.painting import ZERO, colour_words, outlines, paint, palettes_of
+from gmar_hf.plotting.values import Array, full_colour, has_sign
 from gmar_hf.utils.checks import check_flags, check_number, check_whole
 
 _LINE = (128, 128, 128)  # between patches
-_OUTLINES = ((60, 60, 60), (255, 255, 255))
-_MUTED, _PALE = 0.8, 0.25  # share of grey in the image below a map; and of white where the model does not see it
+_MUTED = 0.8  # share of grey in the image below a map
 
 
 def overlay(
@@ -30,14 +30,16 @@ def overlay(
     colormap: str | None = None,
     grid: bool = False,
     limit: float | None = None,
+    has_sign: bool | None = None,
     caption: str = "",
     least_side: int = 1,
 ) -> Image.Image:
     """Lay a map over its image: the larger a value, the more of its colour covers the image; 0 covers nothing.
 
     What speaks for the label is orange to red; in the signed style, what speaks against it is blue with fine stripes,
-    on the same scale. Lines surround what has at least half of the full colour. The image below is muted, so
-    that the map's colours are not mistaken for its own, and paler where a crop hides it from the model.
+    on the same scale. A map without a sign, which says where the model looks and no more, is magenta. Lines surround
+    what has at least half of the full colour. The image below is muted, so that the map's colours are not mistaken for
+    its own, and greyed beyond a line where a crop hides it from the model.
 
     Args:
         image (PIL image): The image, which is read as the pipeline reads it: upright, its transparency dropped.
@@ -51,10 +53,12 @@ def overlay(
             style its middle stands for 0, as of "PuOr_r".
         grid (`bool`, defaults to `False`): Draw each patch in one colour between thin lines, since a map knows no more
             than that; by default colours run smoothly between the patches' centres.
-        limit (`float`, *optional*): The size from which on values have the full colour; by default the largest's. A
-            smaller one brings out what a few strong patches leave pale. A picture has none.
+        limit (`float`, *optional*): The size from which on values have the full colour; by default that which 5 % of
+            the patches reach, so that a few strong ones do not leave all others pale. A picture has none.
+        has_sign (`bool`, *optional*): Whether the map says what speaks for and against a label, and not only where
+            the model looks; by default whether any of its values is below 0. A picture has no sign unless you say so.
         caption (`str`, defaults to ""): Text for a strip below the picture, in up to four lines, with the scale of
-            the map's colours, and from which value on there are lines. Say there what the values count.
+            the map's colours, what they mean, and from which value on there are lines. Say there what values count.
         least_side (`int`, defaults to 1): Enlarge a smaller image, a whole number of times, until its longer side has
             so many pixels or more, before anything is drawn: lines on small photos are then smooth.
 
@@ -74,14 +78,14 @@ def overlay(
     picture, heatmap, box = _enlarged(
         read_image(image), heatmap, box, check_whole("least_side", least_side, minimum=1)
     )
-    layer = _layer(heatmap, picture.size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid, limit=limit)
+    colours = _Colours(style=style, alpha=alpha, colormap=colormap, grid=grid, limit=limit, has_sign=has_sign)
+    layer = _layer(heatmap, picture.size, box, colours)
     for top, bottom in strips(picture.height):
         place = (0, top, picture.width, bottom)
         colour = picture.crop(place)
         base = Image.blend(colour, colour.convert("L").convert("RGB"), _MUTED)
-        if (sight := layer.sight(top, bottom)) is not None:
-            pale = Image.blend(base, Image.new("RGB", base.size, "white"), _PALE)
-            base = Image.composite(base, pale, Image.fromarray(np.rint(sight * 255).astype(np.uint8)))
+        if layer.beyond is not None:
+            base = Image.fromarray(mark_hidden(np.asarray(base), layer.beyond.between(top, bottom), layer.outline))
         painted = Image.fromarray(layer.painted(top, bottom))
         base.paste(painted, mask=painted)
         picture.paste(base, place)
@@ -90,12 +94,13 @@ def overlay(
     if isinstance(heatmap, Image.Image):  # of which it is not known how large its values were
         return put_below(picture, caption, None, ("", ""), "")
     values = finite_map(heatmap)
-    largest, is_signed = _largest(values, style), has_two_signs(values, style)
-    full, is_cut = (largest, False) if limit is None else (limit, limit < largest)
-    levels = np.linspace(0 if is_signed else ZERO, 2 * ZERO, 256).round().astype(np.uint8)
-    bar = Image.fromarray(paint(np.tile(levels, (16, 1)), palettes_of(style, alpha, colormap), period=6))
-    ends = (f"{'≤ ' if is_cut else ''}-{full:.2g}" if is_signed else "0", f"{'≥ ' if is_cut else ''}{full:.2g}")
-    below = f"outlined: {full / 2:.2g} or more{', either way' if is_signed else ''}"
+    largest, full = _largest(values, style), colours.full(values)
+    is_both, is_cut = style == "signed" and bool(values.min() < 0), full < largest
+    levels = np.linspace(0 if is_both else ZERO, 2 * ZERO, 256).round().astype(np.uint8)
+    bar = Image.fromarray(paint(np.tile(levels, (16, 1)), colours.palettes(values), period=6))
+    ends = (f"{'≤ ' if is_cut else ''}-{full:.2g}" if is_both else "0", f"{'≥ ' if is_cut else ''}{full:.2g}")
+    words = "" if colormap else f"{colour_words(style, colours.signed(values))}; "
+    below = f"{words}outlined: {full / 2:.2g} or more{', either way' if is_both else ''}"
     return put_below(picture, caption, bar if full else None, ends, below)
 
 
@@ -123,13 +128,14 @@ def map_layer(
     colormap: str | None = None,
     grid: bool = False,
     limit: float | None = None,
+    has_sign: bool | None = None,
 ) -> Image.Image:
     """Draw what [`overlay`] lays over the image, and nothing else: for pages that set its opacity themselves.
 
     Args:
         heatmap (tensor or array (rows, cols), or PIL image of mode "L"): See [`overlay`].
         image_size (`tuple[int, int]`): Width and height of the image in pixels.
-        box, style, alpha, colormap, grid, limit: See [`overlay`].
+        box, style, alpha, colormap, grid, limit, has_sign: See [`overlay`].
 
     Returns:
         PIL image, RGBA, of `image_size`: transparent where the map is 0 and outside of `box`.
@@ -137,11 +143,38 @@ def map_layer(
     Raises:
         ArgumentError: See [`overlay`].
     """
-    layer = _layer(heatmap, image_size, box=box, style=style, alpha=alpha, colormap=colormap, grid=grid, limit=limit)
+    colours = _Colours(style=style, alpha=alpha, colormap=colormap, grid=grid, limit=limit, has_sign=has_sign)
+    layer = _layer(heatmap, image_size, box, colours)
     whole = np.empty((image_size[1], image_size[0], 4), np.uint8)
     for top, bottom in strips(image_size[1]):
         whole[top:bottom] = layer.painted(top, bottom)
     return Image.fromarray(whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Colours:
+    """How a map is coloured, as [`overlay`] is told."""
+
+    style: str
+    alpha: float
+    colormap: str | None
+    grid: bool
+    limit: float | None
+    has_sign: bool | None
+
+    def signed(self, values: np.ndarray | None) -> bool:
+        """Return whether there are two sides; of a picture, whose values are unknown (None), only what was said."""
+        if self.has_sign is not None:
+            return self.has_sign
+        return values is not None and has_sign(values)
+
+    def palettes(self, values: np.ndarray | None) -> np.ndarray:
+        """Return the tables of colours, see [`palettes_of`]."""
+        return palettes_of(self.style, self.alpha, self.colormap, self.signed(values))
+
+    def full(self, values: np.ndarray) -> float:
+        """Return the size from which on values have the full colour; 0 of a map that shows nothing."""
+        return full_colour(values, self.style) if self.limit is None else self.limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +185,11 @@ class _Layer:
         levels (`Callable`): From the first row that is wanted and the first that is not to the map's levels there, a
             uint8 array (rows, width).
         height (`int`): Of the image in pixels.
-        palettes (array (2, 255, 4)): See [`_palettes`].
+        palettes (array (2, 255, 4)): See [`palettes_of`].
         alpha (`float`): Share of the colour where the map is largest.
         period, outline (`int`): Pixels from stripe to stripe, and of an outline.
         lines (`tuple` of bool arrays (height,) and (width,), *optional*): Rows and columns where patches meet.
-        ramps (`tuple` of arrays (height,) and (width,), *optional*): How much the model sees of rows and columns.
+        beyond ([`Beyond`], *optional*): How far rows and columns lie beyond what the model sees.
     """
 
     levels: Callable[[int, int], np.ndarray]
@@ -166,86 +199,82 @@ class _Layer:
     period: int
     outline: int
     lines: tuple[np.ndarray, np.ndarray] | None
-    ramps: tuple[np.ndarray, np.ndarray] | None
+    beyond: Beyond | None
 
     def painted(self, top: int, bottom: int) -> np.ndarray:
         """Return RGBA (bottom - top, width, 4), uint8."""
         # An outline looks as many rows up and down as it is wide.
         above, below = max(0, top - self.outline), min(self.height, bottom + self.outline)
         levels, inner = self.levels(above, below), slice(top - above, bottom - above)
+        is_hidden = None if self.beyond is None else self.beyond.between(above, below) > 0
+        if is_hidden is not None:
+            levels[is_hidden] = ZERO  # which closes outlines at the edge, too
         painted = paint(levels[inner], self.palettes, self.period, first_row=top)
         if self.lines is not None:
             painted[self.lines[0][top:bottom, None] | self.lines[1]] = (*_LINE, 90)
         # A dark line and a light one, of which either is seen on any image, around what is at least half as strong.
-        for colour, is_outline in zip(_OUTLINES, outlines(levels, self.outline), strict=True):
+        for colour, is_outline in zip(EDGES, outlines(levels, self.outline), strict=True):
             painted[is_outline[inner]] = (*colour, round(self.alpha * 200))
-        if (sight := self.sight(top, bottom)) is not None:
-            painted[..., 3] = np.rint(painted[..., 3] * sight)
+        if is_hidden is not None:
+            painted[is_hidden[inner]] = 0
         return painted
 
-    def sight(self, top: int, bottom: int) -> np.ndarray | None:
-        """Return how much the model sees of each pixel (bottom - top, width); None where it sees all of the image."""
-        return None if self.ramps is None else np.outer(self.ramps[0][top:bottom], self.ramps[1])
 
-
-def _layer(
-    heatmap: Image.Image | Array,
-    image_size: Size,
-    *,
-    box: Box | None,
-    style: str,
-    alpha: float,
-    colormap: str | None,
-    grid: bool,
-    limit: float | None,
-) -> _Layer:
-    palettes = palettes_of(style, alpha, colormap)
-    check_flags(grid=grid)
-    if limit is not None:
-        check_number("limit", limit, above=0)
+def _layer(heatmap: Image.Image | Array, image_size: Size, box: Box | None, colours: _Colours) -> _Layer:
+    check_flags(grid=colours.grid)
+    if colours.has_sign is not None:
+        check_flags(has_sign=colours.has_sign)
+    if colours.limit is not None:
+        check_number("limit", colours.limit, above=0)
     if box is not None:
         check_box(box)
     lines = None
     if isinstance(heatmap, Image.Image):
-        _check_picture(heatmap, image_size, style, grid, limit)
+        _check_picture(heatmap, image_size, colours)
+        palettes = colours.palettes(None)
 
         def levels(top: int, bottom: int) -> np.ndarray:
             rows = np.asarray(heatmap.crop((0, top, heatmap.width, bottom)).convert("L"))
             return np.rint(rows.astype(np.float32) * (ZERO / 255) + ZERO).astype(np.uint8)
 
     else:
-        values = finite_map(heatmap) if style == "signed" else finite_map(heatmap).clip(0)
+        values = finite_map(heatmap)
+        palettes = colours.palettes(values)  # which refuses a style that there is not
         place = box or (0.0, 0.0, float(image_size[0]), float(image_size[1]))
-        scaled = values / (limit or _largest(values, style) or 1)
-        lines = _lines(values.shape, place, image_size) if grid else None
+        shown = values if colours.style == "signed" else values.clip(0)
+        scaled = shown / (colours.full(values) or 1)
+        lines = _lines(values.shape, place, image_size) if colours.grid else None
 
         def levels(top: int, bottom: int) -> np.ndarray:
-            rows = placed_map(scaled, place, image_size, smooth=not grid, between=(top, bottom))
+            rows = placed_map(scaled, place, image_size, smooth=not colours.grid, between=(top, bottom))
             return np.rint(rows.clip(-1, 1) * ZERO + ZERO).astype(np.uint8)
 
     return _Layer(
         levels=levels,
         height=image_size[1],
         palettes=palettes,
-        alpha=alpha,
+        alpha=colours.alpha,
         period=max(4, round(min(image_size) / 40)),
         outline=max(1, round(min(image_size) / 300)),
         lines=lines,
-        ramps=_ramps(box, image_size),
+        beyond=pixels_beyond(box, image_size),
     )
 
 
-def _check_picture(heatmap: Image.Image, image_size: Size, style: str, grid: bool, limit: float | None) -> None:
+def _check_picture(heatmap: Image.Image, image_size: Size, colours: _Colours) -> None:
     if heatmap.size != tuple(image_size):
         raise ArgumentError(f"`heatmap` must be of the image's size {image_size}; got {heatmap.size}.")
-    if style == "signed" or grid or limit is not None:
-        what = (
-            'signs for style="signed"' if style == "signed" else "patches for `grid`" if grid else "values for `limit`"
-        )
-        raise ArgumentError(
-            f'`heatmap` must be a map, such as result["attribution"]; got a picture, which has no {what}. '
-            "Pass the map and its `box`."
-        )
+    lacking = {
+        'signs for style="signed"': colours.style == "signed",
+        "patches for `grid`": colours.grid,
+        "values for `limit`": colours.limit is not None,
+    }
+    for what, is_asked in lacking.items():
+        if is_asked:
+            raise ArgumentError(
+                f'`heatmap` must be a map, such as result["attribution"]; got a picture, which has no {what}. '
+                "Pass the map and its `box`."
+            )
 
 
 def _largest(values: np.ndarray, style: str) -> float:
@@ -262,20 +291,3 @@ def _lines(grid: tuple[int, ...], box: Box, image_size: Size) -> tuple[np.ndarra
         is_line[edges[(edges >= 0) & (edges < length)]] = True
         found.append(is_line)
     return found[0], found[1]
-
-
-def _ramps(box: Box | None, image_size: Size) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return how much the model sees of rows (height,) and columns (width,): 1 inside of the box, softly to 0 beyond.
-
-    None where the box covers the image.
-    """
-    width, height = image_size
-    if box is None or (box[0] <= 0 and box[1] <= 0 and box[2] >= width and box[3] >= height):
-        return None
-    softness = max(2.0, min(image_size) / 15)
-    ramps = []
-    for length, start, end in ((height, box[1], box[3]), (width, box[0], box[2])):
-        centre = np.arange(length, dtype=np.float32) + 0.5
-        beyond = np.maximum(start - centre, centre - end).clip(0)
-        ramps.append((1 - beyond / softness).clip(0).astype(np.float32))
-    return ramps[0], ramps[1]

@@ -1,4 +1,4 @@
-"""The colours of maps: what speaks for a label, what against it with stripes, and lines around what is strong."""
+"""The colours of maps: what speaks for a label, what against it, where a model looks, and lines around the strong."""
 
 import numpy as np
 
@@ -6,15 +6,34 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.checks import check_choice, check_share
 
 OVERLAY_STYLES = ("positive", "signed")
+SATURATED = 0.05
+"""Share of a map's patches, the strongest, that have the full colour: one patch does not leave all others pale."""
 
 # From weak to strong, in sRGB. The colour-blind tell orange from blue; stronger is darker on white, lighter on black.
 _FOR = ((252, 163, 17), (208, 52, 10))
 _AGAINST = ((92, 156, 232), (16, 66, 160))
+_LOOKS = ((214, 120, 200), (150, 0, 130))  # of maps without a sign, which say neither
 _STRIPE = (240, 246, 255)  # through what speaks against, which looks different in grey, too
 ZERO = 127  # the middle one of 255 levels
 
 
-def palettes_of(style: str, alpha: float, colormap: str | None) -> np.ndarray:
+def colour_words(style: str, has_sign: bool) -> str:
+    """Say what the colours of a map mean.
+
+    Args:
+        style (`str`): See [`overlay`].
+        has_sign (`bool`): See [`has_sign`].
+
+    Example:
+        >>> colour_words("signed", True), colour_words("positive", True), colour_words("signed", False)
+        ('red: for, blue stripes: against', 'red: for', 'magenta: looks here')
+    """
+    if not has_sign:
+        return "magenta: looks here"
+    return "red: for, blue stripes: against" if style == "signed" else "red: for"
+
+
+def palettes_of(style: str, alpha: float, colormap: str | None, has_sign: bool = True) -> np.ndarray:
     """Return two tables of RGBA (2, 255, 4), uint8: the colours of levels from -1 to 1, and those of the stripes."""
     import matplotlib
 
@@ -23,7 +42,8 @@ def palettes_of(style: str, alpha: float, colormap: str | None) -> np.ndarray:
     levels = (np.arange(2 * ZERO + 1) - ZERO) / ZERO
     size = np.abs(levels)[:, None]
     if colormap is None:
-        weak, strong = (np.where(levels[:, None] > 0, *ends) for ends in zip(_FOR, _AGAINST, strict=True))
+        above = _FOR if has_sign else _LOOKS
+        weak, strong = (np.where(levels[:, None] > 0, *ends) for ends in zip(above, _AGAINST, strict=True))
         plain = weak + (strong - weak) * size
         stripes = np.where(levels[:, None] < 0, _STRIPE, plain)
     elif colormap in matplotlib.colormaps:
@@ -52,13 +72,16 @@ def paint(levels: np.ndarray, palettes: np.ndarray, period: int, first_row: int 
 
 
 def outlines(levels: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return lines just outside and just inside of what has half of the strongest colour or more, (height, width)."""
+    """Return lines just outside and just inside of what has half of the full colour or more, (height, width).
+
+    What reaches the picture's edge is closed there by the line inside.
+    """
     outside, inside = np.zeros(levels.shape, bool), np.zeros(levels.shape, bool)
     height, length = levels.shape
     for is_strong in (levels >= 1.5 * ZERO, levels <= 0.5 * ZERO):
         if not is_strong.any():
             continue
-        padded = np.pad(is_strong, width, mode="edge")
+        padded = np.pad(is_strong, width)
         # The neighbours below, above, right and left.
         shifts = ((2 * width, width), (0, width), (width, 2 * width), (width, 0))
         for top, left in shifts:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.plotting.painting import SATURATED
 from gmar_hf.utils.missing_heads import are_finite
 from gmar_hf.utils.tensors import float64_array
 from gmar_hf.utils.text import printable
@@ -48,9 +49,38 @@ def color_scale(values: np.ndarray) -> "tuple[Normalize, str]":
     return TwoSlopeNorm(0, -limit, limit), "RdBu_r"
 
 
-def has_two_signs(values: np.ndarray, style: str) -> bool:
-    """Tell whether a map is shown on both sides of zero: in the signed style, and if it has something below zero."""
-    return style == "signed" and bool(values.min() < 0)
+def has_sign(values: Array, unit: str = "") -> bool:
+    """Tell whether a map says what speaks for a label and what against it, or only where a model looks.
+
+    Every picture, figure and page asks here. What is counted in logits has a sign, even where all of it is above zero;
+    of other maps, those that have something below zero.
+
+    Args:
+        values (tensor or array): The map.
+        unit (`str`, defaults to ""): What it counts, a result's `unit`.
+
+    Example:
+        >>> has_sign(np.array([0.5, -0.25])), has_sign(np.array([0.5])), has_sign(np.array([0.5]), "logits")
+        (True, False, True)
+    """
+    return unit == "logits" or bool(values.min() < 0)
+
+
+def full_colour(values: np.ndarray, style: str = "signed", saturated: float = SATURATED) -> float:
+    """Return the size from which on a map's values have the full colour: that which a share of its patches reach.
+
+    Args:
+        values (array (rows, cols)): The map.
+        style (`str`, defaults to "signed"): See [`overlay`].
+        saturated (`float`, defaults to 0.05): The share. Where that is less than one patch, or fewer patches are drawn
+            at all, the strongest alone has the full colour.
+
+    Example:
+        >>> full_colour(np.arange(101.0)), full_colour(np.arange(101.0), saturated=0)
+        (95.0, 100.0)
+    """
+    sizes = np.abs(values) if style == "signed" else values.clip(0)
+    return float(np.quantile(sizes, 1 - saturated, method="higher")) or float(sizes.max())
 
 
 def scale_of(values: np.ndarray, style: str, unit: str = "", limit: float | None = None) -> str:
@@ -60,19 +90,20 @@ def scale_of(values: np.ndarray, style: str, unit: str = "", limit: float | None
         values (array (rows, cols)): The map.
         style (`str`): See [`overlay`].
         unit (`str`, defaults to ""): What they count, such as "logits".
-        limit (`float`, *optional*): The size from which on values have the full colour; by default the largest's.
+        limit (`float`, *optional*): The size from which on values have the full colour; see [`full_colour`].
 
     Example:
-        >>> scale_of(np.array([[0.5, -0.25]]), "signed", "logits"), scale_of(np.array([[0.5, 0.25]]), "signed")
+        >>> scale_of(np.array([[0.5, -0.25]]), "signed", "logits", 0.5), scale_of(np.array([[0.5]]), "signed")
         ('±0.5 logits', '0 to 0.5')
         >>> scale_of(np.array([[0.5, -0.25]]), "signed", "logits", limit=0.25)
         'full colour from ±0.25 logits'
     """
-    is_signed = has_two_signs(values, style)
-    largest = np.abs(values).max() if is_signed else max(values.max(), 0)
-    if limit is not None and limit < largest:
-        return f"full colour from {'±' if is_signed else ''}{limit:.2g} {unit}".rstrip()
-    return f"{'±' if is_signed else '0 to '}{largest:.2g} {unit}".rstrip()
+    is_both = style == "signed" and bool(values.min() < 0)
+    largest = np.abs(values).max() if is_both else max(values.max(), 0)
+    limit = full_colour(values, style) if limit is None else limit
+    if limit < largest:
+        return f"full colour from {'±' if is_both else ''}{limit:.2g} {unit}".rstrip()
+    return f"{'±' if is_both else '0 to '}{largest:.2g} {unit}".rstrip()
 
 
 def plain(text: str) -> str:

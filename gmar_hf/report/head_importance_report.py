@@ -76,7 +76,7 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
 
     def _repr_html_(self) -> str:
         """Show the heads as two small pictures in notebooks, with the labels and the strongest."""
-        from gmar_hf.plotting.notebook import card, head_text, matrix
+        from gmar_hf.plotting.notebook import card, head_text, matrix_of_heads
 
         counts = f"{quantity(self.num_images, 'image')}, {quantity(self.num_explanations, 'explanation')}"
         labels = ", ".join(self.labels[:_NUM_LABELS]) + (", ..." if len(self.labels) > _NUM_LABELS else "")
@@ -84,7 +84,8 @@ class HeadImportanceReport(SharedReport, library_name="gmar_hf", tags=[*TAGS]):
         # Sizes of contributions, by which heads are ranked, and beside them the signed ones.
         sizes, signed = self.mean[RANKED_BY], self.mean["contribution"]
         lines.append(f"means of contribution_abs and contribution; {head_text(sizes, is_signed=True)}")
-        return card([matrix(sizes), matrix(signed)], self.settings["model"]["id"], *lines)
+        pictures = [matrix_of_heads(sizes, is_signed=False), matrix_of_heads(signed, is_signed=True)]
+        return card(pictures, self.settings["model"]["id"], *lines)
 
     @property
     def num_images(self) -> int:

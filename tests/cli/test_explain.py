@@ -161,6 +161,23 @@ def test_signed_overlays_with_grid_and_caption(run, here, model):
         assert picture.tobytes() == drawn.tobytes()
 
 
+def test_the_share_of_full_colour_and_the_style_are_options(run, here, model):
+    """Of 16 patches half have the full colour: 8 of them, and 16 positions from 0 to 15 give the eighth from above."""
+    asked = ("explain", "two.jpg", "-m", model, "-t", "cat", "--method", "recommended", "--no-caption", "-o", "out")
+    printed(run(*asked, "--saturated", "0.5", "--overlay", "positive"))
+    (expected,) = pipeline("gmar-explanation", model=model)("two.jpg", target="cat", method="recommended")
+    attribution = expected["attribution"]
+    limit = attribution.clip(0).flatten().sort().values[8].item() or attribution.max().item()
+    drawn = overlay(
+        read_image("two.jpg"), attribution, box=expected["box"], has_sign=True, limit=limit, least_side=640
+    )
+    with Image.open("out/two-cat.png") as picture:
+        assert picture.tobytes() == drawn.tobytes()
+    code, _, err = run(*asked, "--saturated", "1.5")
+    assert code == 2
+    assert "--saturated" in err
+
+
 def test_what_puzzles_is_remarked():
     head = {"layer": 1, "head": 2}
     signed = [{"method": name, "top_heads": [{**head, "head_contribution": 1.0}]} for name in ("gmar", "recommended")]
@@ -169,10 +186,10 @@ def test_what_puzzles_is_remarked():
     assert _remarks(entries) == []
     entries = [{"seen_share": 0.75, "results": signed}, {"seen_share": 0.5, "results": [weighed]}]
     assert _remarks(entries) == [
-        "Strongest heads differ between maps, even in sign. What happens if a head were removed now, gmar tells; "
-        "what it added on the way from no attention to the model as it is, recommended tells; what weight it has in "
-        "its layer, rollout tells.",
-        "The model saw only the middle of 2 of 2 pictures, 50% to 75% of each; the rest, which is paler, was cropped.",
+        "Strongest heads differ between maps, even in sign. What a head added on the way from no attention to the "
+        "model as it is, recommended tells; what happens if a head were removed now, gmar tells; what weight a head "
+        "has in its layer, rollout tells.",
+        "The model saw only the middle of 2 of 2 pictures, 50% to 75% of each; the rest, which is grey, was cropped.",
     ]
 
 
@@ -199,13 +216,15 @@ def test_the_page_of_all_images(run, here, model):
     assert_self_contained(page)
     assert page.texts("h1") == ["Explanations by model0"]
     assert [text.split(" → ")[0] for text in page.texts("h2")] == ["name: one", "name: two", "The maps"]
-    assert page.texts("dt") == ["gmar", "recommended"]
+    assert page.texts("dt") == ["recommended", "gmar"]
     (expected,) = pipeline("gmar-explanation", model=model)(
         "two.jpg", target="日本", method="gmar", return_head_maps=True
     )
     data = json.loads(page.texts("script", type="application/json")[1])
     (shown,) = [one for one in data["maps"] if (one["method"], data["labels"][one["label"]]) == ("gmar", "日本")]
+    # Of 16 patches 5 % are less than one: the strongest alone has the full colour.
     assert shown["scale"] == pytest.approx(expected["attribution"].max().item(), rel=1e-3)
+    assert shown["signed"] is False
     scales = expected["head_maps"].flatten(-2).abs().amax(-1).flatten()
     assert data["heads"][shown["heads"]]["scales"] == pytest.approx(scales.tolist(), rel=1e-3)
 
@@ -228,18 +247,18 @@ def test_a_picture_that_was_there_is_kept(run, here, model):
     assert Path("out/two-cat.png").read_bytes() == Path("one.png").read_bytes()
 
 
-def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
+def test_the_recommended_map_and_gmar_side_by_side(run, here, model):
     out = printed(run("explain", "two.jpg", "-m", model, "-t", "cat", "-t", "日本", "--no-caption", "-o", "out"))
-    assert written() == ["two-cat.png", "two-日本.png", "two.json", "two.recommended.safetensors", "two.safetensors"]
+    assert written() == ["two-cat.png", "two-日本.png", "two.gmar.safetensors", "two.json", "two.safetensors"]
     expected = pipeline("gmar-explanation", model=model)(
-        "two.jpg", target=["cat", "日本"], method=["gmar", "recommended"]
+        "two.jpg", target=["cat", "日本"], method=["recommended", "gmar"]
     )
     entry = json.loads(Path("out/two.json").read_text())
     names = [(result["label"], result["method"]) for result in entry["results"]]
-    assert names == [(label, method) for label in ("cat", "日本") for method in ("gmar", "recommended")]
+    assert names == [(label, method) for label in ("cat", "日本") for method in ("recommended", "gmar")]
     assert names == [(result["label"], result["method"]) for result in expected]
-    assert entry["results"][1]["completeness_gap"] == pytest.approx(expected[1]["completeness_gap"], rel=1e-4)
-    for method, place in (("gmar", 0), ("recommended", 1)):
+    assert entry["results"][0]["completeness_gap"] == pytest.approx(expected[0]["completeness_gap"], rel=1e-4)
+    for method, place in (("recommended", 0), ("gmar", 1)):
         explanation = gmar_hf.Explanation.load(f"out/{entry['files']['tensors'][method]}")
         assert explanation.settings["method"] == method
         maps = [expected[place]["attribution"], expected[place + 2]["attribution"]]
@@ -249,20 +268,19 @@ def test_gmar_and_the_recommended_map_side_by_side(run, here, model):
         assert picture.width == 2 * 450 + 9
         left, right = (picture.crop((x, picture.height - 700, x + 450, picture.height)) for x in (0, 459))
     for drawn, result in ((left, expected[0]), (right, expected[1])):
-        laid = overlay(read_image("two.jpg"), result["attribution"], box=result["box"], least_side=640)
+        how = {"style": "signed", "has_sign": result["method"] == "recommended", "least_side": 640}
+        laid = overlay(read_image("two.jpg"), result["attribution"], box=result["box"], **how)
         assert drawn.tobytes() == laid.tobytes()
     assert "recommended" in out
 
 
 def test_no_file_of_a_method_takes_another_images_place(run, here, model):
-    photo(0).save("one.recommended.png")
-    assert run("explain", "one.png", "one.recommended.png", "-m", model, "-t", 0, "-o", "out")[0] == 0
-    tensors = [
-        json.loads(Path(f"out/{stem}.json").read_text())["files"]["tensors"] for stem in ("one", "one.recommended")
-    ]
+    photo(0).save("one.gmar.png")
+    assert run("explain", "one.png", "one.gmar.png", "-m", model, "-t", 0, "-o", "out")[0] == 0
+    tensors = [json.loads(Path(f"out/{stem}.json").read_text())["files"]["tensors"] for stem in ("one", "one.gmar")]
     assert [list(each.values()) for each in tensors] == [
-        ["one.safetensors", "one.recommended-2.safetensors"],
-        ["one.recommended.safetensors", "one.recommended.recommended.safetensors"],
+        ["one.safetensors", "one.gmar-2.safetensors"],
+        ["one.gmar.safetensors", "one.gmar.gmar.safetensors"],
     ]
 
 
@@ -295,7 +313,7 @@ def test_labels_cannot_leave_the_folder_or_steer_the_terminal(run, here, model):
         "one-cat.png", "one-tabby_tabby_cat.png", "one-etc.png", "one-red_x.png", "one-b.png", "one-a_2J.png",
         f"one-{'long_' * 11}long.png", "one-A_b.png", "one-a_b-2.png", "one-日本.png", "one-unnamed.png", "one-7.png",
     ]  # fmt: skip
-    assert written("out/deep") == sorted([*overlays, "one.json", "one.recommended.safetensors", "one.safetensors"])
+    assert written("out/deep") == sorted([*overlays, "one.gmar.safetensors", "one.json", "one.safetensors"])
     assert written("out") == ["deep"]
     assert "\x1b" not in out
     for shown in ("../../etc", "[red]x", "<b>&", "a\\x1b[2J", "日本"):

@@ -215,9 +215,10 @@ class TestViews:
         layers = page.find("img", **{"class": "layer"})
         expected = explainer(look.picture, method=["recommended", "gmar"], target=0, versus=2)
         for (found, _), result in zip(layers, expected, strict=False):
-            colours = {"style": "signed"} if result["method"] == "recommended" else {"colormap": "RdPu"}
+            is_signed = result["method"] == "recommended"
             box = [edge * 480 / WIDTH for edge in result["box"]]
-            drawn = gmar_hf.plotting.map_layer(result["attribution"], (480, 320), box=box, alpha=1.0, **colours)
+            how = {"box": box, "style": "signed", "has_sign": is_signed, "alpha": 1.0}
+            drawn = gmar_hf.plotting.map_layer(result["attribution"], (480, 320), **how)
             assert np.array_equal(picture_of(found["src"]), drawn)
 
     def test_labels_are_text(self, look):
@@ -237,7 +238,7 @@ class TestViews:
         view = views.head_view(look, 2, 3)
         drawn = {**look.results["recommended"], "attribution": look.results["recommended"]["head_maps"][2, 3]}
         (layer,) = Page(view).find("img", **{"class": "layer"})
-        assert np.array_equal(picture_of(layer[0]["src"]), views.layer_of(look.picture, drawn, is_signed=True))
+        assert np.array_equal(picture_of(layer[0]["src"]), views.layer_of(look.picture, drawn))
 
     @pytest.mark.parametrize("place", [(6, 0), (0, 8), (-1, 0), (None, 0), ("0", 0), (0.5, 0)])
     def test_heads_that_are_not_there(self, look, place):

@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 import gmar_hf
 from gmar_hf.errors import ArgumentError
 from gmar_hf.pages.small_data import packed_heads
-from gmar_hf.plotting import map_layer
+from gmar_hf.plotting import map_layer, overlay, painting
 from tests.helpers.browser import CHROMIUM, browsing
 from tests.helpers.explainers import photo
 from tests.helpers.pages import Page, assert_self_contained
@@ -66,7 +67,7 @@ def test_what_a_crop_hid_and_notes_are_told(tmp_path):
         tmp_path, ("all", photo(), [result()]), ("half", photo(), [result(box=(15, 0, 45, 40))]), notes=["<b>note"]
     )
     told = page.texts("p")
-    assert "The model saw only the middle of this picture, 50% of it; the rest, which is paler, was cropped." in told
+    assert "The model saw only the middle of this picture, 50% of it; the rest, which is grey, was cropped." in told
     assert len([text for text in told if "only the middle" in text]) == 1
     assert "<b>note" in page.texts("small")
 
@@ -260,7 +261,7 @@ def test_the_page_in_a_browser(tmp_path):
             assert tab.run("document.querySelectorAll('script:not([type])').length") == 1
             tab.run("document.querySelector('#opacity').value = 100")
             tab.run("document.querySelector('#patches').click()")
-            assert tab.run(pixel.format(240)) == [130, 0, 110, 255]  # a map without a sign, where it is largest
+            assert tab.run(pixel.format(240)) == [150, 0, 130, 255]  # a map without a sign, where it is largest
             assert tab.run(pixel.format(720)) == [0, 0, 0, 0]  # and where it is 0, nothing
             tab.run("document.querySelectorAll('.labels button')[1].click()")
             red, _, blue, opacity = tab.run(pixel.format(240))
@@ -306,27 +307,51 @@ def test_the_page_in_a_browser(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 def test_the_part_that_a_crop_hides_is_as_in_overlays(tmp_path):
-    """Over the whole row of pixels, through both edges of the box: the map's opacity, and white below it."""
-    image, box = Image.new("RGB", (960, 300), "grey"), (300, 100, 600, 250)
+    """Over whole rows and columns of pixels, through both edges of the box: the same as an overlay over black."""
+    black, box = Image.new("RGB", (960, 300)), (300, 100, 600, 250)
     explained = result("cat", "gmar", attribution=torch.ones(2, 3), heads=None, box=box)
-    gmar_hf.pages.write_page([("one", image, [explained])], tmp_path / "page.html")
+    gmar_hf.pages.write_page([("one", black, [explained])], tmp_path / "page.html")
     # The photo on the page has 640 x 200 pixels, the canvas twice as many.
-    row = (
-        "[...document.querySelector('canvas').getContext('2d').getImageData(0, {}, 1280, 1).data]"
-        ".filter((_, place) => place % 4 == 3)"
+    line = (
+        "[...document.querySelector('canvas').getContext('2d').getImageData({}, {}, {}, {}).data]"
+        ".map((value, place, all) => place % 4 == 3 ? value : value * all[place - place % 4 + 3] / 255)"
+        ".filter((_, place) => place % 4 < 3)"
     )
-    layer = map_layer(torch.ones(2, 3), (1280, 400), box=(400, 400 / 3, 800, 1000 / 3), alpha=1.0)
+    canvas_box = (400, 400 / 3, 800, 1000 / 3)
+    whole = np.asarray(overlay(black.resize((1280, 400)), torch.ones(2, 3), box=canvas_box, alpha=1.0)).astype(int)
+    layer = np.asarray(map_layer(torch.ones(2, 3), (1280, 400), box=canvas_box, alpha=1.0))
+    is_line = (layer[..., 3] > 0) & (layer[..., :3] == 255).all(axis=-1)  # the page has none around what is strong
+    whole[is_line] = (150, 0, 130)
     with browsing(tmp_path / "browser") as tab:
         tab.open(tmp_path / "page.html", 1280)
-        for opacity in (100, 50):
-            tab.run(f"document.querySelector('#opacity').value = {opacity}")
-            for patches in (True, False):
-                tab.run("document.querySelector('#patches').click()")
-                for line in (20, 120, 200, 350):
-                    sight = np.asarray(layer)[line, :, 3] / 255
-                    drawn, white = opacity / 100 * sight, 0.25 * opacity / 100 * (1 - sight)
-                    expected = 255 * (drawn + white * (1 - drawn))
-                    np.testing.assert_allclose(
-                        tab.run(row.format(line)), expected, atol=4, err_msg=f"{line} {patches}"
-                    )
+        tab.run("document.querySelector('#opacity').value = 100")
+        for patches in (True, False):
+            tab.run("document.querySelector('#patches').click()")
+            for place in (20, 132, 200, 334, 350):
+                drawn = np.reshape(tab.run(line.format(0, place, 1280, 1)), (1280, 3))
+                np.testing.assert_allclose(drawn, whole[place], atol=2, err_msg=f"row {place} {patches}")
+            for place in (20, 397, 399, 400, 799, 800, 802):
+                drawn = np.reshape(tab.run(line.format(place, 0, 1, 400)), (400, 3))
+                np.testing.assert_allclose(drawn, whole[:, place], atol=2, err_msg=f"column {place} {patches}")
+        # It fades with the map, but for its lines.
+        tab.run("document.querySelector('#opacity').value = 50")
+        tab.run("document.querySelector('#patches').click()")
+        assert tab.run(line.format(20, 20, 1, 1)) == pytest.approx([160 * 0.45 / 2] * 3, abs=2)
+        assert tab.run(line.format(399, 200, 1, 1)) == [60, 60, 60]
         assert tab.complaints() == []
+
+
+def test_the_colours_are_those_of_overlays():
+    css = (Path(gmar_hf.pages.__file__).parent / "dress.css").read_text()
+    for name, ramp in (("for", painting._FOR), ("against", painting._AGAINST), ("plain", painting._LOOKS)):
+        assert f"--{name}: {' '.join(str(part) for colour in ramp for part in colour)};" in css
+
+
+def test_which_maps_have_a_sign_is_told_to_the_page(tmp_path):
+    """Contributions have one even where all are above 0, and what has no unit where something is below."""
+    ones = torch.ones(2, 2)
+    cases = [("logits", ones, True), ("share of attention", ones, False), ("", ones, False), ("", -ones, True)]
+    results = [result(str(place), unit=unit, attribution=m, heads=None) for place, (unit, m, _) in enumerate(cases)]
+    page = page_of(tmp_path, ("one", photo(), results))
+    (data,) = data_of(page)
+    assert [one["signed"] for one in data["maps"]] == [case[2] for case in cases]

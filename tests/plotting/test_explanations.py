@@ -72,8 +72,8 @@ def test_heads_show_contributions_before_weights():
 def test_scales_stand_below_the_maps(tmp_path):
     signed, unsigned = made_up(method="a", unit="logits"), made_up(method="b", attribution=MAP.abs(), unit="share")
     for style, expected in (
-        ("signed", ["±0.5 logits", "0 to 0.5 share"]),
-        ("positive", ["0 to 0.25 logits", "0 to 0.5 share"]),
+        ("signed", ["red: for, blue stripes: against\n±0.5 logits", "magenta: looks here\n0 to 0.5 share"]),
+        ("positive", ["red: for\n0 to 0.25 logits", "magenta: looks here\n0 to 0.5 share"]),
     ):
         figure = plot_explanation(photo(), [signed, unsigned], style=style, grid=True)
         assert [ax.get_xlabel() for ax in figure.axes if ax.images][1:] == expected
@@ -86,7 +86,7 @@ def test_the_strongest_patches_share_the_full_colour_and_the_scale_says_so():
     # Sizes are 0, 0.125, 0.25 and 0.5: a third of the way down lies 0.25.
     box, signed = (0, 0, 60, 40), made_up(unit="logits")
     figure = plot_explanation(photo(), [signed], saturated=1 / 3)
-    assert [ax.get_xlabel() for ax in figure.axes if ax.images][1] == "full colour from ±0.25 logits"
+    assert [ax.get_xlabel() for ax in figure.axes if ax.images][1].endswith("\nfull colour from ±0.25 logits")
     expected = overlay(photo(), MAP.clip(-0.25, 0.25), box=box, style="signed", least_side=640)
     drawn = pictures(figure)[1]
     # Of a smooth map it is not the same to cut it before it is drawn; at the patches' centres it is.
@@ -97,7 +97,7 @@ def test_the_strongest_patches_share_the_full_colour_and_the_scale_says_so():
     np.testing.assert_allclose(drawn[centres].astype(int), np.asarray(expected)[centres].astype(int), atol=3)
     nothing = made_up(attribution=torch.tensor([[0.5, 0.0], [0.0, 0.0]]))
     (_, ax) = [ax for ax in plot_explanation(photo(), [nothing], saturated=0.5).axes if ax.images]
-    assert ax.get_xlabel() == "0 to 0.5"  # where fewer patches than that are drawn at all
+    assert ax.get_xlabel() == "magenta: looks here\n0 to 0.5"  # where fewer patches than that are drawn at all
     with pytest.raises(ArgumentError, match=r"^`saturated` must be a share in \[0, 1\]; got 1.5"):
         plot_explanation(photo(), [signed], saturated=1.5)
 

@@ -14,8 +14,9 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import gmar_hf
+from gmar_hf._pipeline.results import ExplanationResult
 from gmar_hf.plotting import overlay, plot_curves, plot_explanation, plot_head_importance, plot_head_maps
-from gmar_hf.plotting.notebook import head_text, map_on, matrix, strongest, thumbnail
+from gmar_hf.plotting.notebook import head_text, map_on, matrix, matrix_of_heads, strongest, thumbnail
 from gmar_hf.plotting.shown_figure import new_figure
 from tests.helpers.explainers import make_explainer, photo
 from tests.helpers.reports import make_report
@@ -123,7 +124,23 @@ def test_a_map_lies_on_the_small_picture_as_on_the_large_one():
     image, box, values = photo(size=(448, 224)), (112, 0, 336, 224), torch.tensor([[1.0, -0.5], [0.2, 0.0]])
     small = thumbnail(image)
     expected = overlay(small, values, box=(56, 0, 168, 112), style="signed")
-    assert same(map_on(small, values, box, image.size), expected)
+    result = {"attribution": values, "box": box, "unit": "logits"}
+    assert same(map_on(small, result, image.size), expected)
+
+
+def test_maps_without_a_sign_are_not_in_the_colour_of_what_speaks_for_a_label():
+    small = thumbnail(Image.new("RGB", (64, 64), "white"))
+    result = {"attribution": torch.ones(1, 1), "box": (0, 0, 64, 64)}
+    red, looks = (
+        np.asarray(map_on(small, {**result, "unit": unit}, (64, 64)))[32, 32].astype(int)
+        for unit in ("logits", "share of attention")
+    )
+    assert red[0] > 150 > red[2] + 60
+    assert looks[2] > 100 > looks[1]
+    for unit, words in (("logits", "red: for"), ("share of attention", "magenta: looks here")):
+        nothing = dict.fromkeys(("head_contribution", "head_importance"))
+        entries = {**result, **nothing, "unit": unit, "label": "cat", "score": 0.5, "method": "some"}
+        assert f"some, {words}" in ExplanationResult(entries, small, (64, 64))._repr_html_()
 
 
 def test_the_matrix_shows_every_head_where_it_is():
@@ -159,8 +176,8 @@ def test_results_show_map_heads_and_labels_escaped():
     assert not {"script", "a", "iframe"} & set(shown.tags)
     assert len(shown.pictures) == 4
     expected = [
-        map_on(thumbnail(image), results[0]["attribution"], results[0]["box"], image.size),
-        matrix(results[0]["head_contribution"]),
+        map_on(thumbnail(image), results[0], image.size),
+        matrix_of_heads(results[0]["head_contribution"], is_signed=True),
     ]
     assert all(same(*pair) for pair in zip(shown.pictures[:2], expected, strict=True))
     assert "\x1b" not in shown.text
@@ -187,7 +204,7 @@ def test_explanations_show_the_first_targets():
     single = gmar_hf.explain(model, pixel_values, target=1, method="contribution")
     shown = Reader(single._repr_html_())
     assert same(shown.pictures[2], matrix(single.attribution[1]))
-    assert same(shown.pictures[3], matrix(single.head_contribution[1]))
+    assert same(shown.pictures[3], matrix_of_heads(single.head_contribution[1], is_signed=True))
     assert "image 3: class 1" in shown.text
     assert head_text(single.head_contribution[3], is_signed=True) in shown.text
     explanation = make_explainer()(photo(), target=["cat", "dog"], return_explanation=True)[0]["explanation"]
@@ -207,8 +224,8 @@ def test_explanations_show_the_first_targets():
 def test_reports_show_their_heads():
     report = make_report()
     shown = Reader(report._repr_html_())
-    assert same(shown.pictures[0], matrix(report.mean["contribution_abs"]))
-    assert same(shown.pictures[1], matrix(report.mean["contribution"]))
+    assert same(shown.pictures[0], matrix_of_heads(report.mean["contribution_abs"], is_signed=False))
+    assert same(shown.pictures[1], matrix_of_heads(report.mean["contribution"], is_signed=True))
     ((layer, head, value), *_) = report.top_heads(3)
     assert f"heads: {layer}.{head} {value:+.2f}" in shown.text
     for text in (report.settings["model"]["id"], f"{report.num_images} images", report.labels[0]):

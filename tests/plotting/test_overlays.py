@@ -109,22 +109,67 @@ def test_in_grey_lines_surround_what_is_at_least_half_as_strong(grey):
     assert steps[[4, 5]].max() < 70, steps
 
 
-def test_the_part_that_a_crop_hides_is_paler_and_its_edge_soft():
-    image, box = uniform(100, (120, 100)), (20.0, 0.0, 100.0, 100.0)
-    seen = overlay(image, np.zeros((2, 2)), box=box)
-    row = pixels(seen)[50, :, 0]
-    assert (row[20:100] == 100).all()
-    assert (row[[0, 119]] == 138).all()  # 100 and a quarter of 155, rounded down
-    # The same with a map that is as strong as can be at the edge.
-    strong = pixels(overlay(image, np.ones((2, 2)), box=box))[50]
-    np.testing.assert_allclose(strong[0], [139] * 3, atol=1)
-    np.testing.assert_array_equal(strong[20:100], np.broadcast_to(strong[60], (80, 3)))
-    assert np.abs(np.diff(row)).max() < 15
-    assert np.abs(np.diff(strong, axis=0)).max() < 40  # of 108 that a hard edge would have
-    whole = overlay(image, np.zeros((2, 2)), box=(-5.0, 0.0, 125.0, 100.0))
-    assert (pixels(whole) == 100).all()
-    layer = pixels(map_layer(np.ones((2, 2)), image.size, box=box))
-    assert (layer[:, [0, 119], 3] == 0).all()
+@pytest.mark.parametrize("grey", [0, 60, 128, 200, 255])
+def test_the_part_that_a_crop_hides_is_greyed_beyond_a_line_on_any_image(grey):
+    image, box = uniform(grey, (120, 100)), (20.0, 0.0, 100.0, 100.0)
+    row = pixels(overlay(image, np.zeros((2, 2)), box=box))[50, :, 0]
+    assert (row[20:100] == grey).all()
+    # A line of either colour is one pixel wide here, the dark one first; beyond is 0.45 of the way to 160.
+    assert (row[[19, 100]] == 60).all()
+    assert (row[[18, 101]] == 255).all()
+    hidden = np.r_[row[:18], row[102:]]
+    assert (hidden == round(grey + (160 - grey) * 0.45)).all()
+    assert max(abs(int(edge) - grey) for edge in (60, 255, hidden[0])) > 90
+    assert pixels(overlay(image, np.zeros((2, 2)), box=(-5.0, 0.0, 125.0, 100.0))).min() == grey
+
+
+def test_a_map_ends_where_a_crop_ends_and_its_outline_is_closed_there():
+    size, box = (120, 100), (20.0, 0.0, 100.0, 100.0)
+    nothing = pixels(overlay(uniform(100, size), np.zeros((2, 2)), box=box))
+    # As strong as can be, up to the edge: the row of the picture's middle, and a column beside the crop's edge.
+    drawn, layer = (draw(np.ones((2, 2)), box) for draw in (
+        lambda values, box: pixels(overlay(uniform(100, size), values, box=box)),
+        lambda values, box: pixels(map_layer(values, size, box=box)),
+    ))  # fmt: skip
+    hidden = np.ones(120, bool)
+    hidden[20:100] = False
+    np.testing.assert_array_equal(drawn[:, hidden], nothing[:, hidden])
+    assert (layer[:, hidden] == 0).all()
+    assert (layer[1:-1, 20, :3] == 255).all()
+    assert (layer[1:-1, 99, :3] == 255).all()
+    assert (layer[[0, -1], 20:100, :3] == 255).all()  # and where the picture ends
+    np.testing.assert_array_equal(layer[1:-1, 21:99], np.broadcast_to(layer[50, 50], (98, 78, 4)))
+
+
+@pytest.mark.parametrize("style", ["positive", "signed"])
+def test_maps_without_a_sign_have_a_colour_of_their_own(style):
+    """What is nowhere below 0 says no more than where the model looks, unless it is known to have a sign."""
+    looks, known = (
+        np.median(by_patch(pixels(map_layer(np.abs(RAMP), SIZE, style=style, grid=True, **how))), axis=1)
+        for how in ({}, {"has_sign": True})
+    )
+    assert looks[0, :3].tolist() == [150, 0, 130]
+    assert known[0, :3].tolist() == [208, 52, 10]
+    np.testing.assert_array_equal(looks[:, 3], known[:, 3])
+    unknown = np.median(by_patch(pixels(map_layer(RAMP, SIZE, style=style, grid=True, has_sign=False))), axis=1)
+    assert unknown[0, :3].tolist() == [150, 0, 130]
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_in_grey_stronger_is_told_from_weaker_without_a_sign(grey):
+    light = in_grey(by_patch(pixels(overlay(uniform(grey), np.abs(RAMP), grid=True))).mean(axis=1))
+    assert (np.diff(np.abs(light[:4] - grey)) < -3).all()
+
+
+def test_one_strong_patch_leaves_others_their_colour():
+    """Of 100 patches the strongest five have the full colour: the fifth is 0.5, and 0.25 has half of it."""
+    values = np.zeros((1, 100))
+    values[0, :8] = 100, 0.8, 0.7, 0.6, 0.5, 0.5, 0.25, -0.25
+    layer = pixels(map_layer(values, (800, 8), style="signed", alpha=1.0, grid=True))
+    opacity = layer[4, 4:64:8, 3]
+    np.testing.assert_allclose(opacity, [255] * 6 + [127.5] * 2, atol=2)
+    whole = pixels(map_layer(values, (800, 8), style="signed", alpha=1.0, grid=True, limit=100))
+    assert whole[4, 12:64:8, 3].max() < 5
 
 
 def test_small_images_are_enlarged_before_anything_is_drawn():
@@ -152,9 +197,11 @@ def test_a_grid_shows_patches_as_they_are():
 def test_a_map_and_its_heatmap_look_alike():
     image, box = photo(size=(90, 60)), (10.0, 5.0, 70.0, 60.0)
     values = np.random.default_rng(0).normal(size=(4, 5))
-    drawn = pixels(overlay(image, heatmap(values, box, image.size), box=box))[6:60, 11:70]
-    differences = np.abs(pixels(overlay(image, torch.tensor(values), box=box))[6:60, 11:70] - drawn).max(axis=-1)
-    assert (differences > 8).mean() < 0.01  # but for a line that moved by a pixel
+    # A heatmap knows no sign: without a word it is taken for where the model looks.
+    for signed, how in ((values, {"has_sign": True}), (np.abs(values), {})):
+        drawn = pixels(overlay(image, heatmap(signed, box, image.size), box=box, **how))[6:60, 11:70]
+        expected = pixels(overlay(image, torch.tensor(signed), box=box, limit=signed.max()))[6:60, 11:70]
+        assert (np.abs(expected - drawn).max(axis=-1) > 8).mean() < 0.02  # but for a line that moved by a pixel
 
 
 def test_a_colour_map_of_the_users():
@@ -175,7 +222,8 @@ def test_a_caption_stands_below_with_the_scale(style):
     assert laid.height > 220
     np.testing.assert_array_equal(pixels(laid)[:200], pixels(plain))
     strip = pixels(laid)[200:]
-    first, second = np.array_split(strip, 2)
+    is_coloured = (np.ptp(strip, axis=-1) > 30).any(axis=1)
+    first, second = np.split(strip, [np.argmax(is_coloured)])
     assert (first.max(axis=-1) < 60).any()
     assert (first.max(axis=-1) == first.min(axis=-1)).all()  # black on white; the colours are below
     blue, red = (second[..., 2] - second[..., 0] > 60, second[..., 0] - second[..., 2] > 60)
@@ -299,6 +347,9 @@ def test_limits_that_are_none(limit):
         overlay(photo(0), RAMP, limit=limit)
 
 
+BOTH, LOOKS = "red: for, blue stripes: against; ", "magenta: looks here; "
+
+
 def said_below(monkeypatch, *values, **settings):
     """What `overlay` has put below a picture: text, whether there is a bar that is blue somewhere, its ends, text."""
     found = {}
@@ -309,7 +360,7 @@ def said_below(monkeypatch, *values, **settings):
             text=text,
             ends=ends,
             below=below,
-            is_blue=bool((levels[..., 2] > levels[..., 0])[levels[..., 3] > 60].any()),
+            is_blue=bool((levels[..., 2] > 1.5 * levels[..., 0])[levels[..., 3] > 60].any()),
         )
         return picture
 
@@ -321,16 +372,19 @@ def said_below(monkeypatch, *values, **settings):
 @pytest.mark.parametrize(
     ("values", "settings", "expected"),
     [
-        ((0.25, -0.5), {"style": "signed"}, (("-0.5", "0.5"), True, "outlined: 0.25 or more, either way")),
-        ((0.25, 0.0), {"style": "signed"}, (("0", "0.25"), False, "outlined: 0.12 or more")),
-        ((0.25, -0.5), {}, (("0", "0.25"), False, "outlined: 0.12 or more")),
+        ((0.25, -0.5), {"style": "signed"}, (("-0.5", "0.5"), True, f"{BOTH}outlined: 0.25 or more, either way")),
+        ((0.25, 0.0), {"style": "signed"}, (("0", "0.25"), False, f"{LOOKS}outlined: 0.12 or more")),
+        ((0.25, 0.0), {"has_sign": True}, (("0", "0.25"), False, "red: for; outlined: 0.12 or more")),
+        ((0.25, -0.5), {}, (("0", "0.25"), False, "red: for; outlined: 0.12 or more")),
         (
             (0.25, -0.5),
             {"style": "signed", "limit": 0.1},
-            (("≤ -0.1", "≥ 0.1"), True, "outlined: 0.05 or more, either way"),
+            (("≤ -0.1", "≥ 0.1"), True, f"{BOTH}outlined: 0.05 or more, either way"),
         ),
-        ((0.25, 0.5), {"limit": 0.1}, (("0", "≥ 0.1"), False, "outlined: 0.05 or more")),
-        ((0.25, 0.5), {"limit": 2}, (("0", "2"), False, "outlined: 1 or more")),
+        ((0.25, 0.5), {"limit": 0.1}, (("0", "≥ 0.1"), False, f"{LOOKS}outlined: 0.05 or more")),
+        ((0.25, 0.5), {"limit": 2}, (("0", "2"), False, f"{LOOKS}outlined: 1 or more")),
+        ((0.25, 0.5), {"limit": 2, "colormap": "Reds"}, (("0", "2"), False, "outlined: 1 or more")),
+        ((8.0, 4.0, *[0.5] * 38), {}, (("0", "≥ 4"), False, f"{LOOKS}outlined: 2 or more")),  # 2 of 40 patches
     ],
 )  # fmt: skip
 def test_what_a_caption_says_of_the_scale(monkeypatch, values, settings, expected):

@@ -18,6 +18,7 @@ from gmar_hf.evaluation.verdict import RULE, Verdict
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.pages.dress import data_uri, render_page
 from gmar_hf.plotting import plot_curves
+from gmar_hf.plotting.painting import SATURATED
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
@@ -94,6 +95,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
         figures=_legend((_name(metric), _about(metric)) for metric in metrics),
         curves=_curves(evaluation),
         figure_title="insertion minus deletion" if any(picture.figures for picture in pictures) else "",
+        saturated=SATURATED,
         pictures=[_picture(picture) for picture in pictures],
     )
     with replacing(path) as temporary:
