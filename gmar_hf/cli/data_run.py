@@ -1,7 +1,6 @@
 """Running a survey or an evaluation for a command: what it is about, and how it is stopped."""
 
 import json
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gmar_hf.cli.app import tell
+from gmar_hf.cli.interruption import INTERRUPTED, sigterm_as_control_c
 from gmar_hf.cli.options import DataOptions
 from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.checks import check_choice
@@ -121,15 +121,13 @@ def _interruptible(accelerator: "Accelerator", out: Path) -> Iterator[None]:
 
     if not accelerator.is_main_process:
         logging.set_verbosity(logging.CRITICAL)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask thus to stop
     try:
-        yield
+        with sigterm_as_control_c():
+            yield
     except KeyboardInterrupt as interruption:
         if accelerator.is_main_process:
             done = f"{interruption}. " if str(interruption) else ""
             is_saved = any((out / CHECKPOINTS).glob("*.safetensors"))
             then = f"goes on from {printable(out)}" if is_saved else "starts anew: nothing is saved yet"
             typer.echo(f"gmar-hf: interrupted. {done}The same command {then}.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        raise typer.Exit(INTERRUPTED) from None

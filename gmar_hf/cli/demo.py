@@ -12,6 +12,7 @@ from gmar_hf.cli.demo_scenes import METHODS, ShownScene, choose_scenes, points_r
 from gmar_hf.cli.image_arguments import safe
 from gmar_hf.cli.options import JsonOption
 from gmar_hf.utils.files import made_folder, replacing
+from gmar_hf.utils.own_files import check_replaceable
 from gmar_hf.utils.text import printable
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _FAILURE = (
     "its garment as on the other; compare what taking the garment out does. Maps are first-order estimates:\n"
     "`gmar-hf evaluate` measures how far to believe them on your data."
 )
+_SHEET, _HEADS, _SUMMARY = "contact-sheet.png", "head-maps.png", "demo.json"
 _ENLARGED = 6  # times, so that a 64 pixel scene can be looked at
 
 
@@ -50,6 +52,8 @@ def demo(options: DemoOptions) -> None:
 
     Two scenes on which the recommended map points the right way come first, and then one on which it does not.
     """
+    drawn = [path.name for path in options.out.glob("scene*-*.png")]  # what the labels will be is not known yet
+    check_replaceable("`--out`", options.out, [*drawn, _SHEET, _HEADS, _SUMMARY], "demo")
     with made_folder("`--out`", options.out):
         summary = _draw(options.out, options.seed)
     if options.as_json:
@@ -76,11 +80,11 @@ def _draw(out: Path, seed: int) -> list[dict[str, Any]]:
                     save_picture(_picture(scene.scene["image"], result), temporary)
                 summary.append(entry)
     # The sheet shows all scenes; the heads' maps are those of the first scene's first label.
-    _save_figure(_contact_sheet(shown), out / "contact-sheet.png")
+    _save_figure(_contact_sheet(shown), out / _SHEET)
     first = shown[0].scene
     (best,) = explainer(first["image"], target=first["labels"][:1], method="contribution", return_head_maps=True)
-    _save_figure(_head_maps(first["image"], best), out / "head-maps.png")
-    with replacing(out / "demo.json") as temporary:
+    _save_figure(_head_maps(first["image"], best), out / _HEADS)
+    with replacing(out / _SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     return summary
 
@@ -199,4 +203,4 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
     typer.echo("on it: share of the map on the label's garment; taken out: what its logit does without that garment")
     if not summary[-1]["points_right"]:
         typer.echo(_FAILURE.format(summary[-1]["scene"]))
-    typer.echo(f"Look at {printable(out / 'contact-sheet.png')} and {printable(out / 'head-maps.png')}")
+    typer.echo(f"Look at {printable(out / _SHEET)} and {printable(out / _HEADS)}")

@@ -1,9 +1,8 @@
 """`gmar-hf explain`: images in, a folder of results out."""
 
-import math
 import re
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +11,23 @@ import typer
 
 from gmar_hf.cli.app import command, echo_json, tell
 from gmar_hf.cli.explained_images import ImagesAgain, attempt, explained_images, told
-from gmar_hf.cli.explanation_files import ExplanationFiles, Taken
+from gmar_hf.cli.explanation_files import ExplanationFiles
+from gmar_hf.cli.explanation_table import print_table
+from gmar_hf.cli.file_names import FileNames
 from gmar_hf.cli.image_arguments import expand, safe, stem, unique
+from gmar_hf.cli.interruption import INTERRUPTED, sigterm_as_control_c
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.methods import METHODS, get_method, why_heads_differ
 from gmar_hf.plotting.painting import SATURATED
-from gmar_hf.utils.files import made_folder
+from gmar_hf.utils.files import locked, made_folder, staged
+from gmar_hf.utils.own_files import image_digest
 from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
     from gmar_hf._pipeline.results import ExplanationResult
     from gmar_hf.pages.explanations import AddImage
+    from gmar_hf.pipeline import GMARExplainer
 
 _PAGE = "index.html"
 _LONGEST_NAME = 100  # letters of an image's name on the page
@@ -124,72 +128,126 @@ def explain(options: ExplainOptions) -> None:
     """Explain images: an overlay for each target, maps and head scores, and a table of the strongest heads."""
     # Everything that can be refused is refused before the first image.
     sources = expand(options.images)
-    with made_folder("`--out`", options.out):
-        summary = _explain(options, sources)
-    if options.as_json:
-        echo_json(summary)
-    else:
-        _print_table(summary, options.out)
-        if options.html:
-            typer.echo(f"All of it on one page, which can be sent: {printable(options.out / _PAGE)}")
-    if any("error" in image for image in summary):
+    done = _Done()
+    try:
+        with sigterm_as_control_c(), made_folder("`--out`", options.out):
+            _explain(options, sources, done)
+    except KeyboardInterrupt:
+        done.is_stopped = True
+    _print(options, done)
+    if done.is_stopped:
+        kept = f"; what is made of them is kept in {printable(options.out)}" if done.num_explained else ""
+        typer.echo(
+            f"gmar-hf: interrupted. {done.num_explained} of {quantity(len(sources), 'image')} explained{kept}. "
+            "The same command begins anew.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED)
+    if any("error" in image for image in done.summary):
         raise typer.Exit(1)
 
 
-def _explain(options: ExplainOptions, sources: list[str]) -> list[dict[str, Any]]:
-    """Explain images into the folder, which is there; return what is said of each."""
-    from tqdm import tqdm
+@dataclass
+class _Done:
+    """What has been done until now: what is said of each image, the page's file, and whether somebody stopped it."""
 
+    summary: list[dict[str, Any]] = field(default_factory=list)
+    page: Path | None = None
+    is_stopped: bool = False
+
+    @property
+    def num_explained(self) -> int:
+        return sum("results" in image for image in self.summary)
+
+
+def _print(options: ExplainOptions, done: _Done) -> None:
+    if options.as_json:
+        if done.summary or not done.is_stopped:
+            echo_json(done.summary)
+        return
+    print_table(done.summary, options.out)
+    if done.page is not None:
+        typer.echo(f"All of it on one page, which can be sent: {printable(done.page)}")
+
+
+def _explain(options: ExplainOptions, sources: list[str], done: _Done) -> None:
+    """Explain images into the folder, which is there, and note what is done."""
     from gmar_hf.cli.loading import load_explainer
     from gmar_hf.explanation.engine import versions
-    from gmar_hf.images.own_pictures import is_own_picture
 
-    out, parameters = options.out, options.parameters()
+    parameters = options.parameters()
     # Pictures are drawn when they are written.
     returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
     explainer, parameters["method"] = load_explainer(
         options.model, options.revision, options.device, {**parameters, **returned}, _SIDE_BY_SIDE
     )
-    settings = {"model": options.model, "revision": options.revision, **parameters, "versions": versions()}
-    names = unique([safe(stem(source), 100) for source in sources], set())
-    # On the page without folders, which are nobody else's concern.
-    shown = unique([stem(source)[:_LONGEST_NAME] for source in sources], set())
-    # One set for all, as "a-b" of "c" and "a" of "b-c" would be one file; and no overlay may take an image's place,
-    # nor that of a picture which was there and is none of ours.
-    pictures = {Path(source).stem.casefold() for source in sources if Path(source).parent.resolve() == out.resolve()}
-    pictures |= {path.stem.casefold() for path in out.glob("*.png") if not is_own_picture(path)}
+    file_names = FileNames(options.out, sources)
+    names = [file_names.of_image(safe(stem(source), 100), image_digest(source)) for source in sources]
     files = ExplanationFiles(
-        folder=out,
-        taken=Taken(pictures, {name.casefold() for name in names}),
-        settings=settings,
+        folder=options.out,
+        names=file_names,
+        settings={"model": options.model, "revision": options.revision, **parameters, "versions": versions()},
         style=options.overlay.value,
         grid=options.grid,
         caption=options.caption,
         saturated=options.saturated,
     )
     tell(f"Explaining {quantity(len(sources), 'image')} by {', '.join(parameters['method'])} ...")
+    if not options.html:
+        _write_all(explainer, options, dict(zip(sources, names, strict=True)), files, done)
+        return
+    from gmar_hf.pages.explanations import PAGE_NOUN
+
+    with staged("`--out`", options.out) as stage:
+        with _page(options, stage, parameters["method"]) as add_to_page:
+            _write_all(explainer, options, dict(zip(sources, names, strict=True)), files, done, add_to_page)
+        images = [image_digest(entry["image"]) for entry in done.summary if "results" in entry]
+        if not images:
+            return
+        with locked(options.out):
+            name = file_names.of_page(PAGE_NOUN, images)
+            file_names.place(stage / _PAGE, name)
+    done.page = options.out / name
+
+
+def _write_all(
+    explainer: "GMARExplainer",
+    options: ExplainOptions,
+    names: dict[str, str],
+    files: ExplanationFiles,
+    done: _Done,
+    add_to_page: "AddImage | None" = None,
+) -> None:
+    """Explain one image after the other and write its files, until all are done or somebody stops it."""
+    from tqdm import tqdm
+
     images = ImagesAgain()
-    summary = []
-    explained = explained_images(explainer, images, sources, options.batch_size)
-    bar = tqdm(total=len(sources), unit="image", disable=True if len(sources) <= _FEW else None)
-    with bar, _page(options, parameters["method"]) as add_to_page:
+    # On the page without folders, which are nobody else's concern.
+    shown = unique([stem(source)[:_LONGEST_NAME] for source in names], set())
 
-        def write(source: str, name: str, on_page: str, results: list["ExplanationResult"]) -> dict[str, Any]:
-            image = images.read_again(source)
-            entry = files.write(name, source, image, results)
-            add_to_page(on_page, image, results)
-            return entry
+    def write(source: str, on_page: str, results: list["ExplanationResult"]) -> dict[str, Any]:
+        image = images.read_again(source)
+        entry = files.write(names[source], source, image, results)
+        if add_to_page is not None:
+            add_to_page(on_page, image, results, image_digest(source))
+        return entry
 
-        for source, name, on_page, results in zip(sources, names, shown, explained, strict=True):
-            # Whatever becomes of one image, writing included, leaves the others alone.
-            entry = results if isinstance(results, Exception) else attempt(write, source, name, on_page, results)
-            if isinstance(entry, Exception):
-                message = told(entry)
-                tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
-                entry = {"image": source, "error": message}
-            summary.append(entry)
-            bar.update()
-    return summary
+    explained = explained_images(explainer, images, list(names), options.batch_size)
+    with tqdm(total=len(names), unit="image", disable=True if len(names) <= _FEW else None) as bar:
+        try:
+            for source, on_page, results in zip(names, shown, explained, strict=True):
+                # Whatever becomes of one image, writing included, leaves the others alone.
+                entry = results if isinstance(results, Exception) else attempt(write, source, on_page, results)
+                if isinstance(entry, Exception):
+                    message = told(entry)
+                    tqdm.write(f"gmar-hf: {printable(source)}: {message}", file=typer.get_text_stream("stderr"))
+                    entry = {"image": source, "error": message}
+                done.summary.append(entry)
+                bar.update()
+        except KeyboardInterrupt:
+            if not done.num_explained:
+                raise
+            done.is_stopped = True  # what is made is kept
 
 
 def _label(text: str) -> str | int:
@@ -197,56 +255,11 @@ def _label(text: str) -> str | int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else text
 
 
-def _page(options: ExplainOptions, methods: list[str]) -> AbstractContextManager["AddImage"]:
-    """Open the page, where one is asked for."""
+def _page(options: ExplainOptions, folder: Path, methods: list[str]) -> AbstractContextManager["AddImage"]:
+    """Open the page."""
     from gmar_hf.pages.explanations import open_page
 
-    if not options.html:
-        return nullcontext(lambda name, image, results: None)
     title = f"Explanations by {Path(options.model).name or 'a local model'}"
     about = {name: f"{METHODS[name].summary}." for name in methods}
     notes = [why_heads_differ(methods)] if why_heads_differ(methods) else []
-    return open_page(options.out / _PAGE, title=title, methods=about, notes=notes)
-
-
-def _print_table(summary: list[dict[str, Any]], out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("image", "label", "score", "map", "strongest heads (layer.head)")
-    for entry in summary:
-        for result in entry.get("results", []):
-            heads = ", ".join(_head_text(head) for head in result["top_heads"])
-            score = f"{result['score']:.3f}" if math.isfinite(result["score"]) else "?"
-            label = result["label"] + (f" (not {result['versus']})" if "versus" in result else "")
-            table.add_row(*(Text(printable(cell)) for cell in (entry["image"], label, score, result["method"], heads)))
-    if table.row_count:
-        Console().print(table)
-        typer.echo(f"Overlays, maps and head scores are in {printable(out)}")
-        first = next(entry["files"]["overlays"][0] for entry in summary if "files" in entry)
-        typer.echo(f"Look first at {printable(out / first)}")
-        for line in _remarks(summary):
-            typer.echo(line)
-    for entry in summary:
-        for result in entry.get("results", []):
-            if "note" in result:
-                typer.echo(f"{printable(entry['image'])}, {result['method']}: {result['note']}")
-
-
-def _remarks(summary: list[dict[str, Any]]) -> list[str]:
-    """Return what puzzles people who see the table and the pictures: heads that differ, and what a crop hid."""
-    from gmar_hf.images.sight import sight_of_several
-
-    results = [result for entry in summary for result in entry.get("results", []) if result["top_heads"]]
-    weighing = [result["method"] for result in results if "head_importance" in result["top_heads"][0]]
-    contributing = [result["method"] for result in results if "head_contribution" in result["top_heads"][0]]
-    shares = [entry["seen_share"] for entry in summary if "seen_share" in entry]
-    return [line for line in (why_heads_differ(contributing, weighing), sight_of_several(shares)) if line]
-
-
-def _head_text(head: dict[str, Any]) -> str:
-    where = f"{head['layer']}.{head['head']}"
-    if "head_contribution" in head:
-        return f"{where}: {head['head_contribution']:+.2f}"
-    return f"{where}: {head['head_importance']:.0%}"
+    return open_page(folder / _PAGE, title=title, methods=about, notes=notes)

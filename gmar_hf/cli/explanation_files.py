@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from gmar_hf.cli.image_arguments import safe, unique
-from gmar_hf.utils.files import replacing
+from gmar_hf.cli.file_names import FileNames
+from gmar_hf.cli.image_arguments import safe
+from gmar_hf.utils.files import locked, staged
+from gmar_hf.utils.own_files import IMAGE, image_digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,20 +22,13 @@ _LEAST_SIDE = 640  # pixels: small photos are enlarged, so that lines are smooth
 _NUM_STRONGEST = 3  # heads that are listed for each label
 
 
-class Taken(NamedTuple):
-    """Names of files in use, without their endings, in lower case."""
-
-    pictures: set[str]
-    tensors: set[str]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExplanationFiles:
     """Where and how results are written.
 
     Args:
         folder (`Path`): Where they go.
-        taken ([`Taken`]): Names of files in use.
+        names ([`FileNames`]): Gives their names.
         settings (`dict[str, Any]`): What the files say of how they were made.
         style (`str`): Of overlays, and
         grid, caption (`bool`): whether they show patches, and have a caption: see [`plotting.overlay`].
@@ -41,7 +36,7 @@ class ExplanationFiles:
     """
 
     folder: Path
-    taken: Taken
+    names: FileNames
     settings: dict[str, Any]
     style: str
     grid: bool
@@ -54,46 +49,70 @@ class ExplanationFiles:
         """Write one image's pictures, tensors and JSON; the JSON comes last, so that it stands for complete results.
 
         Args:
-            name (`str`): Of its files.
+            name (`str`): Of its files, as [`FileNames`] gave it.
             source (`str`): What the user called it.
             image (PIL image): The image, upright.
             results (`list[ExplanationResult]`): The pipeline's.
 
         Returns:
             Its entry in the summary.
-        """
-        from gmar_hf.images.own_pictures import save_picture
 
-        # Pictures first, then tensors, then the JSON that names them all.
+        Raises:
+            ArgumentError: If the folder cannot be written; then nothing is.
+        """
+        digest = image_digest(source)
         num_methods = len(self.settings["method"])
         by_target = [results[place : place + num_methods] for place in range(0, len(results), num_methods)]
         labels = [of_methods[0]["label"] for of_methods in by_target]
-        pictures = unique([f"{name}-{safe(label)}" for label in labels], self.taken.pictures)
-        for picture, of_methods in zip(pictures, by_target, strict=True):
-            drawn = self._drawn(image, of_methods)
-            with replacing(self.folder / f"{picture}.png") as temporary:
-                save_picture(drawn, temporary)
-            del drawn  # before the next one is drawn
-        # A file a method; the first method's bears the image's name alone.
-        tensors: dict[str, str] = {}
-        for result in by_target[0]:
-            method = result["method"]
-            (file_name,) = unique([f"{name}.{method}"], self.taken.tensors) if tensors else [name]
-            tensors[method] = f"{file_name}.safetensors"
-            explanation = _without_targets_axis(result["explanation"], len(by_target))
-            about = {"image": source, "labels": labels, "command": self.settings}
-            replace(explanation, settings={**explanation.settings, **about}).save(self.folder / tensors[method])
-        files = {"tensors": tensors, "overlays": [f"{picture}.png" for picture in pictures]}
         kept = ("method", "label", "score", "target", "versus", "box", "unit", "completeness_gap", "note")
         shown = [
             {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
             for result in results
         ]
-        entry = {"image": source, "seen_share": round(results[0].seen_share, 4), "results": shown, "files": files}
-        with replacing(self.folder / f"{name}.json") as temporary:
-            text = json.dumps({**entry, "settings": self.settings}, indent=2)
-            temporary.write_text(text, encoding="utf-8")
+        entry = {"image": source, "seen_share": round(results[0].seen_share, 4), "results": shown}
+        with staged("`--out`", self.folder) as stage:
+            pictures = self._draw(stage, image, by_target, digest)
+            tensors = self._save(stage, {"image": source, "labels": labels, IMAGE: digest}, by_target)
+            # Names are chosen and taken while no other process does the same.
+            with locked(self.folder):
+                if not self.names.is_left(name, digest):
+                    name = self.names.of_image(name, digest)
+                places = self._name_tensors(name, list(tensors), digest)
+                overlays = [self.names.of_file(f"{name}-{safe(label)}", ".png", digest) for label in labels]
+                files: dict[str, Any] = {"tensors": places, "overlays": overlays}
+                about = {**entry, IMAGE: digest, "files": files, "settings": self.settings}
+                (stage / "json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+                made = [*pictures, *tensors.values(), stage / "json"]
+                for path, place in zip(made, [*overlays, *places.values(), f"{name}.json"], strict=True):
+                    self.names.place(path, place)
         return {**entry, "files": {"json": f"{name}.json", **files}}
+
+    def _draw(
+        self, stage: Path, image: "Image.Image", by_target: list[list["ExplanationResult"]], digest: str
+    ) -> list[Path]:
+        """Draw a picture for each target."""
+        from gmar_hf.images.own_pictures import save_picture
+
+        pictures = [stage / f"{place}.png" for place in range(len(by_target))]
+        for path, of_methods in zip(pictures, by_target, strict=True):
+            save_picture(self._drawn(image, of_methods), path, digest)
+        return pictures
+
+    def _save(self, stage: Path, about: dict[str, Any], by_target: list[list["ExplanationResult"]]) -> dict[str, Path]:
+        """Save the tensors of each method."""
+        tensors: dict[str, Path] = {}
+        for result in by_target[0]:
+            path = tensors[result["method"]] = stage / f"{result['method']}.safetensors"
+            explanation = _without_targets_axis(result["explanation"], len(by_target))
+            settings = {**explanation.settings, **about, "command": self.settings}
+            replace(explanation, settings=settings).save(path)
+        return tensors
+
+    def _name_tensors(self, name: str, methods: list[str], digest: str) -> dict[str, str]:
+        """Name a file for each method; the first method's bears the image's name alone."""
+        first, *others = methods
+        more = {method: self.names.of_file(f"{name}.{method}", ".safetensors", digest) for method in others}
+        return {first: f"{name}.safetensors", **more}
 
     def _drawn(self, image: "Image.Image", results: list["ExplanationResult"]) -> "Image.Image":
         """Draw the maps of one target over the image, side by side: one after the other, as photographs are large."""

@@ -2,6 +2,8 @@
 
 import glob
 import unicodedata
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from gmar_hf.errors import ArgumentError
@@ -69,6 +71,13 @@ def safe(text: str, num_bytes: int = 60) -> str:
     return cut.rstrip("._") or "unnamed"
 
 
+def numbered(name: str) -> Iterator[str]:
+    """Yield a name, and the same with a number behind it from 2 on, without end."""
+    yield name
+    for number in count(2):
+        yield f"{name}-{number}"
+
+
 def unique(names: list[str], taken: set[str]) -> list[str]:
     """Put a number behind names that are taken, also in other case, which does not tell files apart everywhere.
 
@@ -82,10 +91,7 @@ def unique(names: list[str], taken: set[str]) -> list[str]:
     """
     free_names = []
     for name in names:
-        number, free = 1, name
-        while free.casefold() in taken:
-            number += 1
-            free = f"{name}-{number}"
+        free = next(free for free in numbered(name) if free.casefold() not in taken)
         taken.add(free.casefold())
         free_names.append(free)
     return free_names

@@ -40,10 +40,11 @@ class MergeOptions:
 def merge(options: MergeOptions) -> None:
     """Make one report of several over parts of the data (gmar-hf report --part 1/3, ...), as one survey would have."""
     from gmar_hf.report.page import PAGE_FILE
-    from gmar_hf.report.report_files import check_no_report
+    from gmar_hf.report.report_files import check_no_others, check_no_report
 
     if len(options.reports) < 2:
         raise ArgumentError("`REPORT...` must name at least two reports; got one. Name all that are to be merged.")
+    check_no_others("`--out`", options.out, with_page=True)
     if not options.force:
         check_no_report(options.out)
     merged, lost = _merged(options.reports)

@@ -17,7 +17,7 @@ from gmar_hf.evaluation.costs import describe_cost, forwards_of_class
 from gmar_hf.evaluation.evaluation_checkpoint import COUNTS, Measured, joined_curves
 from gmar_hf.evaluation.maps.map_registry import BUILT_IN
 from gmar_hf.evaluation.maps.method import MapMethod
-from gmar_hf.evaluation.output.page import write_page
+from gmar_hf.evaluation.output.page import PAGE_FILE, PAGE_NOUN, write_page
 from gmar_hf.evaluation.output.pictures import draw_pictures
 from gmar_hf.evaluation.output.tables import IMAGE_TABLE, SUMMARY_TABLE, write_results
 from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
@@ -28,12 +28,13 @@ from gmar_hf.runs.identity import identity, image_processing
 from gmar_hf.runs.processes import RunInterrupted, gather
 from gmar_hf.runs.progress import duration
 from gmar_hf.runs.run import Run
-from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
+from gmar_hf.runs.run_folder import CHECKPOINTS, OUT, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
 from gmar_hf.utils.files import remove_leftovers
+from gmar_hf.utils.own_files import check_replaceable
 from gmar_hf.utils.text import quantity
 
-_PAGE = "index.html"
+_FILES = (PAGE_FILE, ROWS, SUMMARY_TABLE, IMAGE_TABLE, RESULTS)
 _SAVE_EVERY = 30.0  # seconds, within a batch
 
 
@@ -74,7 +75,11 @@ class EvaluationRun(Run[Evaluation]):
 
     def open_folder(self, output: Output) -> Set[int]:
         kind = Kind(
-            noun=self.noun, pattern="batch-*.safetensors", load=Measured.load, check_finished=_check_unfinished
+            noun=self.noun,
+            pattern="batch-*.safetensors",
+            load=Measured.load,
+            check_others=partial(check_replaceable, OUT, names=_FILES, noun=PAGE_NOUN),
+            check_finished=_check_unfinished,
         )
         parts = open_folder(output, kind, self._settings, self.work.accelerator, own_name="")
         self._parts = [part for part in parts.values() if part.is_whole]
@@ -201,10 +206,10 @@ class EvaluationRun(Run[Evaluation]):
             evaluation, work.model, work.data, work.image_processor, self._questions.methods, work.accelerator.device
         )
         summary = evaluation.summary()
-        write_page(evaluation, summary, pictures, folder / _PAGE)
+        write_page(evaluation, summary, pictures, folder / PAGE_FILE)
         evaluation.save(folder / ROWS)
         write_results(evaluation, summary, folder)
-        for name in (_PAGE, ROWS, SUMMARY_TABLE, IMAGE_TABLE, RESULTS):
+        for name in _FILES:
             remove_leftovers(folder / name)
 
     def _described_methods(self, measured: list[Measured]) -> list[dict[str, Any]]:

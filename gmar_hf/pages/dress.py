@@ -38,7 +38,7 @@ def render_page(package: str, template: str, *, style: str = "", script: str = "
         template (`str`): Its name; it extends "frame.html.jinja".
         style (`str`, defaults to ""): Name of a style sheet beside it, which follows the common one.
         script (`str`, defaults to ""): Name of a script beside it.
-        **values: What the template shows.
+        **values: What the template shows, and of the frame `noun`: what the page says that it is, such as "report".
     """
     from markupsafe import Markup
 

@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from io import FileIO
+from typing import Any, Protocol
 
 from gmar_hf._version import __version__
 from gmar_hf.errors import ArgumentError
@@ -15,13 +16,21 @@ from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, pac
 from gmar_hf.plotting.painting import SATURATED
 from gmar_hf.plotting.values import has_sign
 from gmar_hf.utils.files import replacing
+from gmar_hf.utils.own_files import page_images
 from gmar_hf.utils.text import printable
 
+PAGE_NOUN = "explanations"
 _PACKAGE = "gmar_hf.pages"
 _HERE = "<!-- images -->"  # where images come; no value can hold it, since values are escaped
 _TINY = 160  # pixels: smaller pictures are enlarged as they are
 
-AddImage = Callable[[str, ImageSource, Sequence[Mapping[str, Any]]], None]
+
+class AddImage(Protocol):
+    """Adds an image to a page: its name, the image, what the pipeline returned for it, and its digest, if any."""
+
+    def __call__(
+        self, name: str, image: ImageSource, results: Sequence[Mapping[str, Any]], digest: str | None = None
+    ) -> None: ...
 
 
 def write_page(
@@ -73,10 +82,15 @@ def open_page(
     methods: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Iterator[AddImage]:
-    """Give what adds an image to a page; the page is at `path` when the block has succeeded. See [`write_page`]."""
+    """Give what adds an image to a page; the page is at `path` when the block has succeeded. See [`write_page`].
+
+    An image of which a part cannot be written is not on it at all. Where `gmar-hf explain` passes an image's digest
+    too, the page tells it, and is known again by it.
+    """
     frame = render_page(
         _PACKAGE,
         "explanations.html.jinja",
+        noun=PAGE_NOUN,
         style="explanations.css",
         script="explanations.js",
         title=printable(title),
@@ -88,14 +102,34 @@ def open_page(
     )
     before, after = frame.split(_HERE)
     template = environment(_PACKAGE).get_template("explained_image.html.jinja")
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(before)
-        yield lambda name, image, results: _add(file, template, name, image, results)
-        file.write(after)
+    with replacing(path) as temporary, open(temporary, "wb", buffering=0) as file:
+        _write_whole(file, before)
+        digests: list[str] = []
+
+        def add(
+            name: str, image: ImageSource, results: Sequence[Mapping[str, Any]], digest: str | None = None
+        ) -> None:
+            _write_whole(file, _part_of(template, name, image, results))
+            digests.extend([] if digest is None else [digest])
+
+        yield add
+        _write_whole(file, after + page_images(digests))
 
 
-def _add(file: Any, template: Any, name: str, image: ImageSource, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write one image's part of the page."""
+def _write_whole(file: FileIO, text: str) -> None:
+    """Write a text to a file, or nothing of it, whatever stops it: a full disk or Ctrl-C."""
+    start, rest = file.tell(), memoryview(text.encode())
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except BaseException:
+        file.truncate(start)
+        file.seek(start)
+        raise
+
+
+def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Mapping[str, Any]]) -> str:
+    """Return one image's part of the page."""
     if not results:
         raise ArgumentError(f"`explained` must have results for each image; got none for {printable(name)!r:.80}.")
     for result in results:
@@ -128,7 +162,8 @@ def _add(file: Any, template: Any, name: str, image: ImageSource, results: Seque
         result["heads"] = place
     each = (MOST_BYTES - spent - 100 - 20 * len(maps)) // max(len(distinct), 1)
     data["heads"] = [packed_heads(result["head_maps"], result["head_contribution"], each) for result in distinct]
-    file.write(template.render(**shown, data=data))
+    part: str = template.render(**shown, data=data)
+    return part
 
 
 def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:

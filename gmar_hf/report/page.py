@@ -18,7 +18,7 @@ from gmar_hf.utils.text import printable, quantity
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
 
-PAGE_FILE = "index.html"
+PAGE_FILE, PAGE_NOUN = "index.html", "report"
 
 
 def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[str]) -> None:
@@ -29,6 +29,7 @@ def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[st
     text = render_page(
         "gmar_hf.report",
         "page.html.jinja",
+        noun=PAGE_NOUN,
         model=_name(model) + (f" with {printable(model['state'])}" if model.get("state") else ""),
         data=[_data_name(entry) for entry in settings["datasets"]],
         summary=_summary(report),

@@ -17,10 +17,12 @@ from gmar_hf.report.card import is_unedited, write_card
 from gmar_hf.report.figures import FIGURES, png
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.report.moments import Moments
+from gmar_hf.report.page import PAGE_FILE, PAGE_NOUN
 from gmar_hf.report.settings import check_heads, check_moments, plain_settings
 from gmar_hf.report.statistics import KEYS, OUTCOMES, summarize
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.files import folder_error, make_folder, replacing
+from gmar_hf.utils.own_files import check_replaceable
 
 TENSORS_FILE, SETTINGS_FILE, CARD_FILE = "report.safetensors", "config.json", "README.md"
 SCHEMA_VERSION = 1
@@ -52,10 +54,10 @@ def write_report(
         overwrite_card (`bool`): Whether to replace a README.md that somebody has written or edited.
 
     Raises:
-        ArgumentError: If the folder cannot be written, or holds the config.json of something else, such as a model. On
-            a full disk an older report in it stays whole.
+        ArgumentError: If the folder cannot be written, or holds a file of one of these names that is of something
+            else, such as a model's config.json. On a full disk an older report in it stays whole.
     """
-    check_no_other_config(folder)
+    check_no_others("`save_directory`", folder)
     content = _tensors_file(moments, weight_sample, means, traits)
     written = {
         **settings,
@@ -90,28 +92,23 @@ def may_replace_card(path: Path) -> bool:
         return False
 
 
-def check_no_other_config(folder: Path) -> None:
-    """Refuse a folder whose config.json is of something else, such as a model, which would be lost.
+def check_no_others(argument: str, folder: Path, *, with_page: bool = False) -> None:
+    """Refuse a folder in which a report would take the place of something else, such as a model's config.json.
 
     Args:
+        argument (`str`): What the error calls it, backticks and all.
         folder (`Path`): Where a report is to be written.
+        with_page (`bool`, defaults to False): Whether its page is, too.
 
     Raises:
-        ArgumentError: If there is one.
+        ArgumentError: If it holds a file of the same name that is no report's.
     """
-    try:
-        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or a report's that is damaged
-        return
-    if not isinstance(content, dict) or "tensors_sha256" not in content:
-        raise ArgumentError(
-            f"The folder of a report must not hold the {SETTINGS_FILE} of something else, such as a model, which "
-            f"would be lost; {str(folder)!r} does. Choose another folder."
-        )
+    names = (SETTINGS_FILE, TENSORS_FILE, *(f"{score}.png" for score in FIGURES))
+    check_replaceable(argument, folder, (*names, PAGE_FILE) if with_page else names, PAGE_NOUN)
 
 
 def check_no_report(folder: Path) -> None:
-    """Refuse a folder that holds a finished report, or the config.json of something else.
+    """Refuse a folder that holds a finished report.
 
     Args:
         folder (`Path`): Where a new one is to be written.
@@ -119,7 +116,6 @@ def check_no_report(folder: Path) -> None:
     Raises:
         ArgumentError: If there is one, whole or in part.
     """
-    check_no_other_config(folder)
     if (folder / SETTINGS_FILE).exists():
         raise ArgumentError(
             f"`output_dir` (`--out`) must not hold a finished report; {str(folder)!r} does. Choose another folder, or "

@@ -1,7 +1,6 @@
 """Work over a data set that survives a kill: batch after batch, saved now and then, by one process or many."""
 
 import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
@@ -12,7 +11,7 @@ from gmar_hf.data.sample import StreamData
 from gmar_hf.runs.batches import Batch, map_loader, stream_loader
 from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient, together
 from gmar_hf.runs.progress import counted, progress, say, time_left
-from gmar_hf.runs.run_folder import CHECKPOINTS, Output, clear_away
+from gmar_hf.runs.run_folder import Output, clear_away, remove_checkpoints
 from gmar_hf.runs.work import Work
 from gmar_hf.utils.iteration import no_stop_iteration
 
@@ -101,7 +100,7 @@ class Run(ABC, Generic[Result]):
                 clear_away(folder, is_new)
             raise
         if folder is not None and self.work.accelerator.is_local_main_process:
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # machines need not share one folder
+            remove_checkpoints(folder)  # machines need not share one folder
         return result
 
     def go(self) -> None:

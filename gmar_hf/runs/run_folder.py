@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
 
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.runs.identity import differences
 from gmar_hf.runs.processes import gather, together
-from gmar_hf.utils.files import folder_error, make_folder
+from gmar_hf.utils.files import folder_error, make_folder, remove_leftovers
+from gmar_hf.utils.own_files import check_replaceable, look_at
 
 CHECKPOINTS = "checkpoints"
-_OUT = "`output_dir` (`--out`)"
+OUT = "`output_dir` (`--out`)"
 
 
 class Part(Protocol):
@@ -59,6 +61,7 @@ class Kind(Generic[AnyPart]):
         noun (`str`): What errors call the run, such as "survey".
         pattern (`str`): The checkpoints' file names.
         load (`Callable`): From a checkpoint's path to its part.
+        check_others (`Callable`): Gets the folder; raises if it holds files of others that results would replace.
         check_finished (`Callable`): Gets the folder and whether it has checkpoints; raises if finished results are
             there that must not be replaced.
     """
@@ -66,6 +69,7 @@ class Kind(Generic[AnyPart]):
     noun: str
     pattern: str
     load: Callable[[Path], AnyPart]
+    check_others: Callable[[Path], None]
     check_finished: Callable[[Path, bool], None]
 
 
@@ -97,17 +101,20 @@ def open_folder(
     def look() -> dict[str, AnyPart]:
         try:
             files = sorted(set(checkpoints.glob(kind.pattern)))
+            kind.check_others(folder)
             if not output.force:
                 kind.check_finished(folder, bool(files))
             parts = {file.name: kind.load(file) for file in files} if output.resume else {}
+            if not output.resume:
+                check_replaceable(OUT, checkpoints, [file.name for file in files if not _is_damaged(file)], kind.noun)
             for part in parts.values():
                 _check_settings(part, settings, kind.noun)
-            make_folder(_OUT, folder)
-            make_folder(_OUT, checkpoints)
+            make_folder(OUT, folder)
+            make_folder(OUT, checkpoints)
         except GMARError:
             raise
         except OSError as error:
-            raise folder_error(_OUT, folder, error) from error
+            raise folder_error(OUT, folder, error) from error
         return parts
 
     parts = together(look)
@@ -146,7 +153,7 @@ def check_apart(folder: Path | None, data: Any) -> None:
         return
     if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(data)):
         raise ArgumentError(
-            f"{_OUT} must not lie in the folder of the data (its pictures would be images of the next run); got "
+            f"{OUT} must not lie in the folder of the data (its pictures would be images of the next run); got "
             f"{str(folder)!r} in {os.fspath(data)!r}. Choose another."
         )
 
@@ -157,6 +164,24 @@ def clear_away(folder: Path, is_new: bool) -> None:
         (folder / CHECKPOINTS).rmdir()
         if is_new:
             folder.rmdir()
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that is done; what else lies beside them stays."""
+    for file in (folder / CHECKPOINTS).glob("*.safetensors"):
+        if look_at(file) is not None:
+            file.unlink(missing_ok=True)
+    remove_leftovers(folder / CHECKPOINTS / "*")
+    clear_away(folder, is_new=False)
+
+
+def _is_damaged(file: Path) -> bool:
+    """Tell whether nobody can read a file of tensors, so that nothing is lost with it."""
+    try:
+        with safe_open(file, framework="numpy"):
+            return False
+    except (OSError, SafetensorError):
+        return file.is_file()
 
 
 def _delete(checkpoints: Path, pattern: str, accelerator: Accelerator) -> None:

@@ -21,14 +21,14 @@ from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import merge_all
 from gmar_hf.report.moments import Moments
 from gmar_hf.report.page import PAGE_FILE
-from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, check_no_report
+from gmar_hf.report.report_files import CARD_FILE, SETTINGS_FILE, TENSORS_FILE, check_no_others, check_no_report
 from gmar_hf.report.statistics import KEYS, OUTCOMES, RANKED_BY, summarize
 from gmar_hf.report.top_images import add_images, empty_top_images, merge_top_images
 from gmar_hf.runs.batches import Batch
 from gmar_hf.runs.identity import identity, image_processing, processor_digest
 from gmar_hf.runs.processes import RunInterrupted, exchange, gather
 from gmar_hf.runs.run import Run
-from gmar_hf.runs.run_folder import CHECKPOINTS, Kind, Output, open_folder
+from gmar_hf.runs.run_folder import CHECKPOINTS, OUT, Kind, Output, open_folder
 from gmar_hf.runs.work import Work
 from gmar_hf.surveys.scoring import score_heads, traits_of
 from gmar_hf.surveys.survey_checkpoint import COUNTS, Part
@@ -117,6 +117,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             noun=self.noun,
             pattern="rank-*.safetensors",
             load=Part.load,
+            check_others=partial(check_no_others, OUT, with_page=True),
             check_finished=partial(_check_unfinished, settings=self._described_survey()),
         )
         parts = open_folder(output, kind, self._settings, self.work.accelerator, own_name)

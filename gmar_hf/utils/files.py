@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 
+_PREFIX = ".gmar_hf-"  # a hidden folder of somebody else is not called so
+
 
 def checked_path(argument: str, path: object) -> Path:
     """Refuse what names no file or folder on any disk.
@@ -126,7 +128,7 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     target = given
     try:
         target = _behind_links(given)
-        with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{target.stem[:40]}-", dir=target.parent) as folder:
             temporary = Path(folder) / target.name
             yield temporary
             if durable:  # or the new name may reach the disk before what it names
@@ -143,14 +145,57 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
         ) from error
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let no two processes into the block at once for one folder; where the system has no such locks, nobody waits.
+
+    Args:
+        folder (`Path`): It is there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network's folders cannot be locked
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def staged(argument: str, folder: Path) -> Iterator[Path]:
+    """Give a hidden folder in a folder, in which files are made before they are moved to their place; it goes again.
+
+    Args:
+        argument (`str`): What the error calls the folder, backticks and all.
+        folder (`Path`): It is there.
+
+    Raises:
+        ArgumentError: If a file cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder, ignore_cleanup_errors=True) as place:
+            yield Path(place)
+    except ArgumentError as error:  # of a file in the hidden folder, which is none of the user's concern
+        if isinstance(error.__cause__, OSError):
+            raise folder_error(argument, folder, error.__cause__) from error
+        raise
+
+
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove what [`replacing`] of this path has left beside it in a process that was killed.
 
     Args:
-        path (`str` or `os.PathLike`): A file that nobody writes meanwhile.
+        path (`str` or `os.PathLike`): A file that nobody writes meanwhile; of all in a folder that nobody writes to it
+            is the folder's `"*"`.
     """
     target = Path(path)
-    for leftover in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
+    pattern = "*" if target.name == "*" else glob.escape(target.stem[:40])
+    for leftover in target.parent.glob(f"{_PREFIX}{pattern}-{'?' * 8}"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -166,7 +211,3 @@ def _behind_links(path: Path) -> Path:
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise OSError(errno.EINVAL, "a device or a pipe")
     return target
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.stem[:40]}-"

@@ -21,7 +21,7 @@ from transformers import pipeline
 import gmar_hf
 from gmar_hf._pipeline.results import caption_of
 from gmar_hf.cli import loading
-from gmar_hf.cli.explain import _remarks
+from gmar_hf.cli.explanation_table import remarks
 from gmar_hf.data import open_data
 from gmar_hf.images.reading import read_image
 from gmar_hf.plotting import overlay
@@ -116,7 +116,7 @@ def test_the_json_of_an_image(run, here, model):
         "two.jpg", target="cat", versus="日本", method="contribution"
     )
     (result,) = entry["results"]
-    assert list(entry) == ["image", "seen_share", "results", "files", "settings"]
+    assert list(entry) == ["image", "seen_share", "results", "image_sha256", "files", "settings"]
     assert entry["seen_share"] == 1
     assert entry["image"] == "two.jpg"
     assert (result["label"], result["target"], result["versus"]) == ("cat", 0, "日本")
@@ -183,9 +183,9 @@ def test_what_puzzles_is_remarked():
     signed = [{"method": name, "top_heads": [{**head, "head_contribution": 1.0}]} for name in ("gmar", "recommended")]
     weighed = {"method": "rollout", "top_heads": [{**head, "head_importance": 0.1}]}
     entries = [{"seen_share": 1.0, "results": signed[:1]}, {"image": "broken.png", "error": "It is none."}]
-    assert _remarks(entries) == []
+    assert remarks(entries) == []
     entries = [{"seen_share": 0.75, "results": signed}, {"seen_share": 0.5, "results": [weighed]}]
-    assert _remarks(entries) == [
+    assert remarks(entries) == [
         "Strongest heads differ between maps, even in sign. What a head added on the way from no attention to the "
         "model as it is, recommended tells; what happens if a head were removed now, gmar tells; what weight a head "
         "has in its layer, rollout tells.",
@@ -688,14 +688,13 @@ def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     code, out, err = run("explain", "one.png", "-m", model, "-t", "cat", "-o", "out")
-    assert written() == ["one-cat.png"]  # complete; the JSON, which stands for all of it, is not there
-    Image.open("out/one-cat.png").verify()
+    assert not Path("out").exists()  # all files of an image or none
     assert out == ""
     if isinstance(error, OSError):
         assert code == 1
         assert err == (
-            "gmar-hf: one.png: `path` must be a file that can be written; got 'out/one.safetensors' "
-            "(No space left on device). Choose another place, or make the folder.\n"
+            "gmar-hf: one.png: `--out` must be a folder that can be written; got 'out' (No space left on device). "
+            "Choose another.\n"
         )
     else:
         assert code == 130
@@ -714,7 +713,7 @@ def test_control_c(here, model):
     with HTTPServer(("127.0.0.1", 0), Silent) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/x.png"
-        process = start("explain", "one.png", url, "--batch-size", "1", "--model", model, "--out", "out")
+        process = start("explain", "one.png", url, "--batch-size", "1", "--model", model, "-t", "cat", "--out", "out")
         while not waits.wait(0.1):
             assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
@@ -722,7 +721,11 @@ def test_control_c(here, model):
         done.set()
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert out == ""
+    assert "Look first at out/one-cat.png" in out
+    assert err.endswith(
+        "gmar-hf: interrupted. 1 of 2 images explained; what is made of them is kept in out. "
+        "The same command begins anew.\n"
+    )
     assert any(name.endswith(".json") for name in written())  # what was finished before stays
     assert not any(name.startswith(".") for name in written())
 

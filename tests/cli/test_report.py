@@ -378,11 +378,12 @@ def test_asked_to_stop_before_anything_is_saved(report, here, monkeypatch, ctrl_
 
 
 def test_what_a_kill_leaves_is_cleared_away(report, here):
-    for name in (".config-0123abcd", ".report-0123abc_", ".contribution_abs-01234567", ".mine"):
+    leftovers = [f".gmar_hf-{name}" for name in ("config-0123abcd", "report-0123abc_", "contribution_abs-01234567")]
+    for name in (*leftovers, ".mine", ".report-original"):
         Path("out", name).mkdir(parents=True)
         Path("out", name, "half").write_bytes(b"half")
     assert report()[0] == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == [".mine", *FILES]
+    assert sorted(path.name for path in Path("out").iterdir()) == [".mine", ".report-original", *FILES]
 
 
 # What cannot be used

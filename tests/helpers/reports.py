@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
+from gmar_hf.images.own_pictures import save_picture
 from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.report.head_importance_report import OUTCOMES, HeadImportanceReport
 from gmar_hf.report.head_means import HeadMeans
@@ -22,7 +23,7 @@ def small_figure(statistics: Any, score: str) -> bytes:
     """Return a PNG of one pixel that stands for a score's figure: another colour for other numbers."""
     content = score.encode() + statistics.mean[score].float().numpy().tobytes()
     picture = io.BytesIO()
-    Image.new("RGB", (1, 1), tuple(hashlib.sha256(content).digest()[:3])).save(picture, "PNG")
+    save_picture(Image.new("RGB", (1, 1), tuple(hashlib.sha256(content).digest()[:3])), picture)
     return picture.getvalue()
 
 

@@ -281,10 +281,8 @@ class TestCards:
 class TestSavesThatFail:
     def test_a_models_folder_is_left_as_it_is(self, tmp_path):
         (tmp_path / "config.json").write_text('{"model_type": "vit"}')
-        with pytest.raises(ArgumentError, match=r"must not hold the config.json of something else, such as a model"):
+        with pytest.raises(ArgumentError, match=r"holds config.json, which this version of gmar_hf has not written"):
             make_report().save_pretrained(tmp_path)
-        with pytest.raises(ArgumentError, match=r"such as a model, .* Choose another folder"):
-            report_files.check_no_report(tmp_path)
         assert contents(tmp_path) == {"config.json": b'{"model_type": "vit"}'}
 
     @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -377,7 +376,7 @@ class TestFolder:
 
     def test_stopped_between_the_report_and_the_end(self, model, items, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
-            patched.setattr("gmar_hf.runs.run.shutil", SimpleNamespace(rmtree=lambda *args, **kwargs: fail()))
+            patched.setattr("gmar_hf.runs.run.remove_checkpoints", lambda folder: fail())
             with pytest.raises(Failure):
                 survey(model, Counting(items), output_dir=tmp_path)
         assert (tmp_path / "config.json").exists()

@@ -22,6 +22,7 @@ from gmar_hf.plotting.painting import SATURATED
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
+PAGE_FILE, PAGE_NOUN = "index.html", "evaluation"
 _TEMPLATE = "page.html.jinja"
 _ARROWS = {True: "↑", False: "↓", None: ""}
 
@@ -67,6 +68,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
     text = render_page(
         "gmar_hf.evaluation.output",
         _TEMPLATE,
+        noun=PAGE_NOUN,
         verdict=verdict.sentences,
         believed=shown_name(verdict.map or ""),
         criterion=(verdict.criterion or "").replace("_", " "),
