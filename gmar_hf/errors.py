@@ -15,6 +15,10 @@ class ArgumentError(GMARError, ValueError):
     """An argument has a value that cannot be used."""
 
 
+class ImageArgumentError(ArgumentError):
+    """An image, or its pixel values, cannot be used; others of its batch can be."""
+
+
 class ArgumentTypeError(GMARError, TypeError):
     """An argument is of a kind that cannot be used."""
 

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from PIL import Image
 
+from gmar_hf.data.item_errors import is_unreadable, item_errors
 from gmar_hf.data.item_fingerprint import items_fingerprints
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.masks import has_class_masks, has_masks, masks_of_item
 from gmar_hf.data.sample import MapData, Sample, StreamData, describe, digest
-from gmar_hf.errors import ArgumentError, ArgumentTypeError, GMARError, ImageError
-from gmar_hf.images.image_file import file_name, is_bad_image, read_file, reason
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
+from gmar_hf.images.image_file import file_name, read_file, reason
 from gmar_hf.images.reading import read_image, read_named
 from gmar_hf.utils.iteration import no_stop_iteration
 
 _KEYS = ("label", "labels")
+_END = object()  # of a stream
 
 
 class ItemData(MapData):
@@ -56,19 +58,16 @@ class ItemData(MapData):
         try:
             item = self._item(index)
         except Exception as error:
-            if not _is_unreadable(error):
+            if not is_unreadable(error):
                 raise
             return Sample(name, None, None, reason(error))
         return _sample(item, name, self._labels, self._mask_classes)
 
     def _item(self, index: int) -> Any:
         """Return an item of the user's; an error says which one it was."""
-        with no_stop_iteration("data", f"item {index}"):
-            try:
-                return self._items[index]
-            except Exception as error:
-                error.add_note(f"This happened in item {index} of {len(self)} of the {type(self._items).__name__}.")
-                raise
+        what = f"item {index} of {len(self)} of the {type(self._items).__name__}"
+        with no_stop_iteration("data", f"item {index}"), item_errors(what):
+            return self._items[index]
 
     def _first(self) -> Mapping[str, Any]:
         """Return the first item that can be read; empty if none can."""
@@ -76,7 +75,7 @@ class ItemData(MapData):
             try:
                 item = self._item(index)
             except Exception as error:
-                if not _is_unreadable(error):
+                if not is_unreadable(error):
                     raise
             else:
                 _check_item(item, f"item {index}")
@@ -96,8 +95,9 @@ class ItemStream(StreamData):
 
     def _share(self, rank: int, num_processes: int, skip: int) -> Iterator[Sample]:
         first, length = rank + skip * num_processes, 0
-        for number, item in enumerate(self._items):
-            length = number + 1
+        items = iter(self._items)
+        while (item := self._next(items, length)) is not _END:
+            number, length = length, length + 1
             if number >= first and number % num_processes == rank:
                 yield _sample(item, f"item {number}", self._labels, self._mask_classes)
         # An iterator such as `map` passes a StopIteration of its function on, which looks like its end.
@@ -107,6 +107,12 @@ class ItemStream(StreamData):
                 "results are of those. If more should come, look for a StopIteration in what gives them.",
                 stacklevel=2,
             )
+
+    def _next(self, items: Iterator[Any], number: int) -> Any:
+        # None of them is of one image alone: after an error a stream has no more items.
+        what = f"item {number} of the {type(self._items).__name__}"
+        with no_stop_iteration("data", f"item {number}"), item_errors(what, unless=lambda error: False):
+            return next(items, _END)
 
     def shuffled(self, seed: int) -> StreamData:
         raise ArgumentError(
@@ -182,7 +188,3 @@ def _file(source: Any) -> str:
     """Return the name of the file that an image is or was read from."""
     text = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
     return file_name(text) if isinstance(text, str | os.PathLike) and os.path.isfile(text) else ""
-
-
-def _is_unreadable(error: Exception) -> bool:
-    return isinstance(error, ImageError) if isinstance(error, GMARError) else is_bad_image(error)

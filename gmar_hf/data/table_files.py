@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gmar_hf.data.columns import Columns, find_columns, guessed_features, kind_of
+from gmar_hf.data.item_errors import item_errors
 from gmar_hf.data.label_reader import LabelReader
 from gmar_hf.data.sample import MapData, Sample, StreamData, digest
 from gmar_hf.errors import ArgumentError, GMARError, ImageError
@@ -90,7 +91,9 @@ class TableData(_Table, MapData):
         return len(self._table)
 
     def read(self, index: int) -> Sample:
-        return self._reader.sample(self._table[int(index)], f"row {index}")
+        with item_errors(f"row {index} of {len(self)}"):
+            row = self._table[int(index)]
+        return self._reader.sample(row, f"row {index}")
 
 
 class TableStream(_Table, StreamData):
@@ -122,13 +125,13 @@ class TableStream(_Table, StreamData):
         rows = islice(iter(split_dataset_by_node(self._table, rank, num_processes)), skip, None)
         of = f" of process {rank}" if num_processes > 1 else ""
         number = skip
-        while (row := self._next(rows)) is not None:
+        while (row := self._next(rows, f"row {number}{of}")) is not None:
             yield self._reader.sample(row, f"row {number}{of}")
             number += 1
 
-    def _next(self, rows: Iterator[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    def _next(self, rows: Iterator[Mapping[str, Any]], what: str) -> Mapping[str, Any] | None:
         try:
-            with hub_errors(self._reader.repo_id, "read the data set"):
+            with item_errors(what, unless=is_of_pillow), hub_errors(self._reader.repo_id, "read the data set"):
                 return next(rows, None)
         except Exception as error:
             if not is_of_pillow(error):

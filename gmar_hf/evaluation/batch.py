@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.evaluation.evaluation_checkpoint import Measured
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import measure
 from gmar_hf.evaluation.rows_and_columns import Metric, Row
+from gmar_hf.explanation.finiteness import check_logits
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.metrics.fillings import Baseline, TokenRemoval
 from gmar_hf.metrics.registry import METRICS
@@ -99,7 +100,8 @@ def measure_batch(
         [`Measured`]: A row for every explained class of an image; none if nothing could be read or explained.
 
     Raises:
-        ArgumentError: If a method's maps are not of the shape that the model's patches have, or not finite.
+        ArgumentError: If a method's maps are not of the shape that the model's patches have.
+        NonFiniteError: If logits or maps are not finite.
         GMARError: If a method or metric raises it.
     """
     measured = Measured(
@@ -116,6 +118,7 @@ def measure_batch(
     start = time.perf_counter()
     with torch.no_grad(), frozen(model):
         logits = model(pixel_values=pixels).logits.float().cpu()
+    check_logits(logits)
     seconds = time.perf_counter() - start
     check_label_names(model, logits.shape[1])
     explained = _choose_explained(batch, logits, questions.explains_labels)
@@ -276,11 +279,11 @@ def _draw(
         error.add_note(f'This happened in the function of the map "{method.name}".')
         raise
     if not isinstance(maps, torch.Tensor):
-        raise _not_finite_maps(method, len(pixels), type(maps).__name__)
+        raise _no_maps(method, len(pixels), type(maps).__name__)
     if maps.ndim != 3 or len(maps) != len(pixels) or maps.numel() == 0:
-        raise _not_finite_maps(method, len(pixels), f"shape {tuple(maps.shape)}")
+        raise _no_maps(method, len(pixels), f"shape {tuple(maps.shape)}")
     if not maps.isfinite().all():
-        raise _not_finite_maps(method, len(pixels), "NaN or infinity")
+        raise NonFiniteError(str(_no_maps(method, len(pixels), "NaN or infinity")))
     # Maps of another resolution would be measured by other patches than all the rest.
     if patch_size is not None:
         rows, cols = (side // size for side, size in zip(pixels.shape[-2:], patch_size, strict=True))
@@ -292,7 +295,7 @@ def _draw(
     return maps.detach().float()
 
 
-def _not_finite_maps(method: MapMethod, num_rows: int, got: str) -> ArgumentError:
+def _no_maps(method: MapMethod, num_rows: int, got: str) -> ArgumentError:
     return ArgumentError(
         f"`methods` must give finite maps of shape (rows, grid rows, grid columns), here of {num_rows} rows; "
         f'"{method.name}" gave {got}. Mend its function.'

@@ -29,6 +29,7 @@ from gmar_hf.runs.processes import RunInterrupted, gather
 from gmar_hf.runs.progress import duration
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, OUT, Kind, Output, open_folder
+from gmar_hf.runs.unusable import without_unusable
 from gmar_hf.runs.work import Work
 from gmar_hf.utils.files import remove_leftovers
 from gmar_hf.utils.own_files import check_replaceable
@@ -143,11 +144,17 @@ class EvaluationRun(Run[Evaluation]):
             )
         self.show(f"map {num_begun + 1} of {num_maps}")
         after_forward = partial(self._tell_time, batch)
-        part = measure_batch(self.work.model, batch, self._questions, device, begun, self._after_method, after_forward)
+
+        def work(images: Batch) -> Measured:
+            return measure_batch(
+                self.work.model, images, self._questions, device, begun, self._after_method, after_forward
+            )
+
+        part, _ = without_unusable(batch, work)
         part.settings = self._settings
-        self._parts.append(part)
-        unreadable = [entry for part in self._parts for entry in part.unreadable]
+        unreadable = [entry for each in [*self._parts, part] for entry in each.unreadable]
         self.work.plan.check_readable(len(unreadable), self.work.num_images, "so far", unreadable)
+        self._parts.append(part)
 
     def _after_method(self, part: Measured) -> None:
         """Show how far the batch is, save it if that is long ago, and stop in it if the user asks to."""

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite
+from gmar_hf.errors import ImageArgumentError
+from gmar_hf.explanation.finiteness import FLOAT16_ADVICE, gradients_not_finite, of_images
 from gmar_hf.utils.tensors import at_least_float32
 
 # fp16 gradients live between 2^-24 and 2^16. Those of a head that averages thousands of tokens would underflow, those
@@ -45,7 +45,7 @@ def score_slope(score: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor
     (slope,) = torch.autograd.grad(score, logits, torch.ones_like(score), retain_graph=True, allow_unused=True)
     slope = torch.zeros_like(logits) if slope is None else slope
     if not slope.isfinite().all():
-        raise gradients_not_finite("Check that `target` has a finite slope everywhere.")
+        raise gradients_not_finite("Check that `target` has a finite slope everywhere.", of_images(slope))
     _check_each_depends(slope)
     size = _power_of_two(slope)
     return slope / size, size
@@ -79,7 +79,7 @@ def hidden_gradient(
         if gradient.isfinite().all():
             break
     else:
-        raise gradients_not_finite(FLOAT16_ADVICE)
+        raise gradients_not_finite(FLOAT16_ADVICE, of_images(gradient))
     # Divided to a size that the encoder's backward can carry in any dtype.
     gradient = at_least_float32(gradient)
     _check_each_depends(gradient)
@@ -97,7 +97,7 @@ def _check_each_depends(gradient: torch.Tensor) -> None:
     """Refuse a gradient (batch, ...) that is zero everywhere for some image."""
     silent = (gradient.flatten(1) == 0).all(dim=1).nonzero()[:, 0].tolist()
     if silent:
-        raise ArgumentError(
+        raise ImageArgumentError(
             f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} of the "
             "batch. Choose another target, or check that the classifier's weights are not all zero."
         )

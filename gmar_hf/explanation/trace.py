@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from gmar_hf.errors import NonFiniteError
+from gmar_hf.explanation.finiteness import check_logits
 from gmar_hf.explanation.forward_errors import forward_errors_worded
 from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope
 from gmar_hf.models.attention import recording
@@ -103,12 +103,7 @@ class Trace(ComputingRecorder):
                 f"{len(self.layers)} of the {num_layers} layers in its config go through transformers' attention "
                 "interface",
             )
-        if not logits.isfinite().all():
-            rows = (~logits.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-            raise NonFiniteError(
-                f"The logits must be finite; got NaN or infinity for image(s) {rows} of the batch. "
-                "Check `pixel_values` and the model's weights for NaN, or use bfloat16 or float32 instead of float16."
-            )
+        check_logits(logits)
         if self.hidden.shape[:2] != (self._batch, self.layers[-1].num_outputs):
             raise unsupported(self.model, "its head does not read the tokens of its attention")
         self._own_logits = logits

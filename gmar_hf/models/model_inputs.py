@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, ImageArgumentError
 from gmar_hf.models.introspection import class_name, known_kwargs, setting
 from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.tensors import cast, check_images
@@ -37,7 +37,7 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor, argument: str =
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), pixel_values.dtype)
     pixels = cast(_usable(pixel_values), dtype)
     if pixels is None:
-        raise ArgumentError(
+        raise ImageArgumentError(
             f"`{argument}` must lie in what the model computes with, {str(dtype).removeprefix('torch.')} up to "
             f"{torch.finfo(dtype).max:.3g}; got {pixel_values.abs().max():.3g}. Normalise the images by the image "
             "processor."

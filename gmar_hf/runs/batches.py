@@ -1,13 +1,14 @@
 """The unit of a survey's work: a fixed batch of samples, read and processed."""
 
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from gmar_hf.data import MapData, Sample, StreamData
 from gmar_hf.errors import ArgumentError, GMARError
@@ -92,6 +93,8 @@ class _MapBatches(Dataset[Any]):
                 samples = [self._data.read(place) for place in places]
                 return _batch(number, samples, places, self._processor)
         except GMARError as error:
+            if error.__cause__ is not None and get_worker_info() is not None:  # which does not come along
+                error.add_note("".join(traceback.format_exception(error.__cause__)))
             return error
 
 

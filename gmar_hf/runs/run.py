@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gmar_hf.data.sample import StreamData
+from gmar_hf.errors import GMARError
 from gmar_hf.runs.batches import Batch, map_loader, stream_loader
 from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient, together
 from gmar_hf.runs.progress import counted, progress, say, time_left
@@ -35,6 +36,8 @@ class Run(ABC, Generic[Result]):
         self.done: Set[int] = set()  # numbers of the batches that earlier calls have done, in any process
         self.folder: Path | None = None
         self.interruption = Interruption()
+        self._num_unsaved = 0  # batches
+        self._is_taking = False  # a batch, so that what is kept may be half of one
         self._shown: Any = None  # what shows how far the run is, while it goes
 
     @abstractmethod
@@ -43,7 +46,7 @@ class Run(ABC, Generic[Result]):
 
     @abstractmethod
     def take(self, batch: Batch) -> None:
-        """Work on a batch and keep the results in memory."""
+        """Work on a batch and keep the results in memory; of a batch that raises an `Exception`, none."""
 
     @abstractmethod
     def save(self) -> None:
@@ -118,17 +121,31 @@ class Run(ABC, Generic[Result]):
                 # Of other processes this one knows only that they do as much in the same time.
                 about = "about " if self.num_processes > 1 else ""
                 raise self.interrupted(f"{about}{counted(bar.n, bar.total)}") from stopped
+            except (Exception, KeyboardInterrupt) as error:
+                self._save_before(error)
+                raise
+
+    def _save_before(self, error: BaseException) -> None:
+        """Save what is done before an error leaves, as of the user's data; it matters more than one of saving."""
+        is_whole = isinstance(error, Exception) or not self._is_taking
+        if self._num_unsaved and is_whole:
+            try:
+                self.save()
+            except (GMARError, OSError) as failure:
+                error.add_note(f"What was done before could not be saved: {failure}")
 
     def _take_batches(self, bar: Any) -> None:
-        num_unsaved = 0
         start: float | None = time.monotonic()
         for batch in self._batches():
             if self.is_enough_before(batch.number):
                 return
             if start is not None:
                 self.say(self.describe_cost(batch))
+            self._is_taking = True
             with no_stop_iteration("model", "working on a batch"):
                 self.take(batch)
+            self._is_taking = False
+            self._num_unsaved += 1
             bar.update(min(batch.size * self.num_processes, (bar.total or _UNKNOWN) - bar.n))
             if start is not None and bar.total is not None:
                 num_done = min(batch.size * self.num_processes, bar.total)
@@ -136,10 +153,9 @@ class Run(ABC, Generic[Result]):
             start = None
             if self.interruption.requested:
                 raise RunInterrupted
-            num_unsaved += 1
-            if num_unsaved == self.work.plan.save_every:
+            if self._num_unsaved == self.work.plan.save_every:
                 self.save()
-                num_unsaved = 0
+                self._num_unsaved = 0
 
     def say(self, line: str | None) -> None:
         """Tell what there is to tell, once for all processes."""

@@ -147,7 +147,8 @@ def _scored(
         gradients[layer.index] = by_head.sum(dim=0)
 
     go_back(trace, head_gradient, [visit], retain_graph=retain_graph)
-    check_encoder_gradients(*by_layer.values(), *gradients.values())
+    check_encoder_gradients(*by_layer.values())
+    check_encoder_gradients(*gradients.values(), of_batch=False)
     order = sorted(by_layer)
     by_head = [by_layer[index].to(by_layer[0].device).transpose(1, 2) for index in order]  # (batch, heads, 6)
     return stack_layers(by_head).permute(0, 3, 1, 2), _stacked([gradients[index] for index in order])

@@ -1,10 +1,9 @@
 """A survey in one process, and what the processes settle together."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,9 @@ from gmar_hf.runs.identity import identity, image_processing, processor_digest
 from gmar_hf.runs.processes import RunInterrupted, exchange, gather
 from gmar_hf.runs.run import Run
 from gmar_hf.runs.run_folder import CHECKPOINTS, OUT, Kind, Output, open_folder
+from gmar_hf.runs.unusable import without_unusable
 from gmar_hf.runs.work import Work
-from gmar_hf.surveys.scoring import score_heads, traits_of
+from gmar_hf.surveys.explained_batch import explain_batch
 from gmar_hf.surveys.survey_checkpoint import COUNTS, Part
 from gmar_hf.utils.files import remove_leftovers
 
@@ -134,59 +134,23 @@ class SurveyRun(Run[HeadImportanceReport]):
 
     def take(self, batch: Batch) -> None:
         """Explain a batch and add its scores to this process's part."""
-        part = self._part
-        counts = dict.fromkeys(COUNTS, 0)
-        counts["num_unreadable"] = len(batch.unreadable)
-        values, groups = [], []
-        means, traits = [part.means], [part.traits]
-        images: list[str] = []
-        classes: list[int] = []
-        for pixels, targets, rows in self._explainable(batch, counts):
-            scores = score_heads(self.work.model, pixels, targets)
-            if self._describes:
-                traits.append(traits_of(self.work.model, pixels, scores.target))
-            # Every explanation goes to the group of its class and of how the model did on the image.
-            for row, predicted in enumerate(scores.logits.argmax(dim=-1).tolist()):
-                known = batch.labels[rows[row]]
-                outcome = "unlabelled" if not known else "correct" if predicted in known else "wrong"
-                counts["num_images"] += 1
-                counts[f"num_{outcome}"] += 1
-                explained = scores.target[row].reshape(-1).tolist()
-                groups += [index * len(OUTCOMES) + OUTCOMES.index(outcome) for index in explained]
-                images += [batch.names[rows[row]]] * len(explained)
-                classes += explained
-            means.append(scores.means)
-            values.append(scores.values.reshape(-1, *scores.values.shape[-3:]).double().cpu())
-        if values:
-            stacked = torch.cat(values)
-            part.moments.add(stacked, torch.tensor(groups))
-            if part.top_images is not None:
-                contribution = stacked[:, KEYS.index("contribution")]
-                part.top_images = add_images(part.top_images, images, classes, contribution)
-        part.means, part.traits = merge_all(means), merge_all(traits)
-        for name, count in counts.items():
-            part.counts[name] += count
-        part.unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
+        part, plan, device = self._part, self.work.plan, self.work.accelerator.device
+        explain = partial(explain_batch, self.work.model, target=plan.target, device=device, describe=self._describes)
+        found, batch = without_unusable(batch, explain)
+        counts = {name: part.counts[name] + count for name, count in found.counts.items()}
+        unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
+        plan.check_readable(counts["num_unreadable"], self.work.num_images, "so far", unreadable)
+        means, traits = merge_all([part.means, *found.means]), merge_all([part.traits, *found.traits])
+        top_images = part.top_images
+        if top_images is not None and found.values:
+            contribution = torch.cat(found.values)[:, KEYS.index("contribution")]
+            top_images = add_images(top_images, found.images, found.classes, contribution)
+        # All of it is known: what is kept changes from here on, and is at no time the half of a batch.
+        if found.values:
+            part.moments.add(torch.cat(found.values), torch.tensor(found.groups))
+        part.means, part.traits, part.top_images = means, traits, top_images
+        part.counts, part.unreadable = counts, unreadable
         part.done.add(batch.number)
-        num_unreadable = part.counts["num_unreadable"]
-        self.work.plan.check_readable(num_unreadable, self.work.num_images, "so far", part.unreadable)
-
-    def _explainable(self, batch: Batch, counts: dict[str, int]) -> Iterator[tuple[torch.Tensor, Any, list[int]]]:
-        """Yield pixel values, targets and places in the batch of images explained in one go; count the unlabelled."""
-        if batch.pixel_values is None:
-            return
-        pixels = batch.pixel_values.to(self.work.accelerator.device)
-        if self.work.plan.target == "predicted":
-            yield pixels, None, list(range(len(pixels)))
-            return
-        # Images with equally many labels go together: their targets make a rectangle.
-        rows = sorted(range(len(batch.labels)), key=lambda row: len(batch.labels[row] or ()))
-        for num_labels, members in groupby(rows, key=lambda row: len(batch.labels[row] or ())):
-            alike = list(members)
-            if num_labels == 0:
-                counts["num_unlabelled"] += len(alike)
-                continue
-            yield pixels[alike], torch.tensor([batch.labels[row] for row in alike]), alike
 
     def save(self) -> None:
         if self._file is not None:

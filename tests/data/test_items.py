@@ -195,12 +195,18 @@ def test_errors_of_reading_an_item():
     assert [sample.name for sample in samples] == ["item 0", "item 1", "item 2", "item 3"]
     assert open_data(Raising(OSError("x"), good), LABELS).has_labels is True
     assert open_data(Raising(OSError("x")), LABELS).has_labels is False
-    kinds = (ValueError, SyntaxError, KeyError, struct.error, HubError, MemoryError)
-    for error in (kind("x") for kind in kinds):
+    for error in (kind("x") for kind in (HubError, MemoryError)):
         data = open_data(Raising(good, error), LABELS)
         with pytest.raises(type(error)):
             data.read(1)
         with pytest.raises(type(error)):
+            open_data(Raising(error, good), LABELS)
+    for error in (kind("x") for kind in (ValueError, SyntaxError, KeyError, struct.error)):
+        data = open_data(Raising(good, error), LABELS)
+        with pytest.raises(ArgumentError, match="item 1 of 2 of the Raising raised") as caught:
+            data.read(1)
+        assert caught.value.__cause__ is error
+        with pytest.raises(ArgumentError, match="item 0 of 2 of the Raising raised"):
             open_data(Raising(error, good), LABELS)
 
 
@@ -225,9 +231,30 @@ def test_an_item_cannot_end_the_data(error):
 
 def test_an_error_of_an_item_says_which():
     data = open_data(Raising({"image": picture(3)}, KeyError("x")), LABELS)
-    with pytest.raises(KeyError) as caught:
+    with pytest.raises(ArgumentError) as caught:
+        data.read(1)
+    assert str(caught.value) == (
+        "`data` must give all of its items; item 1 of 2 of the Raising raised KeyError ('x'). Mend it or leave it out."
+    )
+    assert isinstance(caught.value.__cause__, KeyError)
+    data = open_data(Raising({"image": picture(3)}, MemoryError("x")), LABELS)
+    with pytest.raises(MemoryError) as caught:
         data.read(1)
     assert caught.value.__notes__ == ["This happened in item 1 of 2 of the Raising."]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError("x")])
+def test_an_error_of_a_stream_says_where(error):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield {"image": picture(3)}
+            raise error
+
+    samples = open_data(Stream(), LABELS).read(0, 1)
+    assert next(samples).name == "item 0"
+    with pytest.raises(ArgumentError, match=rf"item 1 of the Stream raised {type(error).__name__} \(x\)") as caught:
+        next(samples)
+    assert caught.value.__cause__ is error
 
 
 def test_addresses_do_not_show_in_errors():
