@@ -22,7 +22,6 @@ from gmar_hf.evaluation.output.pictures import draw_pictures
 from gmar_hf.evaluation.output.tables import IMAGE_TABLE, SUMMARY_TABLE, write_results
 from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
 from gmar_hf.explanation.engine import versions
-from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch
 from gmar_hf.runs.identity import identity, image_processing
 from gmar_hf.runs.processes import RunInterrupted, gather
@@ -57,7 +56,7 @@ class EvaluationRun(Run[Evaluation]):
         self._has_told = False  # how long it will take
         self._saved_at = 0.0  # when anything of the batch in hand was saved, or it was begun
         self._settings: Mapping[str, Any] = {
-            **identity(work.plan, work.described, weight_sample(work.model), work.data, work.image_processor, None),
+            **identity(work.plan, work.described, self.weight_sample, work.data, work.image_processor, None),
             "methods": [_known_as(method) for method in questions.methods],
             "metrics": [column.key for column in questions.columns],
             "baselines": list(questions.baselines),
@@ -151,6 +150,7 @@ class EvaluationRun(Run[Evaluation]):
             )
 
         part, _ = without_unusable(batch, work)
+        self.unchanged_model.check()
         part.settings = self._settings
         unreadable = [entry for each in [*self._parts, part] for entry in each.unreadable]
         self.work.plan.check_readable(len(unreadable), self.work.num_images, "so far", unreadable)

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from gmar_hf.data.sample import StreamData
 from gmar_hf.errors import GMARError
+from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch, map_loader, stream_loader
 from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient, together
 from gmar_hf.runs.progress import counted, progress, say, time_left
 from gmar_hf.runs.run_folder import Output, clear_away, remove_checkpoints
+from gmar_hf.runs.unchanged_model import UnchangedModel
 from gmar_hf.runs.work import Work
 from gmar_hf.utils.iteration import no_stop_iteration
 
@@ -36,6 +38,8 @@ class Run(ABC, Generic[Result]):
         self.done: Set[int] = set()  # numbers of the batches that earlier calls have done, in any process
         self.folder: Path | None = None
         self.interruption = Interruption()
+        self.unchanged_model = UnchangedModel(work.model, self.noun)
+        self.weight_sample = weight_sample(work.model)
         self._num_unsaved = 0  # batches
         self._is_taking = False  # a batch, so that what is kept may be half of one
         self._shown: Any = None  # what shows how far the run is, while it goes
@@ -46,7 +50,7 @@ class Run(ABC, Generic[Result]):
 
     @abstractmethod
     def take(self, batch: Batch) -> None:
-        """Work on a batch and keep the results in memory; of a batch that raises an `Exception`, none."""
+        """Work on a batch, see that the model is as before, and keep the results in memory; none if it raises."""
 
     @abstractmethod
     def save(self) -> None:
@@ -112,12 +116,12 @@ class Run(ABC, Generic[Result]):
             self._shown = bar
             try:
                 self._take_batches(bar)
-                self.save()
+                self._save_checked()
                 self.settle()
                 if self.interruption.requested:
                     raise RunInterrupted
             except RunInterrupted as stopped:
-                self.save()
+                self._save_checked()
                 # Of other processes this one knows only that they do as much in the same time.
                 about = "about " if self.num_processes > 1 else ""
                 raise self.interrupted(f"{about}{counted(bar.n, bar.total)}") from stopped
@@ -125,12 +129,17 @@ class Run(ABC, Generic[Result]):
                 self._save_before(error)
                 raise
 
+    def _save_checked(self) -> None:
+        """Save what the model gave that the run began with, and of no other."""
+        self.unchanged_model.check_weights(self.weight_sample)
+        self.save()
+
     def _save_before(self, error: BaseException) -> None:
         """Save what is done before an error leaves, as of the user's data; it matters more than one of saving."""
         is_whole = isinstance(error, Exception) or not self._is_taking
         if self._num_unsaved and is_whole:
             try:
-                self.save()
+                self._save_checked()
             except (GMARError, OSError) as failure:
                 error.add_note(f"What was done before could not be saved: {failure}")
 
@@ -154,7 +163,7 @@ class Run(ABC, Generic[Result]):
             if self.interruption.requested:
                 raise RunInterrupted
             if self._num_unsaved == self.work.plan.save_every:
-                self.save()
+                self._save_checked()
                 self._num_unsaved = 0
 
     def say(self, line: str | None) -> None:

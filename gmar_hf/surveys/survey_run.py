@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from gmar_hf.data.sample import StreamData
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.engine import versions
-from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.report.figures import FIGURES
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import merge_all
@@ -90,11 +89,10 @@ class SurveyRun(Run[HeadImportanceReport]):
     ) -> None:
         super().__init__(work)
         self._license, self._overwrite_card = license, overwrite_card
-        self._sample = weight_sample(work.model)
         shares = self.num_processes if isinstance(work.data, StreamData) else None
         self._describes = describe_heads
         self._settings = {
-            **identity(work.plan, work.described, self._sample, work.data, work.image_processor, shares),
+            **identity(work.plan, work.described, self.weight_sample, work.data, work.image_processor, shares),
             "description of heads": describe_heads,
             "number of top images": top_images,
         }
@@ -137,6 +135,7 @@ class SurveyRun(Run[HeadImportanceReport]):
         part, plan, device = self._part, self.work.plan, self.work.accelerator.device
         explain = partial(explain_batch, self.work.model, target=plan.target, device=device, describe=self._describes)
         found, batch = without_unusable(batch, explain)
+        self.unchanged_model.check()
         counts = {name: part.counts[name] + count for name, count in found.counts.items()}
         unreadable = (part.unreadable + batch.unreadable)[:_NAMED_UNREADABLE]
         plan.check_readable(counts["num_unreadable"], self.work.num_images, "so far", unreadable)
@@ -228,7 +227,7 @@ class SurveyRun(Run[HeadImportanceReport]):
             "image_processor": processor_digest(self.work.image_processor),
             "image_processing": image_processing(self.work.image_processor),
         }
-        return HeadImportanceReport(moments, self._sample, settings, means, traits)
+        return HeadImportanceReport(moments, self.weight_sample, settings, means, traits)
 
     def write(self, report: HeadImportanceReport, folder: Path) -> None:
         report.save_pretrained(folder, overwrite_card=self._overwrite_card)
