@@ -8,8 +8,10 @@ import functools
 import inspect
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
@@ -62,6 +64,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; what a user can mend ends in one line on standard error and exit code 1."""
+    # Closed by whoever started the command: what is said is lost, and nothing else.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label may hold letters that a terminal lacks
@@ -70,8 +75,25 @@ def main() -> None:
     except (GMARError, OSError) as error:
         if isinstance(error, GMARError) and error.is_echo:  # of several processes one tells
             raise SystemExit(1) from None
-        sys.stderr.write(f"gmar-hf: {printable(' '.join(str(error).split()))}\n")
+        with suppress(OSError):  # where nothing can be told, the exit code tells
+            sys.stderr.write(f"gmar-hf: {_message(error)}\n")
         raise SystemExit(1) from None
+
+
+def _message(error: Exception) -> str:
+    """Return an error as one line; of one that names no file, say whether it is standard output that takes nothing."""
+    if isinstance(error, OSError) and error.filename is None:
+        try:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        except OSError as unprinted:
+            with suppress(OSError):  # or Python would try again at its end, and tell in its own way
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return (
+                f"what is printed must find a place; standard output takes nothing ({unprinted.strerror}). "
+                "Files that the command has written are complete."
+            )
+    return printable(" ".join(str(error).split()))
 
 
 def command(options: type, *, example: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:

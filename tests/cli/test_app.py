@@ -124,3 +124,32 @@ def test_an_unknown_method_is_told_with_those_there_are(outcomes):
     output = outcomes["explain cat.png --method gma"][2]
     assert all(name in output for name in ("gma", *METHODS))
     assert "Did you mean 'gmar'?" in output
+
+
+def in_a_shell(line, unbuffered=""):
+    """Exit code and standard error of the command in a shell's line; its standard output goes where the line says."""
+    done = subprocess.run(
+        ["bash", "-c", f"{unbuffered}set -o pipefail; {line.replace('gmar-hf', f'{sys.executable} -m gmar_hf')}"],
+        capture_output=True, text=True, cwd=Path(gmar_hf.__file__).parents[1],
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["--version", "--help", "env --json"])
+def test_standard_output_that_takes_nothing(command):
+    for unbuffered in ("unset PYTHONUNBUFFERED; ", "export PYTHONUNBUFFERED=1; "):
+        assert in_a_shell(f"gmar-hf {command} >/dev/full", unbuffered) == (
+            1,
+            "gmar-hf: what is printed must find a place; standard output takes nothing (No space left on device). "
+            "Files that the command has written are complete.\n",
+        )
+    assert in_a_shell(f"gmar-hf {command} | true") == (1, "")  # a reader that has seen enough is told nothing
+    assert in_a_shell(f"gmar-hf {command} >&-") == (0, "")
+
+
+@pytest.mark.slow
+def test_standard_error_that_takes_nothing():
+    assert in_a_shell("gmar-hf env 2>&- >/dev/null")[0] == 0
+    assert in_a_shell("gmar-hf merge one --out x 2>&-")[0] == 1
+    assert in_a_shell("gmar-hf merge one --out x 2>/dev/full")[0] == 1
