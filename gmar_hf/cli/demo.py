@@ -141,7 +141,7 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
         axes[0].contour(np.kron(mask, np.ones((_ENLARGED, _ENLARGED))), levels=[0.5], colors="white", linewidths=1)
         axes[0].set_title(f"{mask.mean():.0%} of the picture", fontsize="medium")
         axes[0].set_xlabel(f"taken out: {-shown_scene.effects[place]:+.1f} logits", fontsize="small")
-        axes[0].set_ylabel(f"why {results['gmar'][place]['label']!r}?")
+        axes[0].set_ylabel(f"why {results['recommended'][place]['label']!r}?")
         for ax, method in zip(axes[1:], METHODS, strict=False):
             own, other = shares_on_garments(scene, results[method][place])
             ax.imshow(_picture(scene["image"], results[method][place]))
@@ -150,9 +150,9 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
             ax.set_xlabel(f"{other:.0%} on the other{': misleading' if failed else ''}", fontsize="small")
         for ax in axes[:-1]:
             ax.set(xticks=[], yticks=[])
-        contribution = results["gmar"][place]["head_contribution"]
+        contribution = results["recommended"][place]["head_contribution"]
         title, unit = HEAD_TITLES["head_contribution"]
-        plot_head_importance(contribution, title=title, label=unit, ax=axes[-1])
+        plot_head_importance(contribution, title=f"{title} (recommended)", label=unit, ax=axes[-1])
     return figure
 
 

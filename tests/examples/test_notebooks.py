@@ -86,6 +86,9 @@ def test_a_notebook_runs(name, tmp_path):
     kept, notebook = read(name), read(name)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
     says_what_the_text_says(name, printed(notebook))
+    # A notebook opens without a warning: the widgets that tqdm asks for are in the extras `notebook` and `test`.
+    told = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "Warning" not in told
     shown = pictures(notebook)
     assert len(shown) == len(pictures(kept))
     assert all(np.asarray(picture).std() > 5 for picture in shown)
