@@ -15,6 +15,7 @@ from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsupported
+from gmar_hf.models.patch_places import patches_in_place
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.models.sparse_backward import zeros_left_out
@@ -83,13 +84,14 @@ class Trace(ComputingRecorder):
         Raises:
             NonFiniteError: If a logit is NaN or infinite.
             UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens, if a module
-                cuts the gradient, or if there are no logits.
+                cuts the gradient, if patches are not where a map would show them, or if there are no logits.
         """
         self._batch = pixel_values.shape[0]
         # Every attention call comes to `attend`, every backbone's last hidden state to `end`.
         with ExitStack() as stack:
             stack.enter_context(recording(self.model, self))
             stack.enter_context(gradients_passing(self.model))
+            stack.enter_context(patches_in_place(self.model, pixel_values))
             stack.enter_context(zeros_left_out(self.model, self._is_behind_attention))
             logits = getattr(self.model(pixel_values=pixel_values, **model_kwargs), "logits", None)
         # The forward is done: was it that of a model which can be explained?
