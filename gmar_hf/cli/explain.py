@@ -14,7 +14,7 @@ from gmar_hf.cli.explained_images import ImagesAgain, attempt, explained_images,
 from gmar_hf.cli.explanation_files import ExplanationFiles
 from gmar_hf.cli.explanation_table import print_table
 from gmar_hf.cli.file_names import FileNames
-from gmar_hf.cli.image_arguments import expand, safe, stem, unique
+from gmar_hf.cli.image_arguments import expand, num_in_subfolders, safe, stem, unique
 from gmar_hf.cli.interruption import INTERRUPTED, sigterm_as_control_c
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
@@ -69,6 +69,9 @@ class ExplainOptions:
     """The options of `gmar-hf explain`."""
 
     images: Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs.", metavar="IMAGE")]
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Explain the images in subfolders of folders, too.")
+    ] = False
     model: ModelOption = "google/vit-base-patch16-224"
     revision: RevisionOption = None
     target: Annotated[
@@ -127,7 +130,13 @@ class ExplainOptions:
 def explain(options: ExplainOptions) -> None:
     """Explain images: an overlay for each target, maps and head scores, and a table of the strongest heads."""
     # Everything that can be refused is refused before the first image.
-    sources = expand(options.images)
+    sources = expand(options.images, recursive=options.recursive)
+    num_left_out = 0 if options.recursive else num_in_subfolders(options.images)
+    if num_left_out:
+        typer.echo(
+            f"gmar-hf: {quantity(num_left_out, 'image')} in subfolders left out; --recursive explains them too.",
+            err=True,
+        )
     done = _Done()
     try:
         with sigterm_as_control_c(), made_folder("`--out`", options.out):

@@ -1,6 +1,7 @@
 """From what a user typed to images, and to names for the files about them."""
 
 import glob
+import os
 import unicodedata
 from collections.abc import Iterator
 from itertools import count
@@ -9,35 +10,31 @@ from pathlib import Path
 from gmar_hf.errors import ArgumentError
 
 
-def expand(arguments: list[str]) -> list[str]:
+def expand(arguments: list[str], *, recursive: bool = False) -> list[str]:
     """Find the images: folders become the images in them and globs what they match; each comes once, in order.
 
     Pictures that this package has drawn are left out, unless they are named one by one.
 
     Args:
         arguments (`list[str]`): Files, folders, globs and URLs, as they were typed.
+        recursive (`bool`, defaults to False): Whether images in subfolders of folders are taken, too.
 
     Raises:
         ArgumentError: If a folder holds no images, or a glob matches nothing.
     """
     from gmar_hf.images.own_pictures import is_own_picture
-    from gmar_hf.images.reading import image_suffixes
 
     sources: list[str] = []
-    suffixes = image_suffixes()
     for argument in arguments:
         # A folder, a pattern that matches, or else the name of one image.
         path = Path(argument)
         if argument and path.is_dir():  # an empty name, of an unset variable, is not this folder
-            files = sorted(
-                str(file)
-                for file in path.iterdir()
-                if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
-                if not is_own_picture(file)
-            )
+            files = _images_in(path) + (_images_below(path) if recursive else [])
             if not files:
+                num_below = 0 if recursive else len(_images_below(path))
+                deeper = f" but {num_below} in its subfolders. Pass `--recursive`." if num_below else "."
                 raise ArgumentError(
-                    f"`IMAGE` must be an image or a folder with images; got {argument!r}, which has none."
+                    f"`IMAGE` must be an image or a folder with images; got {argument!r}, which has none{deeper}"
                 )
             sources += files
         elif not path.exists() and not _is_url(argument) and glob.has_magic(argument):
@@ -49,6 +46,40 @@ def expand(arguments: list[str]) -> list[str]:
         else:
             sources.append(argument)  # what is missing is reported with the other bad images
     return list(dict.fromkeys(sources))
+
+
+def num_in_subfolders(arguments: list[str]) -> int:
+    """Count the images in subfolders of the folders that were typed, which [`expand`] leaves out."""
+    found = {
+        file
+        for argument in arguments
+        if argument and Path(argument).is_dir()
+        for file in _images_below(Path(argument))
+    }
+    return len(found - set(expand(arguments)))
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Return the images in all subfolders, but for hidden ones and links, which may lead in a circle."""
+    files: list[str] = []
+    for place, folders, _ in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if Path(place) != folder:
+            files += _images_in(Path(place))
+    return files
+
+
+def _images_in(folder: Path) -> list[str]:
+    from gmar_hf.images.own_pictures import is_own_picture
+    from gmar_hf.images.reading import image_suffixes
+
+    suffixes = image_suffixes()
+    return sorted(
+        str(file)
+        for file in folder.iterdir()
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+        if not is_own_picture(file)
+    )
 
 
 def stem(source: str) -> str:

@@ -129,3 +129,12 @@ def test_stopped_before_the_first_image(explain, monkeypatch):
             130, "", "gmar-hf: interrupted. 0 of 2 images explained. The same command begins anew.\n",
         )  # fmt: skip
         assert not Path("out").exists()
+
+
+def test_images_in_subfolders_are_counted(explain):
+    shutil.copytree("b", "a/deep")
+    code, _, err = explain("a")
+    assert (code, err) == (0, "gmar-hf: 1 image in subfolders left out; --recursive explains them too.\n")
+    assert [image["image"] for image in json.loads(printed(explain("a", "--recursive", "--json")))] == [
+        "a/cat.png", "a/deep/cat.png",
+    ]  # fmt: skip

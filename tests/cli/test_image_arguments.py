@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gmar_hf.cli.image_arguments import expand, safe, stem, unique
+from gmar_hf.cli.image_arguments import expand, num_in_subfolders, safe, stem, unique
 from gmar_hf.errors import ArgumentError
 
 
@@ -20,6 +20,20 @@ def test_folders_hold_images(here):
     assert expand(["."]) == ["[x].png", "a.JPG", "b.png", "c.tar.gif"]
     assert expand(["deep"]) == ["deep/g.webp"]
     assert expand([str(here / "deep")]) == [str(here / "deep" / "g.webp")]
+
+
+def test_subfolders_are_asked_for(here):
+    for name in ("deep/deeper/h.png", "deep/.hidden/i.png", "empty/only/j.png"):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        Path(name).touch()
+    Path("deep/circle").symlink_to("..")
+    top, below = expand(["."]), ["deep/g.webp", "deep/deeper/h.png", "empty/only/j.png"]
+    assert expand(["."], recursive=True) == [*top, *below]
+    assert expand(["deep", "b.png"], recursive=True) == ["deep/g.webp", "deep/deeper/h.png", "b.png"]
+    assert num_in_subfolders(["."]) == 3
+    assert num_in_subfolders([".", "deep", "b.png", "", "http://h/x"]) == 2  # one of them is named
+    with pytest.raises(ArgumentError, match=r"which has none but 1 in its subfolders\. Pass `--recursive`\.$"):
+        expand(["empty"])
 
 
 def test_globs_match_files(here):
