@@ -42,7 +42,8 @@ def picture_of_array(source: np.ndarray | torch.Tensor, image_processor: Any = N
         image_processor (*optional*): The one that the numbers are meant for, which may get any.
 
     Returns:
-        PIL image, mode "RGB".
+        PIL image, mode "RGB". Bools, and 8 bits that are only 0 and 1, make an almost black one, with a warning: what
+        the processor makes of them is that, too.
 
     Raises:
         ImageError: If the array is not of such a shape, or not finite; without a processor also if its numbers have
@@ -57,7 +58,13 @@ def picture_of_array(source: np.ndarray | torch.Tensor, image_processor: Any = N
     low, high = values.min(), values.max()
     largest = 255 if image_processor is None or image_processor.do_rescale or values.dtype.kind != "f" else 1
     is_usual = low >= 0 and high <= largest and (largest == 1 or high == 0 or high > 1)
-    if values.dtype != np.uint8 and not is_usual:
+    if values.dtype == np.uint8 and high == 1:
+        warnings.warn(
+            f"`image` must hold numbers from 0 to 255, not all within 0 to 1; got an array of {source.dtype} with "
+            f"{low:g} to {high:g}. It is taken as it is, almost black: multiply it by 255 if 1 is white.",
+            stacklevel=2,
+        )
+    elif values.dtype != np.uint8 and not is_usual:
         must = f"must hold numbers from 0 to {largest}" + ("" if largest == 1 else ", not all within 0 to 1")
         text = f"`image` {must}; got an array of {values.dtype} with {low:g} to {high:g}. "
         if image_processor is None:

@@ -265,6 +265,35 @@ class TestImages:
         mask = mask_of_bytes(file_of(image), "a") if stored else mask_of_image(image, "a")
         assert mask.tolist() == OBJECT.tolist()
 
+    @pytest.mark.parametrize(
+        ("indices", "border", "expected"),
+        [
+            ([0, 15, 255], (224, 224, 192), [False, True, False]),  # as VOC has it
+            ([0, 0, 255], (224, 224, 192), [False, False, False]),
+            ([0, 15, 255], (9, 9, 9), [False, True, False]),
+            ([0, 0, 255], (255, 255, 255), [False, False, True]),  # a mask that happens to be in a palette
+        ],
+    )
+    def test_the_border_of_label_maps_is_no_object(self, indices, border, expected):
+        image = Image.frombytes("P", (3, 1), bytes(indices))
+        image.putpalette([0, 0, 0] + [128, 0, 0] * 254 + list(border))
+        for mask in (mask_of_image(image, "a"), mask_of_bytes(file_of(image), "a")):
+            assert mask.tolist() == [expected]
+
+    def test_a_border_in_grey_is_not_known_from_soft_edges(self):
+        labels = np.array([[0, 15, 255]], dtype=np.uint8)
+        image = Image.fromarray(labels)
+        for grey_image in (image, image.convert("P"), image.convert("LA")):
+            with pytest.raises(ImageError, match=r"must not hold 255 beside other numbers .*'a'\. Set void to 0"):
+                mask_of_image(grey_image, "a")
+        for array in (labels, torch.from_numpy(labels).long()):
+            item = {"image": picture((3, 1)), "mask": array}
+            assert "`mask` must not hold 255 beside other numbers" in message([item])
+        # Numbers beyond 255 are those of instances.
+        assert masks_of({"image": picture((3, 1)), "mask": np.array([[0, 255, 256]])}) == [
+            {None: [[False, True, True]]}
+        ]
+
     @pytest.mark.parametrize("first", [0, 255])
     def test_gifs(self, first):
         mask = np.zeros((8, 8), dtype=bool)

@@ -82,6 +82,20 @@ def test_floats_up_to_1_are_taken_as_transformers_takes_them_but_not_without_a_w
         read_image(array)
 
 
+def test_bits_are_taken_as_they_are_but_not_without_a_word(explainer):
+    bits = PIXELS > 128
+    for array in (bits, bits.astype(np.uint8), torch.tensor(bits)):
+        with pytest.warns(UserWarning, match="not all within 0 to 1; .* almost black: multiply it by 255") as warned:
+            picture = read_image(array)
+        assert len(warned) == 1
+        assert np.asarray(picture).max() == 1
+    with pytest.warns(UserWarning, match=r"got an array of uint8 with 0 to 1\.") as warned:
+        explainer(bits.astype(np.uint8))
+    assert len(warned) == 1
+    read_image(np.zeros_like(PIXELS))  # black is black, and 8 bits may be dark
+    read_image(PIXELS // 100)
+
+
 @pytest.mark.parametrize("array", [PIXELS * 0.99, PIXELS[..., 0], np.dstack([PIXELS, PIXELS])[..., :4]])
 def test_what_the_processor_refuses_is_refused_in_words(explainer, array):
     """A processor without torchvision wants whole numbers; one with means of three channels three."""
