@@ -80,13 +80,13 @@ def client(address):
     return lambda: Client(address, verbose=False)
 
 
-def drawn(result, picture, values=None, **colours):
+def drawn(result, picture, values=None, has_sign=True):
     """The map as the public API draws it in the size of the page."""
     scale = SIDE / max(picture.size)
     size = tuple(round(side * scale) for side in picture.size)
     box = [edge * size[place % 2] / picture.size[place % 2] for place, edge in enumerate(result["box"])]
     values = result["attribution"] if values is None else values
-    return gmar_hf.plotting.map_layer(values, size, box=box, alpha=1.0, **(colours or {"style": "signed"}))
+    return gmar_hf.plotting.map_layer(values, size, box=box, alpha=1.0, style="signed", has_sign=has_sign)
 
 
 def assert_same(source, expected):
@@ -123,7 +123,7 @@ def test_a_photo_a_label_and_a_head_in_a_browser(address, explainer, tmp_path):
             tab.wait(title.format(label))
             result, gmar = explainer(picture, target=label, method=["recommended", "gmar"], return_head_maps=True)
             assert_same(tab.run(src.format("#maps", 0)), drawn(result, picture))
-            assert_same(tab.run(src.format("#maps", 1)), drawn(gmar, picture, colormap="RdPu"))
+            assert_same(tab.run(src.format("#maps", 1)), drawn(gmar, picture, has_sign=False))
             head = result.top_heads(1)[0]
             of_head = result["head_maps"][head["layer"], head["head"]]
             assert_same(tab.run(src.format("#head", 0)), drawn(result, picture, of_head))
