@@ -126,7 +126,7 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
     from matplotlib.figure import Figure
 
     from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
-    from gmar_hf.plotting.painting import SATURATED
+    from gmar_hf.plotting.saturation import SATURATED
 
     rows = [(scene, place) for scene in shown for place in range(len(scene.effects))]
     figure = Figure(figsize=(11, 2.6 * len(rows)), layout="constrained")

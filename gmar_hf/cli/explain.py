@@ -19,7 +19,7 @@ from gmar_hf.cli.interruption import INTERRUPTED, sigterm_as_control_c
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, ModelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.methods import METHODS, get_method, why_heads_differ
-from gmar_hf.plotting.painting import SATURATED
+from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.utils.files import locked, made_folder, staged
 from gmar_hf.utils.own_files import image_digest
 from gmar_hf.utils.text import printable, quantity

@@ -13,7 +13,7 @@ from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.images.sight import seen_share, sight_note
 from gmar_hf.pages.dress import data_uri, environment, render_page
 from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, packed_map, photo_bytes, shares_of
-from gmar_hf.plotting.painting import SATURATED
+from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.plotting.values import has_sign
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.own_files import page_images

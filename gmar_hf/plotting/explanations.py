@@ -11,7 +11,8 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 from gmar_hf.plotting.overlays import overlay
-from gmar_hf.plotting.painting import OVERLAY_STYLES, SATURATED, colour_words
+from gmar_hf.plotting.painting import OVERLAY_STYLES, colour_words
+from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.plotting.values import finite_array, full_colour, has_sign, plain, scale_of
 from gmar_hf.utils.checks import check_choice, check_share
 

@@ -6,8 +6,6 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.utils.checks import check_choice, check_share
 
 OVERLAY_STYLES = ("positive", "signed")
-SATURATED = 0.05
-"""Share of a map's patches, the strongest, that have the full colour: one patch does not leave all others pale."""
 
 # From weak to strong, in sRGB. The colour-blind tell orange from blue; stronger is darker on white, lighter on black.
 _FOR = ((252, 163, 17), (208, 52, 10))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.plotting.painting import SATURATED
+from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.utils.missing_heads import are_finite
 from gmar_hf.utils.tensors import float64_array
 from gmar_hf.utils.text import printable

@@ -79,7 +79,7 @@ def test_version_and_help(outcomes):
 
 @pytest.mark.parametrize("line", [line for line in LIGHT if line[-1:] == ["--help"]], ids=" ".join)
 def test_help_shows_names_and_choices_in_place_of_types(outcomes, line):
-    shown = set(re.findall(r"<[^<>]+>", outcomes[" ".join(line)][2]))
+    shown = set(re.findall(r"<[\w|]+>", outcomes[" ".join(line)][2]))
     assert shown <= {"<l1|l2>", "<positive|signed>", "<predicted|label>"}
 
 

@@ -18,7 +18,7 @@ from gmar_hf.evaluation.verdict import RULE, Verdict
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.pages.dress import data_uri, render_page
 from gmar_hf.plotting import plot_curves
-from gmar_hf.plotting.painting import SATURATED
+from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable
 
