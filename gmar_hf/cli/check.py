@@ -17,6 +17,8 @@ _PHOTO = (480, 640)  # height and width of what the image processor is given
 if TYPE_CHECKING:
     import torch
 
+    from gmar_hf.explanation.parity import Parity
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
@@ -135,8 +137,15 @@ def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
         "errors": parity.errors,
         "gradient_errors": parity.gradient_errors,
         "gradient_tolerance": parity.gradient_tolerance,
-        "verdict": "ok" if parity.agrees else "differs" if not parity.engine_agrees else "wrong gradient",
+        "noise": parity.noise,
+        "verdict": _verdict(parity),
     }
+
+
+def _verdict(parity: "Parity") -> str:
+    if not parity.is_steady:  # of which all else follows
+        return "noisy"
+    return "ok" if parity.agrees else "differs" if not parity.engine_agrees else "wrong gradient"
 
 
 class _Processor(NamedTuple):
@@ -196,6 +205,10 @@ def _print(summary: dict[str, Any]) -> None:
     # Each verdict with what follows from it.
     verdict = {
         "ok": f"ok: the engine agrees with explicit attention (within {TOLERANCE:.0e}), the gradient with the logits",
+        "noisy": (
+            f"noisy: two forwards of the same images in eval mode differ by {summary.get('noise', 0):.1e} of the "
+            "largest logit, so every explanation is of one draw; look for dropout or noise that is always on"
+        ),
         "differs": f"differs: an error is above {TOLERANCE:.0e}; please report this model",
         "wrong gradient": (
             f"wrong gradient: it is more than {summary.get('gradient_tolerance', 0):.0e} from finite differences of "

@@ -30,17 +30,26 @@ class Parity:
         gradient_errors (`dict[int, float]`): For the first, the middle and the last layer, how far the gradient of the
             logits is from their finite differences, as a share of them.
         gradient_tolerance (`float`): What a gradient error may be in the model's precision: 0.005 in float32.
+        noise (`float`): How far the logits of two forwards of the model as it is are apart, in eval mode.
+        logits_error (`float`): How far the explained logits are from those of the model as it is.
     """
 
     explanation: Explanation
     errors: dict[str, float]
     gradient_errors: dict[int, float]
     gradient_tolerance: float
+    noise: float
+    logits_error: float
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether two forwards give the same logits; else an explanation is of one draw of what is random in them."""
+        return self.noise <= TOLERANCE
 
     @property
     def engine_agrees(self) -> bool:
-        """Whether every tensor is that of explicit attention, which follows the same graph as the engine."""
-        return all(error <= TOLERANCE for error in self.errors.values())
+        """Whether tensors are those of explicit attention, in the same graph, and logits those of the model itself."""
+        return all(error <= TOLERANCE for error in (*self.errors.values(), self.logits_error))
 
     @property
     def gradient_agrees(self) -> bool:
@@ -49,8 +58,8 @@ class Parity:
 
     @property
     def agrees(self) -> bool:
-        """Whether both do."""
-        return self.engine_agrees and self.gradient_agrees
+        """Whether both do, and the model always computes the same."""
+        return self.engine_agrees and self.gradient_agrees and self.is_steady
 
 
 def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Module | None = None) -> Parity:
@@ -80,7 +89,13 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
         errors[name] = relative_error(ours.nan_to_num(0.0), theirs.nan_to_num(0.0))  # NaN of heads that a layer lacks
     assert explanation.target is not None
     pixels = checked_pixels(model, pixel_values)
+    # By itself, without anybody listening, the model must give the logits that are explained, each time.
+    with torch.no_grad(), frozen(model):
+        first, second = (at_least_float32(model(pixel_values=pixels).logits) for _ in range(2))
+    assert explanation.logits is not None
     return Parity(
+        noise=relative_error(first, second),
+        logits_error=relative_error(explanation.logits, first.to(explanation.logits)),
         explanation=explanation,
         errors=errors,
         gradient_errors=gradient_errors(model, pixels, explanation.target),

@@ -7,10 +7,10 @@ computed. Models that do not go through the interface are heard otherwise: timm'
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gmar_hf.errors import ArgumentTypeError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.freezing import Borrowed, Undo
 from gmar_hf.models.implementations import check_implementations
 from gmar_hf.models.introspection import CAUSAL, unsupported
@@ -30,6 +30,25 @@ from gmar_hf.models.windows import config_around, windows_known
 
 IMPLEMENTATION = "gmar_hf"
 _own_implementation: dict[int, str | None] = {}  # of every config that is switched now, by its id
+
+
+class _Hook:
+    """A hook of a module while it is recorded; a copy of the module shares it, a file cannot hold it."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> None:
+        self._function(*args)
+
+    def __deepcopy__(self, memo: Any) -> "_Hook":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "`model` must not be pickled (as by `torch.save`) inside `silence_heads` or another block that records "
+            "its attention: the file would hold the block's hooks. Save it after the block, or its `state_dict`."
+        )
 
 
 @contextmanager
@@ -63,8 +82,8 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         stack.enter_context(windows_known(model))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
-                stack.callback(module.register_forward_pre_hook(begin).remove)
-                stack.callback(module.register_forward_hook(end).remove)
+                stack.callback(module.register_forward_pre_hook(_Hook(begin)).remove)
+                stack.callback(module.register_forward_hook(_Hook(end)).remove)
         stack.enter_context(heard(model, recorder))
         yield
 

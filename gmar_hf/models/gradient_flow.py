@@ -40,6 +40,11 @@ def gradients_passing(model: nn.Module) -> Iterator[None]:
 def _check_output(model: nn.Module, name: str, module: nn.Module, args: Any, *rest: Any) -> None:
     # Where another thread takes its hooks away meanwhile, torch hands this one no keyword arguments.
     *keywords, output = rest
+    if isinstance(output, torch.Tensor) and output.is_inference():
+        raise UnsupportedModelError(
+            f"{class_name(model)} cannot be explained: its `{name}` ({type(module).__name__}) computes inside "
+            "`torch.inference_mode`, where nothing has a gradient. Take that out of the model's forward."
+        )
     kwargs = keywords[0] if keywords else {}
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or _has_backward(module, output):
         return

@@ -167,6 +167,7 @@ def _check_takes_images(model: nn.Module) -> None:
     """
     classifier, config = unwrapped(model), config_of(model)
     if not isinstance(classifier, transformers.PreTrainedModel):  # a module of the user's, with whatever it holds
+        _check_called_with_images(classifier)
         return
     if is_dual_encoder(model):
         raise UnsupportedModelError(
@@ -189,6 +190,23 @@ def _check_takes_images(model: nn.Module) -> None:
     # Perceiver's config tells of frames too, for another of its models.
     if getattr(config, "num_frames", None) is not None and classifier.main_input_name == "pixel_values":
         raise unsupported(model, "it takes videos, no images")
+
+
+def _check_called_with_images(module: nn.Module) -> None:
+    """Refuse a module around a transformers model whose forward does not take `pixel_values` by name.
+
+    Raises:
+        ArgumentTypeError: If it does not.
+    """
+    if not any(isinstance(part, transformers.PreTrainedModel) for part in module.modules()):
+        return  # which is said elsewhere
+    parameters = inspect.signature(module.forward).parameters
+    if "pixel_values" not in parameters and all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
+        taken = ", ".join(f"`{name}`" for name in parameters) or "nothing"
+        raise ArgumentTypeError(
+            f"`model` must be a module that is called with `pixel_values` and returns an object with `.logits`; "
+            f"{class_name(module)} takes {taken}. Hand over the transformers model in it, or rename the argument."
+        )
 
 
 def is_dual_encoder(model: Any) -> bool:
