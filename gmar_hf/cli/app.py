@@ -82,7 +82,7 @@ def main() -> None:
 
 def _message(error: Exception) -> str:
     """Return an error as one line; of one that names no file, say whether it is standard output that takes nothing."""
-    if isinstance(error, OSError) and error.filename is None:
+    if not isinstance(error, GMARError) and getattr(error, "filename", None) is None:
         try:
             sys.stdout.write("\n")
             sys.stdout.flush()
