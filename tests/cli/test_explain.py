@@ -214,7 +214,7 @@ def test_the_page_of_all_images(run, here, model):
     assert str(here) not in text  # a page that is sent tells no folders
     page = Page(text)
     assert_self_contained(page)
-    assert page.texts("h1") == ["Explanations by model0"]
+    assert page.texts("h1") == [f"Explanations by {Path(model).name}"]
     assert [text.split(" → ")[0] for text in page.texts("h2")] == ["name: one", "name: two", "The maps"]
     assert page.texts("dt") == ["recommended", "gmar"]
     (expected,) = pipeline("gmar-explanation", model=model)(
