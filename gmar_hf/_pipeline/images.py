@@ -7,6 +7,7 @@ from PIL import Image
 
 from gmar_hf.errors import ArgumentError, ImageError
 from gmar_hf.images.arrays import is_array, picture_of_array, plain_array
+from gmar_hf.images.flat_patches import pixel_values_of
 from gmar_hf.images.reading import read_image
 from gmar_hf.images.resizing import check_enlargement
 from gmar_hf.utils.text import shown
@@ -32,7 +33,7 @@ def prepare_image(image: Any, image_processor: Any, timeout: float | None) -> tu
     check_enlargement(picture.size, image_processor)
     images = plain_array(image) if of_array else picture
     try:
-        return picture, image_processor(images=images, return_tensors="pt")["pixel_values"]
+        return picture, pixel_values_of(images, image_processor)
     except Exception as error:
         if isinstance(images, Image.Image) or isinstance(error, MemoryError | StopIteration):
             raise

@@ -1,6 +1,7 @@
 """`gmar-hf check`: the first thing to run on an own model."""
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -91,15 +92,15 @@ def _noise(model: Any, processor: Any) -> "torch.Tensor":
     import torch
     from PIL import Image
 
+    from gmar_hf.images.flat_patches import pixel_values_of
     from gmar_hf.models.introspection import setting
     from gmar_hf.models.patches import pair
 
     if processor is not None:
         draws = np.random.default_rng(0)
         images = [Image.fromarray(draws.integers(0, 256, (*_PHOTO, 3), dtype=np.uint8)) for _ in range(2)]
-        pixel_values = processor(images=images, return_tensors="pt").get("pixel_values")
-        if isinstance(pixel_values, torch.Tensor):
-            return pixel_values
+        with suppress(KeyError):  # of a processor that makes other things
+            return pixel_values_of(images, processor)
     # Without one, in the size of the config.
     size = setting(model, "image_size")
     if size is None:

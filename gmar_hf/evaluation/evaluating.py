@@ -19,6 +19,7 @@ from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import choose_metrics
 from gmar_hf.evaluation.mosaic_making import work_on_mosaics
 from gmar_hf.evaluation.results import Evaluation
+from gmar_hf.images.flat_patches import pixel_values_of
 from gmar_hf.metrics.registry import DEFAULT_BASELINES
 from gmar_hf.models.introspection import is_multi_label
 from gmar_hf.models.patches import known_patch_size
@@ -220,7 +221,7 @@ def _black(image_processor: Any) -> torch.Tensor:
             '`baselines` must not name "black" without an image processor (it alone knows which pixel values are '
             "black). Pass `image_processor`."
         )
-    pixels = image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")["pixel_values"][0]
+    pixels = pixel_values_of([Image.new("RGB", (64, 64))], image_processor)[0]
     return pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2, None, None]
 
 

@@ -11,6 +11,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import get_size_dict
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.images import flat_patches
 from gmar_hf.images.resizing import BACKENDS, Size, resized_size
 from gmar_hf.images.timm_transforms import is_timm_processor, timm_crop, why_not_placeable
 from gmar_hf.utils.checks import check_flags, is_number
@@ -33,7 +34,8 @@ _GEOMETRY = (
     "_standardize_kwargs",
 )
 # BEiT overrides for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike, and never pad.
-_ALIKE = ("transformers.models.beit.", "transformers.models.dinov3_vit.")
+# SigLIP 2 resizes the whole image to whole patches, whatever it does with these.
+_ALIKE = ("transformers.models.beit.", "transformers.models.dinov3_vit.", flat_patches.MODULE)
 _WAY_OUT = "Preprocess the image yourself and pass pixel_values to gmar_hf.explain, which does not place the map."
 
 

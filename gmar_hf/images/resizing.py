@@ -7,8 +7,10 @@ from transformers.image_processing_backends import PilBackend, TorchvisionBacken
 from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import ChannelDimension, get_image_size_for_max_height_width
+from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
 
 from gmar_hf.errors import ImageError
+from gmar_hf.images.flat_patches import makes_flat_patches
 from gmar_hf.images.timm_transforms import is_timm_processor, timm_resized_size
 
 Size = tuple[int, int]
@@ -23,6 +25,9 @@ def resized_size(height: int, width: int, image_processor: Any) -> Size:
         return timm_resized_size(height, width, image_processor)
     if not image_processor.do_resize:
         return height, width
+    if makes_flat_patches(image_processor):
+        most = image_processor.max_num_patches
+        return get_image_size_for_max_num_patches(height, width, image_processor.patch_size, most)
     # Shortest and longest edge together, the shortest alone, a maximum, then plain height and width.
     size = get_size_dict(image_processor.size, default_to_square=image_processor.default_to_square)
     shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
@@ -50,7 +55,7 @@ def check_enlargement(image_size: Size, image_processor: Any) -> None:
     Raises:
         ImageError: If it is too large.
     """
-    has_size = isinstance(image_processor, BACKENDS) and image_processor.size
+    has_size = isinstance(image_processor, BACKENDS) and (image_processor.size or makes_flat_patches(image_processor))
     if not has_size and not is_timm_processor(image_processor):
         return
     width, height = image_size

@@ -8,6 +8,7 @@ import transformers
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
+from gmar_hf.models.flat_patches import ARGUMENTS, ImagesAsPatches, takes_flat_patches
 from gmar_hf.models.timm_models import describe_encoder, is_timm, why_not
 
 SERVED = "ViT, DeiT, BEiT, DINOv2, SigLIP, CLIP, I-JEPA and their kin"
@@ -45,8 +46,9 @@ def runnable(model: Any) -> Any:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the transformers model itself, from inside all wrappers: those of [`runnable`], and PEFT's."""
+    """Return the transformers model itself, from inside all wrappers: those of [`runnable`], PEFT's, and ours."""
     model = runnable(model)
+    model = model.model if isinstance(model, ImagesAsPatches) else model
     return runnable(model.get_base_model()) if hasattr(model, "get_base_model") else model
 
 
@@ -108,7 +110,7 @@ def checked_model(model: nn.Module) -> nn.Module:
     """Return what computes in a user's model, see [`runnable`]; refuse what is no model, or what no gradient can pass.
 
     A compiled model is so explained as it was before it was compiled, and one that is spread over processes by this
-    process alone.
+    process alone. A model of flattened patches takes images here, see [`ImagesAsPatches`].
 
     Args:
         model (`nn.Module`): What the user gave.
@@ -131,7 +133,9 @@ def checked_model(model: nn.Module) -> nn.Module:
             "transformed); got a call inside grad, vmap or jvp. Take batches as they are, in a loop."
         )
     _check_takes_images(model)
-    return runnable(model)
+    computing = runnable(model)
+    is_of_patches = not isinstance(computing, ImagesAsPatches) and takes_flat_patches(unwrapped(computing))
+    return ImagesAsPatches(computing) if is_of_patches else computing
 
 
 def check_weights(model: nn.Module) -> None:
@@ -183,8 +187,6 @@ def _check_takes_images(model: nn.Module) -> None:
     if "pixel_values" not in parameters and not is_of_images:
         first = next(iter(parameters), "nothing")
         raise unsupported(model, f"it takes `{first}`, no `pixel_values`")
-    if "spatial_shapes" in parameters:
-        raise unsupported(model, "it takes flattened patches (NaFlex), no plain images")
     if getattr(config, "is_encoder_decoder", False):
         raise unsupported(model, "it decodes texts from images")
     # Perceiver's config tells of frames too, for another of its models.
@@ -225,7 +227,7 @@ def known_kwargs(model: nn.Module) -> set[str]:
         for part in classifier.children():
             if isinstance(part, transformers.PreTrainedModel):
                 known.update(inspect.signature(part.forward).parameters)
-    return set(known) - {"pixel_values", "labels", "kwargs"}
+    return set(known) - {"pixel_values", "labels", "kwargs"} - ARGUMENTS
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -10,12 +10,13 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.flat_patches import ImagesAsPatches, takes_flat_patches
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import check_weights, class_name, is_dual_encoder, unsupported, unwrapped
 
 TEMPLATE = "This is a photo of {}."
 # The model types whose logits are the scaled cosines of [`_TextHead`].
-_SERVED = ("clip", "metaclip_2", "siglip", "altclip", "chinese_clip", "clipseg")
+_SERVED = ("clip", "metaclip_2", "siglip", "siglip2", "altclip", "chinese_clip", "clipseg")
 
 
 class TextClassifier(nn.Module):
@@ -39,7 +40,8 @@ class TextClassifier(nn.Module):
         super().__init__()
         self.labels, self.hypothesis_template = list(labels), hypothesis_template
         encoder = unwrapped(model)
-        self.vision_model = encoder.vision_model
+        tower = encoder.vision_model
+        self.vision_model = ImagesAsPatches(tower) if takes_flat_patches(tower) else tower
         self.visual_projection = getattr(encoder, "visual_projection", None)  # SigLIP has none
         self.head = _TextHead(text_embeds, encoder.logit_scale, getattr(encoder, "logit_bias", None))
         self.config = copy.deepcopy(encoder.config.vision_config)
@@ -199,8 +201,6 @@ def checked_encoder(model: Any) -> Any:
         )
     check_weights(model)
     encoder = unwrapped(model)
-    if encoder.config.model_type == "siglip2":
-        raise unsupported(model, "it takes flattened patches (NaFlex), no plain images")
     if encoder.config.model_type not in _SERVED:
         raise unsupported(model, f"of models that compare images with texts {', '.join(_SERVED)} are served")
     return encoder

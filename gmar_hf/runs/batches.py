@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from gmar_hf.data import MapData, Sample, StreamData
 from gmar_hf.errors import ArgumentError, GMARError
+from gmar_hf.images.flat_patches import pixel_values_of
 from gmar_hf.images.image_file import reason
 from gmar_hf.images.placement import place_mask
 from gmar_hf.images.resizing import check_enlargement
@@ -189,7 +190,7 @@ def processed(samples: Sequence[Sample], image_processor: Any) -> list[torch.Ten
     try:
         for image in images:
             check_enlargement(image.size, image_processor)
-        return list(image_processor(images=images, return_tensors="pt")["pixel_values"])
+        return list(pixel_values_of(images, image_processor))
     except Exception as error:  # one odd image spoils its batch: find out which
         alone = [_attempt(image_processor, image) for image in images]
         if all(isinstance(found, Exception) for found in alone) and len(alone) > 1:
@@ -211,7 +212,7 @@ def _placed_masks(sample: Sample, image_processor: Any, size: tuple[int, int]) -
 def _attempt(image_processor: Any, image: Any) -> torch.Tensor | Exception:
     try:
         check_enlargement(image.size, image_processor)
-        return image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
+        return pixel_values_of([image], image_processor)[0]
     except Exception as error:
         return error
 

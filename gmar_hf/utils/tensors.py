@@ -128,8 +128,8 @@ def check_images(pixel_values: torch.Tensor, argument: str = "pixel_values") -> 
         raise ArgumentError(
             f"`{argument}` must be floating point (batch, channels, height, width) with at least one image; got "
             f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}. One image needs "
-            f"a batch axis, `{argument}[None]`; models that take other inputs, such as SigLIP2 NaFlex's flattened "
-            "patches, are not supported."
+            f"a batch axis, `{argument}[None]`; the flattened patches of SigLIP 2's image processor are put together "
+            "by `gmar_hf.images.images_from_patches`."
         )
 
 

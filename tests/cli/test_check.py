@@ -180,7 +180,7 @@ class TestAll:
     @pytest.fixture(autouse=True)
     def two(self, monkeypatch):
         known = {each.name: each for each in architectures.architectures()}
-        names = ["ViTForImageClassification", "Siglip2ForImageClassification"]
+        names = ["ViTForImageClassification", "ImageGPTForImageClassification"]
         monkeypatch.setattr(architectures, "architectures", lambda: [known[name] for name in names])
 
     def test_the_table(self, run):
@@ -188,17 +188,15 @@ class TestAll:
         served, refused = [line.split("│")[1:-1] for line in out.splitlines() if "ForImageClassification" in line]
         assert [cell.strip() for cell in served[:3]] == ["image-classification", "ViTForImageClassification", "all"]
         assert float(served[3]) < 1e-5
-        assert [cell.strip() for cell in refused[2:]] == [
-            "-",
-            "-",
-            "it takes flattened patches (NaFlex), no plain images",
-        ]
+        assert [cell.strip() for cell in refused[2:]] == ["-", "-", "it takes `input_ids`, no `pixel_values`"]
 
     def test_json(self, run):
         served, refused = json.loads(printed(run("check", "--all", "--json")))
         assert (served["methods"], served["is_right"], served["sentence"]) == ([*METHODS], True, "")
         assert (refused["methods"], refused["error"]) == ([], None)
-        assert refused["sentence"].startswith("Siglip2ForImageClassification cannot be explained: it takes flattened")
+        assert refused["sentence"].startswith(
+            "ImageGPTForImageClassification cannot be explained: it takes `input_ids`"
+        )
 
     def test_one_that_is_wrong(self, run, monkeypatch):
         monkeypatch.setattr(architectures, "TOLERANCE", 0.0)

@@ -17,8 +17,6 @@ from transformers import (
     CLIPModel,
     Dinov2Config,
     Dinov2ForImageClassification,
-    Siglip2Config,
-    Siglip2ForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -244,7 +242,7 @@ class TestBadInput:
             (torch.zeros(2, 3, 32, 32, dtype=torch.long), r"got int64 \(2, 3, 32, 32\)\."),
             (torch.zeros(0, 3, 32, 32), r"got float32 \(0, 3, 32, 32\)\."),
             (torch.zeros(3, 32, 32), r"got float32 \(3, 32, 32\)\."),
-            (torch.zeros(2, 64, 192), r"SigLIP2 NaFlex's flattened patches, are not supported"),
+            (torch.zeros(2, 64, 192), "are put together by `gmar_hf.images.images_from_patches`"),
             (torch.zeros(2, 1, 3, 32, 32), r"got float32 \(2, 1, 3, 32, 32\)\."),
         ],
     )
@@ -460,15 +458,6 @@ class TestModelsThatAreRefused:
         model = zoo.build(BeitForSemanticSegmentation, config)
         with pytest.raises(gmar_hf.UnsupportedModelError, match="BeitForSemanticSegmentation cannot be explained"):
             gmar_hf.explain(model, torch.zeros(1, 3, 32, 32))
-
-    def test_naflex(self):
-        vision = {**zoo.WIDE, "num_patches": 16, "patch_size": 8}
-        config = Siglip2Config(vision_config=vision, text_config=zoo.TEXT, num_labels=3)
-        model = zoo.build(Siglip2ForImageClassification, config)
-        with pytest.raises(
-            gmar_hf.UnsupportedModelError, match=r"takes flattened patches \(NaFlex\), no plain images"
-        ):
-            gmar_hf.explain(model, torch.zeros(1, 16, 192))
 
     def test_two_towers(self):
         config = CLIPConfig(vision_config={**zoo.WIDE, **zoo.SQUARE}, text_config=zoo.TEXT, projection_dim=8)

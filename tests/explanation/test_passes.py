@@ -51,24 +51,28 @@ def error(actual, expected):
     return ((actual.double() - expected).abs().max() / expected.abs().max()).item() if expected.numel() else 0.0
 
 
+def check_every_field(model, images, kind):
+    """Hold an explanation of two images against explicit attention."""
+    options, subtract, num_points = KINDS[kind]
+    terms, heads, centred, reference = expected_terms(model, images, TARGETS, subtract, num_points)
+    prefix = reference.num_prefix_tokens
+    maps = terms[..., prefix:].reshape(*terms.shape[:3], reference.rows, reference.cols)
+    actual = gmar_hf.explain(model, images, TARGETS, **options, return_head_maps=True)
+    assert error(actual.head_maps, maps) <= TOLERANCE
+    assert error(actual.prefix_contribution, terms[..., :prefix]) <= TOLERANCE
+    assert error(actual.attribution, maps.sum(axis=(1, 2))) <= TOLERANCE
+    assert error(actual.head_contribution, heads) <= TOLERANCE
+    assert error(actual.head_contribution_centred, centred) <= TOLERANCE
+    later = gmar_hf.explain(model, images, TARGETS, **options, start_layer=1)
+    assert error(later.attribution, maps[:, 1:].sum(axis=(1, 2))) <= TOLERANCE
+    assert later.head_maps is None
+
+
 class TestParity:
     @pytest.mark.parametrize(("family", "kind"), sample(itertools.product(sorted(zoo.MODELS), KINDS)))
     def test_every_field(self, family, kind):
-        options, subtract, num_points = KINDS[kind]
         model = zoo.MODELS[family]()
-        images = zoo.pixel_values(model, batch=2)
-        terms, heads, centred, reference = expected_terms(model, images, TARGETS, subtract, num_points)
-        prefix = reference.num_prefix_tokens
-        maps = terms[..., prefix:].reshape(*terms.shape[:3], reference.rows, reference.cols)
-        actual = gmar_hf.explain(model, images, TARGETS, **options, return_head_maps=True)
-        assert error(actual.head_maps, maps) <= TOLERANCE
-        assert error(actual.prefix_contribution, terms[..., :prefix]) <= TOLERANCE
-        assert error(actual.attribution, maps.sum(axis=(1, 2))) <= TOLERANCE
-        assert error(actual.head_contribution, heads) <= TOLERANCE
-        assert error(actual.head_contribution_centred, centred) <= TOLERANCE
-        later = gmar_hf.explain(model, images, TARGETS, **options, start_layer=1)
-        assert error(later.attribution, maps[:, 1:].sum(axis=(1, 2))) <= TOLERANCE
-        assert later.head_maps is None
+        check_every_field(model, zoo.pixel_values(model, batch=2), kind)
 
     def test_removal_is_the_slope_of_a_bias_on_the_scores(self):
         """By autograd: zeros are added to the scores of each key in each head, and differentiated."""

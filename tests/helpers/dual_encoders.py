@@ -20,10 +20,13 @@ from transformers import (
     MetaClip2Model,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipModel,
 )
 
+from tests.helpers.naflex import VISION, inputs_of
 from tests.helpers.zoo import NARROW, SQUARE, WIDE, build
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "this", "is", "a", "photo", "of", "cat", "dog", "grey", "garden", "."]
@@ -67,6 +70,11 @@ def siglip() -> PreTrainedModel:
     return build(SiglipModel, SiglipConfig(vision_config={**WIDE, **SQUARE}, text_config=TEXT))
 
 
+def siglip2() -> PreTrainedModel:
+    """SigLIP 2 NaFlex: like SigLIP, of flattened patches."""
+    return build(Siglip2Model, Siglip2Config(vision_config=VISION, text_config=TEXT))
+
+
 def altclip() -> PreTrainedModel:
     """AltCLIP: CLIP with another text tower."""
     return build(AltCLIPModel, AltCLIPConfig(vision_config={**WIDE, **SQUARE}, text_config=BERT, projection_dim=8))
@@ -84,7 +92,7 @@ def clipseg() -> PreTrainedModel:
 
 
 DUAL_ENCODERS: dict[str, Callable[[], PreTrainedModel]] = {
-    function.__name__: function for function in (clip, metaclip_2, siglip, altclip, chinese_clip, clipseg)
+    function.__name__: function for function in (clip, metaclip_2, siglip, siglip2, altclip, chinese_clip, clipseg)
 }
 """Models whose image tower is explained for a text."""
 
@@ -111,6 +119,6 @@ class PairLogits(nn.Module):
         return super().double()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> object:
-        outputs = self.inner[0](**self.tokens, pixel_values=pixel_values, **kwargs)
+        outputs = self.inner[0](**self.tokens, **inputs_of(self.inner[0], pixel_values), **kwargs)
         outputs.logits = outputs.logits_per_image
         return outputs

@@ -19,7 +19,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from tests.helpers import zoo
+from tests.helpers import naflex, zoo
 
 ATTENTION_NAME = "oracle_explicit"
 
@@ -404,6 +404,7 @@ def explicit_reference(
         One `Reference` per image.
     """
     explicit, tape = _explicit_copy(model, scale)
+    is_padded = naflex.is_naflex(model) or naflex.is_naflex(getattr(model, "inner", [None])[0])
 
     kept: dict[str, torch.Tensor] = {}
     handle = backbone(explicit).register_forward_hook(
@@ -412,7 +413,7 @@ def explicit_reference(
     with torch.enable_grad():
         # A frozen model would give an A that needs no gradient.
         images = pixel_values.detach().double().requires_grad_(True)
-        logits = explicit(pixel_values=images, **model_kwargs).logits
+        logits = explicit(**naflex.inputs_of(explicit, images), **model_kwargs).logits
     handle.remove()
 
     num_layers = _vision_config(explicit).num_hidden_layers
@@ -422,7 +423,8 @@ def explicit_reference(
     patch_size = _vision_config(explicit).patch_size
     patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     grid = (height // patch_height, width // patch_width)
-    return differentiate(tape, kept["hidden_state"], logits, target, grid)
+    references = differentiate(tape, kept["hidden_state"], logits, target, grid)
+    return [naflex.without_padding(each) for each in references] if is_padded else references
 
 
 def differentiate(

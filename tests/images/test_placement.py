@@ -205,7 +205,6 @@ class OldProcessor:
     ("processor", "got"),
     [
         (lambda: make_processor("ConvNext"), "ConvNextImageProcessorPil, which has its own `resize`, `_preprocess`"),
-        (lambda: make_processor("Siglip2"), "Siglip2ImageProcessorPil, which has its own `preprocess`, `_preprocess`"),
         (ShiftingProcessor, "ShiftingProcessor, which has its own `resize`"),
         (OldProcessor, "OldProcessor, which is not built on them"),
         (lambda: None, "NoneType, which is not built on them"),

@@ -45,7 +45,6 @@ VIDEO = transformers.VideoMAEConfig(**NARROW, **SQUARE, num_frames=4)
 VIVIT = transformers.VivitConfig(**NARROW, image_size=32, num_frames=4, tubelet_size=[2, 8, 8])
 STRANGERS = {
     "ImageGPTForImageClassification": ("it takes `input_ids`, no `pixel_values`", "imagegpt"),
-    "Siglip2ForImageClassification": ("it takes flattened patches (NaFlex), no plain images", "siglip2"),
     "BertForSequenceClassification": ("it takes `input_ids`, no `pixel_values`", transformers.BertConfig(**TEXT)),
     "ASTForAudioClassification": (
         "it takes `input_values`, no `pixel_values`",
