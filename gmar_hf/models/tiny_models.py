@@ -36,7 +36,9 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("convnext", "convnextv2", "poolformer", "resnet", "regnet"), _STAGES),
     "bit": {**_STAGES, "hidden_sizes": [32, 32, 32, 32], "embedding_size": 32, "num_groups": 8},
     "cvt": {"embed_dim": [8, 8, 8], "num_heads": [1, 1, 1], "depth": [1, 2, 3]},
-    "siglip2": {"vision_config": {**WIDE, "patch_size": 8, "num_patches": 16}, "text_config": TEXT},
+    "siglip2": {
+        "vision_config": {**WIDE, "patch_size": 8, "num_patches": 16}, "text_config": {**TEXT, "projection_size": 32},
+    },
     "shieldgemma2": {
         "vision_config": {**WIDE, **SQUARE},
         "text_config": {**TEXT, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0},
