@@ -97,7 +97,11 @@ class Vanishing(torch.utils.data.Dataset):
     [
         (OSError("gone"), "`dataset` must not change while it is evaluated; 'item 1' cannot be read now."),
         (MemoryError(), "MemoryError"),
-        (KeyError("x"), "'x'"),
+        (
+            KeyError("x"),
+            "`data` must give all of its items; item 1 of 3 of the Vanishing raised KeyError ('x'). Mend it or leave "
+            "it out.",
+        ),
     ],
 )
 def test_an_image_that_cannot_be_drawn_is_named_and_left_out(capsys, error, told):
