@@ -214,7 +214,8 @@ def test_unreadable_images(report, here):
     )
     assert err.endswith("Mend them, or raise `max_unreadable` (`--max-unreadable`).\n")
     assert [path.name for path in Path("out").iterdir()] == ["checkpoints"]  # from which the next goes on
-    out = printed(report("--max-unreadable", 0.2))
+    code, out, err = report("--max-unreadable", 0.2)
+    assert (code, err) == (0, "Going on: 4 of 8 images are done.\n")
     assert "7 images, 7 explanations, 1 unreadable. Report" in out
 
 
