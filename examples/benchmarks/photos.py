@@ -31,7 +31,6 @@ from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import markdown
 
 SRG = "insertion_minus_deletion_logit"
-BEGIN, END = "<!-- photos -->", "<!-- /photos -->"
 BASELINES = ("zero", "blur", "other", "removed")
 GRID = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
 HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant", "class corr.", "cost")
@@ -128,7 +127,10 @@ def main(
     image_size: Annotated[int | None, typer.Option(help="Pixels a side, where not the processor's own.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="What the model computes in; bfloat16 halves the time.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of the choice of photos.")] = 0,
-    document: Annotated[Path | None, typer.Option(help=f"A file to write the table into, after {BEGIN}.")] = None,
+    document: Annotated[Path | None, typer.Option(help="A file to write the table into, where `--block` is.")] = None,
+    block: Annotated[
+        str, typer.Option(help="The table's place there: between <!-- BLOCK --> and <!-- /BLOCK -->.")
+    ] = "photos",
 ) -> None:
     """Measure maps on photographs, and print the table."""
     classifier, image_processor = load_classifier(model, image_size, dtype)
@@ -170,9 +172,10 @@ def main(
         temporary.write_text(head + text, encoding="utf-8")
     typer.echo(head + text)
     if document is not None:
-        before, rest = document.read_text(encoding="utf-8").split(BEGIN)
+        begin, end = f"<!-- {block} -->", f"<!-- /{block} -->"
+        before, rest = document.read_text(encoding="utf-8").split(begin)
         with replacing(document) as temporary:
-            temporary.write_text(f"{before}{BEGIN}\n{head}{text}{END}{rest.split(END)[1]}", encoding="utf-8")
+            temporary.write_text(f"{before}{begin}\n{head}{text}{end}{rest.split(end)[1]}", encoding="utf-8")
     for name, evaluation in (("Photos", on_photos), ("Mosaics", on_mosaics)):
         if evaluation is not None:
             typer.echo(f"{name}: {evaluation.verdict().text}\n")

@@ -52,12 +52,12 @@ def run(photos, folders, *options):
 
 def test_a_table_is_printed_and_written(photos, folders):
     document = folders / "page.md"
-    document.write_text("before\n<!-- photos -->\nold\n<!-- /photos -->\nafter\n")
-    result = run(photos, folders, "--num-photos=3", "--num-mosaics=0", f"--document={document}")
+    document.write_text("before\n<!-- more -->\nold\n<!-- /more -->\nafter\n")
+    result = run(photos, folders, "--num-photos=3", "--num-mosaics=0", f"--document={document}", "--block=more")
     assert result.exit_code == 0, result.output
     written = (folders / "out" / "photos.md").read_text()
     assert written in result.output
-    assert document.read_text() == f"before\n<!-- photos -->\n{written}<!-- /photos -->\nafter\n"
+    assert document.read_text() == f"before\n<!-- more -->\n{written}<!-- /more -->\nafter\n"
     head, _, *rows = written.splitlines()
     assert head.startswith("3 photos, 0 mosaics; 2 steps;")
     assert [row.split(" | ")[0] for row in rows] == ["| map", "| ---", "| contribution", "| random"]
