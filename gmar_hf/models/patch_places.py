@@ -9,7 +9,7 @@ from torch import nn
 
 from gmar_hf.errors import UnsupportedModelError
 from gmar_hf.models.freezing import full_precision, of_this_thread
-from gmar_hf.models.introspection import class_name, encoder_layers
+from gmar_hf.models.introspection import class_name, encoder_layers, is_sharded
 from gmar_hf.models.patches import known_patch_size
 from gmar_hf.models.windows import attends_in_windows
 
@@ -23,7 +23,7 @@ def patches_in_place(model: nn.Module, pixels: torch.Tensor) -> Iterator[None]:
     The patch embedding is known as the convolution that is as wide as a patch apart. It must be given the images' own
     pixels, at most normalised; and of the tokens that the first layer is given the last ones must depend on the
     patches, the first of these on the first patch. Gradients tell that, through the embeddings alone. Where there is
-    no such convolution nothing is known, and nothing is refused.
+    no such convolution nothing is known, and nothing is refused; of a sharded model the tokens are not looked at.
 
     Args:
         model (`nn.Module`): What computes inside the block, frozen, with gradients on.
@@ -38,7 +38,8 @@ def patches_in_place(model: nn.Module, pixels: torch.Tensor) -> Iterator[None]:
         for embedding in embeddings:
             stack.callback(embedding.register_forward_pre_hook(of_this_thread(places.check_pixels)).remove)
         first = _first_layer(model)
-        if embeddings and first is not None:
+        # A backward inside the forward of a sharded model would take the weights away that its layers have gathered.
+        if embeddings and first is not None and not is_sharded(model):
             for embedding in embeddings:
                 stack.callback(embedding.register_forward_hook(of_this_thread(places.begin)).remove)
             hook = of_this_thread(places.check_tokens)

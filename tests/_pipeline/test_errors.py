@@ -276,8 +276,8 @@ def test_weights_that_are_nan():
     with torch.no_grad():
         model.vit.layers[1].mlp.fc1.weight[0, 0] = torch.nan
     message = (
-        "The logits must be finite; got NaN or infinity for image(s) [0] of the batch. Check `pixel_values` and the "
-        "model's weights for NaN, or use bfloat16 or float32 instead of float16."
+        "The logits must be finite; got NaN or infinity. Check `pixel_values` and the model's weights for NaN, or use "
+        "bfloat16 or float32 instead of float16."
     )
     refused(NonFiniteError, message, make_explainer(model), photo())
 

@@ -68,9 +68,9 @@ def test_nothing_is_differentiated_inside_the_encoder(monkeypatch):
     monkeypatch.setattr(torch.autograd, "grad", watching)
     out = gmar_hf.explain(model, zoo.pixel_values(model, batch=1), 0, head_weights=report)
     assert out.readout[0, 0] == 1
-    assert len(differentiated) == 2  # of the score by the logits, of these by the head's input
+    assert len(differentiated) == 3  # of tokens by patches, the score by the logits, these by the head's input
     gmar_hf.explain(model, zoo.pixel_values(model, batch=1), 0)
-    assert len(differentiated) == 5  # and once more through the encoder
+    assert len(differentiated) == 7  # and once more through the encoder
 
 
 def test_head_maps_can_be_had_beside_them():

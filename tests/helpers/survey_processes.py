@@ -23,7 +23,7 @@ import torch
 from gmar_hf.cli import main
 from gmar_hf.evaluation import evaluation_run
 from gmar_hf.evaluation.evaluation_checkpoint import Measured
-from gmar_hf.surveys import survey_run
+from gmar_hf.surveys import explained_batch, survey_run
 from gmar_hf.surveys.survey_checkpoint import Part
 
 PATIENCE = 300  # seconds after which a process counts as hanging
@@ -245,7 +245,7 @@ def _run(arguments, surroundings, folder, log, notes, pace, control_c):
         run.take = _noted(run.take, notes)
     evaluation_run._SAVE_EVERY = 0.0  # behind every map
     if pace:
-        survey_run.score_heads = _delayed(survey_run.score_heads, pace)
+        explained_batch.score_heads = _delayed(explained_batch.score_heads, pace)
         evaluation_run.EvaluationRun._after_method = _delayed(evaluation_run.EvaluationRun._after_method, pace)
         for name in ("replace", "unlink", "rmdir"):  # so that a kill may well come between two of them
             setattr(os, name, _delayed(getattr(os, name), pace))

@@ -270,8 +270,10 @@ def test_depth_and_polarity_of_a_tiff_count(file, bits, photometric, mode):
         assert image.mode == mode
         expected = np.rint((values if photometric else largest - values) / largest * 255)
         np.testing.assert_array_equal(pixels(read_image(image))[..., 0], expected)
-        np.testing.assert_array_equal(mask_of_image(image, "a"), (values if photometric else largest - values) != 0)
     np.testing.assert_array_equal(pixels(read_image(path))[..., 2], expected)
+    black_and_white = np.where(values > largest / 3, largest, 0)
+    with Image.open(file(tiff(bits, photometric, black_and_white))) as image:
+        np.testing.assert_array_equal(mask_of_image(image, "a"), (black_and_white == 0) != bool(photometric))
 
 
 def test_a_mask_is_decoded_before_its_mode_is_asked_for(tmp_path, monkeypatch):

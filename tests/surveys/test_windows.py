@@ -131,7 +131,7 @@ def test_reports_side_by_side(survey, model, processor):
 
 def test_a_survey_goes_on(model, processor, survey, tmp_path, monkeypatch):
     samples = [{"image": photo(seed), "label": seed % 2} for seed in range(NUM_IMAGES)]
-    from gmar_hf.surveys import survey_run
+    from gmar_hf.surveys import explained_batch
 
     num_calls = []
 
@@ -141,7 +141,7 @@ def test_a_survey_goes_on(model, processor, survey, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return score_heads(*args, **kwargs)
 
-    monkeypatch.setattr(survey_run, "score_heads", stop)
+    monkeypatch.setattr(explained_batch, "score_heads", stop)
     arguments = {"target": "label", "batch_size": 2, "output_dir": tmp_path, "top_images": 2}
     with pytest.raises(KeyboardInterrupt):
         gmar_hf.survey(model, samples, processor, **arguments)
