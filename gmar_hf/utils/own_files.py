@@ -20,7 +20,7 @@ from gmar_hf.errors import ArgumentError
 PNG_MARK = ("Software", "gmar_hf")
 """PNG's own word for what made a picture."""
 
-IMAGE = "image_sha256"
+IMAGE = "image_path_sha256"
 """Under which name pictures, tensors and JSON of an explanation say of which image they are."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

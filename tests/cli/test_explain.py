@@ -116,7 +116,7 @@ def test_the_json_of_an_image(run, here, model):
         "two.jpg", target="cat", versus="日本", method="contribution"
     )
     (result,) = entry["results"]
-    assert list(entry) == ["image", "seen_share", "results", "image_sha256", "files", "settings"]
+    assert list(entry) == ["image", "seen_share", "results", "image_path_sha256", "files", "settings"]
     assert entry["seen_share"] == 1
     assert entry["image"] == "two.jpg"
     assert (result["label"], result["target"], result["versus"]) == ("cat", 0, "日本")
