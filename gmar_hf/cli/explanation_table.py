@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from gmar_hf.cli.image_arguments import shortest_names
 from gmar_hf.explanation.methods import why_heads_differ
 from gmar_hf.utils.text import printable
 
@@ -22,12 +23,12 @@ def print_table(summary: list[dict[str, Any]], out: Path) -> None:
     from rich.text import Text
 
     table = Table("image", "label", "score", "map", "strongest heads (layer.head)")
-    for entry in summary:
+    for entry, name in zip(summary, shortest_names([entry["image"] for entry in summary]), strict=True):
         for result in entry.get("results", []):
             heads = ", ".join(_head_text(head) for head in result["top_heads"])
             score = f"{result['score']:.3f}" if math.isfinite(result["score"]) else "?"
             label = result["label"] + (f" (not {result['versus']})" if "versus" in result else "")
-            table.add_row(*(Text(printable(cell)) for cell in (entry["image"], label, score, result["method"], heads)))
+            table.add_row(*(Text(printable(cell)) for cell in (name, label, score, result["method"], heads)))
     if table.row_count:
         Console().print(table)
         typer.echo(f"Overlays, maps and head scores are in {printable(out)}")

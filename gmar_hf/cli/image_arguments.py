@@ -87,6 +87,21 @@ def stem(source: str) -> str:
     return Path(source.split("?")[0].split("#")[0] if _is_url(source) else source).stem or "image"
 
 
+def shortest_names(sources: list[str]) -> list[str]:
+    """Return as much of the ends of paths as tells them apart.
+
+    Example:
+        >>> shortest_names(["photos/cat/1.jpg", "photos/dog/1.jpg"])
+        ['cat/1.jpg', 'dog/1.jpg']
+    """
+    parts = [Path(source).parts for source in sources]
+    for length in range(1, max(map(len, parts), default=0)):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(set(sources)):
+            return names
+    return sources
+
+
 def safe(text: str, num_bytes: int = 60) -> str:
     """Make text part of a file name that every system takes, of at most so many bytes in UTF-8.
 
