@@ -153,7 +153,7 @@ def _own_function(module: nn.Module) -> Any:
         name = config._attn_implementation  # the other thread has switched back in the meantime
     if name == IMPLEMENTATION:  # a copy of a switched config, made inside the block, never had another one
         name = _own_implementation.get(id(config), "sdpa")
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    eager = getattr(sys.modules.get(type(module).__module__), "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
 

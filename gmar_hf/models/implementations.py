@@ -48,7 +48,8 @@ def check_implementations(model: nn.Module) -> None:
 
 def _function(namespace: str, name: str | None) -> Any:
     """Return what modules of this Python module call under an implementation's name; None where they call nothing."""
-    of_module = vars(sys.modules[namespace])
+    # A module that was loaded from a file by hand need not be among those that are known.
+    of_module = getattr(sys.modules.get(namespace), "__dict__", {})
     interface = of_module.get("ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)
     default = of_module.get("eager_attention_forward")
     return default if name is None else interface.get(name.removeprefix("paged|"), default)

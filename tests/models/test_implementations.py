@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
 
 import pytest
@@ -110,3 +111,21 @@ def test_a_forward_replaced_in_a_class_off_the_interface(monkeypatch):
     monkeypatch.setattr(type(attention), "forward", lambda self, *args, **kwargs: own(self, *args, **kwargs))
     with pytest.raises(gmar_hf.UnsupportedModelError, match="cannot be explained"):
         gmar_hf.explain(model, zoo.pixel_values(model))
+
+
+def test_a_class_of_a_file_that_was_loaded_by_hand(tmp_path):
+    path = tmp_path / "own_model.py"
+    path.write_text(
+        "from transformers import ViTForImageClassification\n"
+        "class Own(ViTForImageClassification):\n"
+        "    def forward(self, pixel_values=None, **kwargs):\n"
+        "        return super().forward(pixel_values=pixel_values, **kwargs)\n"
+    )
+    spec = importlib.util.spec_from_file_location("own_model_of_a_test", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    model = zoo.vit()
+    own = loaded.Own(model.config).eval()
+    own.load_state_dict(model.state_dict())
+    images = zoo.pixel_values(model)
+    assert torch.equal(gmar_hf.explain(own, images, 1).attribution, gmar_hf.explain(model, images, 1).attribution)
