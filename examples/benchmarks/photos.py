@@ -15,7 +15,9 @@ Every map is measured in a folder of its own: what has finished in an earlier ca
 nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -138,10 +140,12 @@ def main(
     right = right_photos(classifier, image_processor, photos, num_photos)
     typer.echo(f"{len(right)} photos that the model gets right")
     items = [{"image": str(path), "label": label} for path, label in right]
-    grids = None
-    if num_mosaics:
+
+    @functools.cache  # for the first map that has not been measured on them
+    def mosaics() -> Any:
         all_items = [{"image": str(path), "label": label} for path, label in photos]
-        grids = make_mosaics(classifier, all_items, image_processor, limit=num_mosaics, seed=None)
+        return make_mosaics(classifier, all_items, image_processor, limit=num_mosaics, seed=None)
+
     parts, grid_parts = [], []
     for method in find_map_methods(methods.split(",")):
         common: dict[str, Any] = dict(
@@ -149,14 +153,14 @@ def main(
         )
         parts.append(
             _measured(
-                out / "photos" / method.name, classifier, items, image_processor,
+                out / "photos" / method.name, classifier, lambda: items, image_processor,
                 metrics=[SRG], baselines=BASELINES, num_steps=num_steps, blur_sigma=blur_sigma, **common,
             )
         )  # fmt: skip
-        if grids is not None and (parts[-1].methods[0]["forwards"] or 0) <= max_mosaic_cost:
+        if num_mosaics and (parts[-1].methods[0]["forwards"] or 0) <= max_mosaic_cost:
             grid_parts.append(
                 _measured(
-                    out / "mosaics" / method.name, classifier, grids, image_processor,
+                    out / "mosaics" / method.name, classifier, mosaics, image_processor,
                     metrics=GRID, **common,
                 )
             )  # fmt: skip
@@ -164,7 +168,7 @@ def main(
     text = table(on_photos, on_mosaics)
     if on_mosaics is not None:
         text += "\n" + table_of_thirds(on_mosaics)
-    num_made = 0 if grids is None else len(grids)
+    num_made = 0 if on_mosaics is None else len({row.index for row in on_mosaics.rows})
     head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}; "
     head += f"{dtype}."
     head += "\n\n"
@@ -181,9 +185,10 @@ def main(
             typer.echo(f"{name}: {evaluation.verdict().text}\n")
 
 
-def _measured(folder: Path, *args: Any, **kwargs: Any) -> Evaluation:
+def _measured(folder: Path, model: Any, data: Callable[[], Any], *args: Any, **kwargs: Any) -> Evaluation:
+    """Read what an earlier call has measured, or measure it, on data that is asked for only then."""
     if not (folder / "results.json").exists():
-        return evaluate(*args, output_dir=folder, **kwargs)
+        return evaluate(model, data(), *args, output_dir=folder, **kwargs)
     return Evaluation.load(folder / "rows.safetensors")
 
 
