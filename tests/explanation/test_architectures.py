@@ -20,8 +20,9 @@ SERVED = {
     "DeiTForImageClassification",
     "DeiTForImageClassificationWithTeacher", "Dinov2ForImageClassification",
     "Dinov2WithRegistersForImageClassification", "IJepaForImageClassification", "MetaClip2ForImageClassification",
-    "SiglipForImageClassification", "ViTForImageClassification", "ViTMSNForImageClassification",
-    "AltCLIPModel", "ChineseCLIPModel", "CLIPModel", "CLIPSegModel", "MetaClip2Model", "SiglipModel",
+    "SiglipForImageClassification", "Siglip2ForImageClassification", "ViTForImageClassification",
+    "ViTMSNForImageClassification",
+    "AltCLIPModel", "ChineseCLIPModel", "CLIPModel", "CLIPSegModel", "MetaClip2Model", "SiglipModel", "Siglip2Model",
 }  # fmt: skip
 BY_NAME = {architecture.name: architecture for architecture in architectures()}
 WINDOWED = {
