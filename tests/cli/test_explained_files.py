@@ -94,6 +94,15 @@ def test_another_process_takes_the_name_meanwhile(explain, monkeypatch):
     assert Path("out/cat.json").read_bytes() == b"mine"
 
 
+@pytest.fixture
+def heeding_control_c():
+    """Whoever runs the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_control_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_made_before_it_was_stopped(explain, monkeypatch, number):
     write, calls = ExplanationFiles.write, []
@@ -122,6 +131,7 @@ def test_what_was_made_before_it_was_stopped(explain, monkeypatch, number):
     assert (headings("out/index.html"), headings("out/index-2.html")) == (["cat", "dog", "cat-2"], ["cat"])
 
 
+@pytest.mark.usefixtures("heeding_control_c")
 def test_stopped_before_the_first_image(explain, monkeypatch):
     monkeypatch.setattr(ExplanationFiles, "write", lambda *args: signal.raise_signal(signal.SIGINT))
     for options in ((), ("--html",), ("--json",)):
