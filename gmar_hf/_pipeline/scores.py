@@ -5,10 +5,11 @@ from torch import nn
 from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf.models.introspection import config_of, is_multi_label
+from gmar_hf.models.text_classifier import TextClassifier
 
 
 def scores_of(logits: torch.Tensor, model: nn.Module, function: ClassificationFunction | None) -> torch.Tensor:
-    """Make scores of logits as `ImageClassificationPipeline` does.
+    """Make scores of logits as `ImageClassificationPipeline` does, of texts as `ZeroShotImageClassificationPipeline`.
 
     Args:
         logits (`torch.Tensor` of shape (classes,)): What the model said of an image.
@@ -19,7 +20,7 @@ def scores_of(logits: torch.Tensor, model: nn.Module, function: ClassificationFu
         config = config_of(model)
         if config.problem_type == "regression":
             function = ClassificationFunction.NONE
-        elif is_multi_label(model) or config.num_labels == 1:
+        elif is_multi_label(model) or (config.num_labels == 1 and not isinstance(model, TextClassifier)):
             function = ClassificationFunction.SIGMOID
         else:
             function = ClassificationFunction.SOFTMAX

@@ -139,6 +139,7 @@ def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
         "gradient_errors": parity.gradient_errors,
         "gradient_tolerance": parity.gradient_tolerance,
         "noise": parity.noise,
+        "mixing": parity.mixing,
         "verdict": _verdict(parity),
     }
 
@@ -146,6 +147,8 @@ def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
 def _verdict(parity: "Parity") -> str:
     if not parity.is_steady:  # of which all else follows
         return "noisy"
+    if not parity.images_are_separate:
+        return "mixes images"
     return "ok" if parity.agrees else "differs" if not parity.engine_agrees else "wrong gradient"
 
 
@@ -209,6 +212,10 @@ def _print(summary: dict[str, Any]) -> None:
         "noisy": (
             f"noisy: two forwards of the same images in eval mode differ by {summary.get('noise', 0):.1e} of the "
             "largest logit, so every explanation is of one draw; look for dropout or noise that is always on"
+        ),
+        "mixes images": (
+            f"mixes images: the logits of an image by itself are {summary.get('mixing', 0):.1e} of the largest from "
+            "those that it has in a batch, so no gradient tells what one image did; look for a mean over the batch"
         ),
         "differs": f"differs: an error is above {TOLERANCE:.0e}; please report this model",
         "wrong gradient": (

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from gmar_hf.evaluation.maps.map_lookup import NAMES_IN_EXPLAIN, shown_name
+from gmar_hf.evaluation.maps.map_lookup import shown_name
+from gmar_hf.evaluation.maps.map_registry import NAMES_IN_EXPLAIN
 from gmar_hf.utils.text import listed, quantity
 
 RULE = (

@@ -99,5 +99,6 @@ def _check_each_depends(gradient: torch.Tensor) -> None:
     if silent:
         raise ImageArgumentError(
             f"`target` must depend on what the model sees; got a score with no gradient for image(s) {silent} of the "
-            "batch. Choose another target, or check that the classifier's weights are not all zero."
+            "batch. Choose another target, or look whether the classifier's weights are all zero or it takes the "
+            "mean over the batch away."
         )

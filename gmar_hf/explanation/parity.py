@@ -31,6 +31,7 @@ class Parity:
             logits is from their finite differences, as a share of them.
         gradient_tolerance (`float`): What a gradient error may be in the model's precision: 0.005 in float32.
         noise (`float`): How far the logits of two forwards of the model as it is are apart, in eval mode.
+        mixing (`float`): How far the logits of the first image by itself are from those that it has in the batch.
         logits_error (`float`): How far the explained logits are from those of the model as it is.
     """
 
@@ -39,12 +40,18 @@ class Parity:
     gradient_errors: dict[int, float]
     gradient_tolerance: float
     noise: float
+    mixing: float
     logits_error: float
 
     @property
     def is_steady(self) -> bool:
         """Whether two forwards give the same logits; else an explanation is of one draw of what is random in them."""
         return self.noise <= TOLERANCE
+
+    @property
+    def images_are_separate(self) -> bool:
+        """Whether an image has the same logits by itself as in a batch, as far as the model's precision tells."""
+        return self.mixing <= self.gradient_tolerance
 
     @property
     def engine_agrees(self) -> bool:
@@ -58,8 +65,8 @@ class Parity:
 
     @property
     def agrees(self) -> bool:
-        """Whether both do, and the model always computes the same."""
-        return self.engine_agrees and self.gradient_agrees and self.is_steady
+        """Whether both do, and the model always computes the same, for each image by itself."""
+        return self.engine_agrees and self.gradient_agrees and self.is_steady and self.images_are_separate
 
 
 def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Module | None = None) -> Parity:
@@ -92,9 +99,11 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     # By itself, without anybody listening, the model must give the logits that are explained, each time.
     with torch.no_grad(), frozen(model):
         first, second = (at_least_float32(model(pixel_values=pixels).logits) for _ in range(2))
+        alone = at_least_float32(model(pixel_values=pixels[:1]).logits)
     assert explanation.logits is not None
     return Parity(
         noise=relative_error(first, second),
+        mixing=relative_error(first[:1], alone),
         logits_error=relative_error(explanation.logits, first.to(explanation.logits)),
         explanation=explanation,
         errors=errors,

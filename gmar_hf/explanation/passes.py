@@ -69,6 +69,7 @@ class Images:
         logits = trace.logits.clone()  # the chooser may write into its argument
         if self._is_settled:
             return self.choice.again(logits)
+        trace.check_images_are_separate()
         self.patches = _find_patches(trace, requests, self.pixels)
         self.choice = self._choose(logits)
         self.dtype = trace.hidden.dtype

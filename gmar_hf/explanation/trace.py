@@ -18,6 +18,7 @@ from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsup
 from gmar_hf.models.patch_places import patches_in_place
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
+from gmar_hf.models.separate_images import check_head_separates, check_no_batch_statistics
 from gmar_hf.models.sparse_backward import zeros_left_out
 from gmar_hf.models.window_layout import grid_of
 from gmar_hf.utils.tensors import at_least_float32
@@ -84,9 +85,11 @@ class Trace(ComputingRecorder):
         Raises:
             NonFiniteError: If a logit is NaN or infinite.
             UnsupportedModelError: If the attention cannot be recorded or does not keep one grid of tokens, if a module
-                cuts the gradient, if patches are not where a map would show them, or if there are no logits.
+                cuts the gradient, if patches are not where a map would show them, if it normalises over the batch, or
+                if there are no logits.
         """
         self._batch = pixel_values.shape[0]
+        check_no_batch_statistics(self.model)
         # Every attention call comes to `attend`, every backbone's last hidden state to `end`.
         with ExitStack() as stack:
             stack.enter_context(recording(self.model, self))
@@ -151,6 +154,14 @@ class Trace(ComputingRecorder):
         if gradient is None:
             raise unsupported(self.model, NO_BACKBONE)
         return gradient
+
+    def check_images_are_separate(self) -> None:
+        """Refuse a head that makes an image's logits from other images of the batch too.
+
+        Raises:
+            UnsupportedModelError: If it does, as far as this batch can tell.
+        """
+        check_head_separates(self.model, self._own_logits, self.hidden)
 
     def backward(self, head_gradient: HeadGradient, visit: Visit, *, retain_graph: bool) -> None:
         """Walk back from the last layer to the first, along every path on which the logits depend on the encoder.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.models.separate_images import are_separate
 
 Target = int | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None
 
@@ -99,31 +100,12 @@ def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torc
             f"`target` must turn logits {tuple(logits.shape)} into one differentiable scalar an image, shape "
             f"({logits.shape[0]},); got {got}. Write it like `lambda logits: logits[:, 3] - logits[:, 5]`."
         )
-    _check_separate(scores, logits)
+    if not are_separate(scores, logits):
+        raise ArgumentError(
+            "`target` must make each image's scalar from that image's logits; got one that mixes the images of the "
+            "batch. Reduce over `dim=-1`."
+        )
     return scores
-
-
-def _check_separate(scores: torch.Tensor, logits: torch.Tensor) -> None:
-    """Refuse scores that mix images: if one depends on another image's logits, gradients cannot be told apart.
-
-    The derivative of image i's score by image j's logits must be exactly zero for all i and j that differ. Any two
-    numbers differ in a binary digit, so it is enough to ask for every digit whether the images that have it move the
-    others' logits: two small backwards a digit. Each image weighs something else, so that nothing cancels.
-    """
-    places = torch.arange(len(scores), device=scores.device)
-    weights = 0.5 + torch.rand(len(scores), generator=torch.Generator().manual_seed(0)).to(scores)
-    for digit in range((len(scores) - 1).bit_length()):
-        for asked in ((places >> digit) % 2 == 0, (places >> digit) % 2 == 1):
-            upstream = torch.where(asked, weights, 0)
-            (slope,) = torch.autograd.grad(scores, logits, upstream, retain_graph=True, allow_unused=True)
-            if slope is None:
-                return  # which is for whoever differentiates it to say
-            # Zero times an infinite slope is NaN, and tells nothing of the images; that, too, is said elsewhere.
-            if (slope[~asked.to(slope.device)].nan_to_num(nan=0.0) != 0).any():
-                raise ArgumentError(
-                    "`target` must make each image's scalar from that image's logits; got one that mixes the images "
-                    "of the batch. Reduce over `dim=-1`."
-                )
 
 
 def _wrong_kind(target: Any) -> ArgumentTypeError:

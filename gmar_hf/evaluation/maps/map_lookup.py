@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, MAP_METHODS
+from gmar_hf.evaluation.maps.map_registry import DEFAULT_METHODS, MAP_METHODS, NAMES_IN_EXPLAIN
 from gmar_hf.evaluation.maps.method import MapMethod, first_line
 from gmar_hf.utils.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from torch import nn
-
-NAMES_IN_EXPLAIN = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
-"""What `explain` calls a method by default settings, and its row among the maps."""
 
 
 def shown_name(name: str) -> str:
@@ -54,7 +51,8 @@ def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
         `list` of [`MapMethod`]: In the order of the names.
 
     Raises:
-        ArgumentError: If there is no such map, one is named twice, or a package that it needs is missing.
+        ArgumentError: If there is no such map, one is named twice, a package that it needs is missing, or a map of
+            your own has the name of another of the registry.
     """
     if isinstance(names, str) or not names:
         raise ArgumentError(f"`methods` must be a list of names; got {names!r}. There are: {', '.join(MAP_METHODS)}.")
@@ -68,6 +66,11 @@ def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:
             raise ArgumentError(
                 f"`methods` must be ones whose packages are installed; {method.name!r} needs {', '.join(missing)}. "
                 f"Run `pip install {' '.join(missing)}`, or leave the method out."
+            )
+        known = MAP_METHODS.get(NAMES_IN_EXPLAIN.get(method.name, method.name))
+        if known is not None and method.draw is not known.draw:
+            raise ArgumentError(
+                f"`methods` must not have a map of your own by the name of another; got {method.name!r}. Rename it."
             )
         methods[method.name] = method
     return list(methods.values())

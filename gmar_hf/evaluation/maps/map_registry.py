@@ -208,6 +208,9 @@ BUILT_IN = (
 MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
 """All maps by name: those that come along, then those that users registered."""
 
+NAMES_IN_EXPLAIN = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
+"""What `explain` calls a method by default settings, and its row among the maps."""
+
 DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if method.is_default)
 """The maps that are drawn by default: they need no other package, and no two are the same."""
 
@@ -236,8 +239,8 @@ def register_map_method(
         [`MapMethod`]: The new row.
 
     Raises:
-        ArgumentError: If the name is taken, or not made of lower case letters, digits and hyphens, or if `draw` is no
-            function.
+        ArgumentError: If the name is taken, by a map or a method of `explain`, or not made of lower case letters,
+            digits and hyphens, or if `draw` is no function.
 
     Example:
         >>> import gmar_hf, gmar_hf.demo
@@ -255,7 +258,7 @@ def register_map_method(
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ArgumentError(f"`name` must be of lower case letters, digits and hyphens; got {name!r}.")
-    if name in MAP_METHODS:
+    if name in MAP_METHODS or name in NAMES_IN_EXPLAIN:
         raise ArgumentError(f"`name` must not be taken; got {name!r}, which is. Choose another.")
     if not callable(draw):
         raise ArgumentError(f"`draw` must be a function; got {type(draw).__name__}.")

@@ -148,6 +148,11 @@ def test_a_method_of_ones_own(monkeypatch):
     assert register_map_method("my-map-5", partial(mine)).about == ""
     with pytest.raises(ArgumentError, match="`name` must not be taken; got 'my-map-2'"):
         register_map_method("my-map-2", mine)
+    for name in ("rollout", "gmar", "recommended"):  # the last two are what `explain` calls rows of other names
+        with pytest.raises(ArgumentError, match=f"`name` must not be taken; got '{name}'"):
+            register_map_method(name, mine)
+        with pytest.raises(ArgumentError, match=f"own by the name of another; got '{name}'. Rename it."):
+            find_map_methods([MapMethod(name=name, draw=mine)])
     for name in ("My map", "", "-a", "a--b", "a_b"):
         with pytest.raises(ArgumentError, match="`name` must be of lower case letters, digits and hyphens"):
             register_map_method(name, mine)
