@@ -48,12 +48,12 @@ class ExplanationResult(dict[str, Any]):
     Args:
         entries (`dict[str, Any]`): Those entries.
         thumbnail (PIL image): A small copy of the image, for notebooks, see [`plotting.notebook.thumbnail`].
-        image_size (`tuple[int, int]`): Width and height of the image itself.
+        image_size (`tuple[int, int]`): Width and height of the image itself, in whose pixels `box` is.
     """
 
     def __init__(self, entries: dict[str, Any], thumbnail: Image.Image, image_size: tuple[int, int]) -> None:
         super().__init__(entries)
-        self._thumbnail, self._image_size = thumbnail, image_size
+        self._thumbnail, self.image_size = thumbnail, image_size
 
     if TYPE_CHECKING:  # what each entry is
 
@@ -78,12 +78,12 @@ class ExplanationResult(dict[str, Any]):
         def __getitem__(self, key: str, /) -> Any: ...
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self), self._thumbnail, self._image_size)
+        return type(self), (dict(self), self._thumbnail, self.image_size)
 
     @property
     def seen_share(self) -> float:
         """Share of the image that the model saw, in [0, 1]: less than 1 where a crop hid the rest."""
-        return seen_share(self["box"], self._image_size)
+        return seen_share(self["box"], self.image_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all entries but pictures and `explanation` as plain JSON: tensors as lists of lists, NaN as None."""
@@ -110,7 +110,7 @@ class ExplanationResult(dict[str, Any]):
         return [cast(HeadEntry, {"layer": layer, "head": head, key: value}) for layer, head, value in heads]
 
     def _repr_html_(self) -> str:
-        pictures = [map_on(self._thumbnail, self, self._image_size)]
+        pictures = [map_on(self._thumbnail, self, self.image_size)]
         attribution, unit = self["attribution"].numpy(), self["unit"]
         words = colour_words("signed", has_sign(attribution, unit))
         lines = [f"{self['method']}, {words}", scale_of(attribution, "signed", unit)]

@@ -90,6 +90,10 @@ class ExplainOptions:
         None
     )
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
+    num_points: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Points of recommended and path, two passes each; 2 by default."),
+    ] = None
     overlay: Annotated[
         OverlayStyle, typer.Option(help="Draw what speaks for and against the label, or only what speaks for it.")
     ] = OverlayStyle.SIGNED
@@ -123,6 +127,7 @@ class ExplainOptions:
             "top_k": self.top_k,
             "method": self.method,
             "norm": self.norm.value,
+            **({} if self.num_points is None else {"num_points": self.num_points}),
         }
 
 

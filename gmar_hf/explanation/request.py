@@ -74,8 +74,8 @@ class Request:
             object.__setattr__(self, "num_points", method.num_points)
         elif method.num_points is None:
             raise ArgumentError(
-                f'`num_points` must come with method "path", whose gradients are taken at so many points; got method '
-                f"{self.method!r}. Drop one of them."
+                f'`num_points` must come with method "path" or "recommended", whose gradients are taken at so many '
+                f"points; got method {self.method!r}. Drop one of them."
             )
         else:
             check_whole("num_points", self.num_points, minimum=1, maximum=MAX_POINTS)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gmar_hf._version import __version__
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.reading import ImageSource, read_image
+from gmar_hf.images.same_image import check_same_image
 from gmar_hf.images.sight import seen_share, sight_note
 from gmar_hf.pages.dress import data_uri, environment, render_page
 from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, packed_map, photo_bytes, shares_of
@@ -58,7 +59,8 @@ def write_page(
         notes (`Sequence[str]`, defaults to ()): Sentences that follow there.
 
     Raises:
-        ArgumentError: If the file cannot be written, an image has no results, or a map is not finite.
+        ArgumentError: If the file cannot be written, an image has no results or another size than theirs, or a map is
+            not finite.
         ImageError: If an image cannot be read.
 
     Example:
@@ -135,6 +137,7 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
     for result in results:
         check_result(result)
     picture = read_image(image)  # upright, as the pipeline sees it
+    check_same_image("explained", picture, results)
     content, (width, height) = photo_bytes(picture)
     labels = list(dict.fromkeys(_label(result) for result in results))
     scores = {_label(result): float(result["score"]) for result in results}

@@ -9,6 +9,7 @@ from PIL import Image
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
+from gmar_hf.images.same_image import check_same_image
 from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.plotting.painting import OVERLAY_STYLES, colour_words
@@ -52,7 +53,8 @@ def plot_explanation(
         The figure; `savefig("figure.pdf")` writes it for a paper.
 
     Raises:
-        ArgumentError: If there is nothing to draw, no such style or share, or a map that is not finite.
+        ArgumentError: If there is nothing to draw, no such style or share, a map that is not finite, or an image of
+            another size than the results'.
         ArgumentTypeError: If the results are something else, such as a map alone.
     """
     from gmar_hf.plotting.shown_figure import new_figure
@@ -61,6 +63,7 @@ def plot_explanation(
     check_choice("style", style, OVERLAY_STYLES)
     check_share("saturated", saturated)
     picture = read_image(image)
+    check_same_image("image", picture, results)
     # Rows and columns, in the order in which labels and methods come.
     rows: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     for result in results:

@@ -178,6 +178,20 @@ def test_the_share_of_full_colour_and_the_style_are_options(run, here, model):
     assert "--saturated" in err
 
 
+def test_points_of_the_path(run, here, model):
+    """They go to the method that has some; where none has, nothing is explained."""
+    printed(run("explain", "two.jpg", "-m", model, "--num-points", "3", "-o", "out"))
+    (entry,) = [json.loads(path.read_text()) for path in Path("out").glob("*.json")]
+    assert entry["settings"]["num_points"] == 3
+    found = gmar_hf.Explanation.load(f"out/{entry['files']['tensors']['recommended']}")
+    assert found.settings["num_points"] == 3
+    (expected,) = pipeline("gmar-explanation", model=model)("two.jpg", method="recommended", num_points=3)
+    assert torch.allclose(found.attribution.squeeze(), expected["attribution"], atol=1e-6)
+    code, _, err = run("explain", "two.jpg", "-m", model, "--num-points", "3", "--method", "gmar", "-o", "other")
+    assert code == 1
+    assert '`num_points` must come with method "path" or "recommended"' in " ".join(err.split())
+
+
 def test_what_puzzles_is_remarked():
     head = {"layer": 1, "head": 2}
     signed = [{"method": name, "top_heads": [{**head, "head_contribution": 1.0}]} for name in ("gmar", "recommended")]

@@ -50,6 +50,17 @@ def test_labels_are_rows_and_methods_columns(tmp_path):
     assert draw(figure, tmp_path).std() > 10
 
 
+def test_an_image_of_another_size_is_refused():
+    """Boxes are in pixels of the image that was explained; on another the map would lie elsewhere."""
+    results = make_explainer()(photo(size=(90, 60)))
+    words = r"must be the image that was explained, of 60 x 90 pixels; got one of 30 x 45\. Explain the one"
+    with pytest.raises(ArgumentError, match=f"`image` {words}"):
+        plot_explanation(photo(size=(45, 30)), results)
+    with pytest.raises(ArgumentError, match=f"`explained` {words}"):
+        gmar_hf.pages.write_page([("one", photo(size=(45, 30)), results)], "page.html")
+    assert results[0].image_size == (90, 60)
+
+
 def test_a_method_that_one_label_lacks(tmp_path):
     results = [made_up("cat", "a"), made_up("dog", "b"), made_up("dog", "a", versus="cat")]
     figure = plot_explanation(photo(), results)
