@@ -214,7 +214,7 @@ def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
 
 def _title(result: Mapping[str, Any]) -> str:
     label = f"{result['label']}, not {result['versus']}" if "versus" in result else result["label"]
-    return f"{label}: {result['score']:.2f}"
+    return f"{label}: {result['score']:z.2f}"
 
 
 def _as_json(value: Any) -> Any:

@@ -100,7 +100,7 @@ def _print(summary: dict[str, Any]) -> None:
     # How alike the heads rank by each score, then which heads moved.
     table = Table("score", "rank correlation of all heads")
     for key, value in summary["rank_correlation"].items():
-        table.add_row(key, "none: all heads alike" if value is None else f"{value:.3f}")
+        table.add_row(key, "none: all heads alike" if value is None else f"{value:z.3f}")
     Console().print(table)
     if not summary["moved"]:
         typer.echo("Both rank all heads alike by the mean size of their contribution (contribution_abs).")
@@ -110,8 +110,8 @@ def _print(summary: dict[str, Any]) -> None:
         table.add_row(
             f"{head['layer']}.{head['head']}",
             f"{head['rank_before']:g} -> {head['rank_after']:g}",
-            f"{head['mean_before']:.3f} -> {head['mean_after']:.3f}",
-            "none" if head["z"] is None else f"{head['z']:+.1f}",
+            f"{head['mean_before']:z.3f} -> {head['mean_after']:z.3f}",
+            "none" if head["z"] is None else f"{head['z']:+z.1f}",
         )
     Console().print(table)
     typer.echo(

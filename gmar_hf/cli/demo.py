@@ -140,7 +140,7 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
         axes[0].imshow(_enlarge(scene["image"]))
         axes[0].contour(np.kron(mask, np.ones((_ENLARGED, _ENLARGED))), levels=[0.5], colors="white", linewidths=1)
         axes[0].set_title(f"{mask.mean():.0%} of the picture", fontsize="medium")
-        axes[0].set_xlabel(f"taken out: {-shown_scene.effects[place]:+.1f} logits", fontsize="small")
+        axes[0].set_xlabel(f"taken out: {-shown_scene.effects[place]:+z.1f} logits", fontsize="small")
         axes[0].set_ylabel(f"why {results['recommended'][place]['label']!r}?")
         for ax, method in zip(axes[1:], METHODS, strict=False):
             own, other = shares_on_garments(scene, results[method][place])
@@ -193,11 +193,11 @@ def _print(summary: list[dict[str, Any]], out: Path) -> None:
         table.add_row(
             str(entry["scene"]),
             entry["label"],
-            f"{entry['score']:.3f}",
+            f"{entry['score']:z.3f}",
             entry["method"],
             f"{entry['energy_on_target']:.0%}",
             f"{entry['energy_on_other']:.0%}",
-            f"{-entry['logit_drop_without_target']:+.1f}",
+            f"{-entry['logit_drop_without_target']:+z.1f}",
         )
     Console().print(table)
     typer.echo("on it: share of the map on the label's garment; taken out: what its logit does without that garment")

@@ -26,7 +26,7 @@ def print_table(summary: list[dict[str, Any]], out: Path) -> None:
     for entry, name in zip(summary, shortest_names([entry["image"] for entry in summary]), strict=True):
         for result in entry.get("results", []):
             heads = ", ".join(_head_text(head) for head in result["top_heads"])
-            score = f"{result['score']:.3f}" if math.isfinite(result["score"]) else "?"
+            score = f"{result['score']:z.3f}" if math.isfinite(result["score"]) else "?"
             label = result["label"] + (f" (not {result['versus']})" if "versus" in result else "")
             table.add_row(*(Text(printable(cell)) for cell in (name, label, score, result["method"], heads)))
     if table.row_count:
@@ -56,5 +56,5 @@ def remarks(summary: list[dict[str, Any]]) -> list[str]:
 def _head_text(head: dict[str, Any]) -> str:
     where = f"{head['layer']}.{head['head']}"
     if "head_contribution" in head:
-        return f"{where}: {head['head_contribution']:+.2f}"
+        return f"{where}: {head['head_contribution']:+z.2f}"
     return f"{where}: {head['head_importance']:.0%}"

@@ -137,8 +137,8 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
         table.add_row(
             f"{layer}.{head}",
             f"{value:.3f} ± {error:.3f}" if error.isfinite() else f"{value:.3f}",  # of one explanation nobody knows it
-            f"{report.mean['contribution'][layer, head]:+.3f}",
-            f"{report.mean['contribution_centred'][layer, head]:+.3f}",
+            f"{report.mean['contribution'][layer, head]:+z.3f}",
+            f"{report.mean['contribution_centred'][layer, head]:+z.3f}",
             f"{report.mean['l1_weight'][layer, head]:.1%}",
         )
     Console().print(table)

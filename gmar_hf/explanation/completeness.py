@@ -25,6 +25,6 @@ map. More points on the path (`num_points`, `--num-points`) come closer.
     if abs(completeness_gap) < min(abs(total), abs(expected)):
         return None
     return (
-        f"The heads' contributions come to {total:+.1f} logits, where all attention adds {expected:+.1f}: do not read "
-        "amounts from this map. More points on the path (`num_points`, `--num-points`) come closer."
+        f"The heads' contributions come to {total:+z.1f} logits, where all attention adds {expected:+z.1f}: do not "
+        "read amounts from this map. More points on the path (`num_points`, `--num-points`) come closer."
     )

@@ -3,7 +3,7 @@
 import base64
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 
@@ -98,7 +98,7 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
     if not isinstance(source, str | os.PathLike):
         raise ArgumentTypeError(
             f"`image` must be a path, a URL, base64 text, a PIL image or an array; got {type(source).__name__}. "
-            "Turn bytes into an image with PIL.Image.open(io.BytesIO(...))."
+            f"{_advice(source)}"
         )
     # In this order: address, folder, file, data URI, and what is left may be base64.
     text = os.fspath(source)
@@ -111,6 +111,8 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
             raise ImageError(f"`image` must hold an image; got {name}, an empty file. Copy or download it again.")
         return _opened_file(text)
     is_data = text.startswith("data:")
+    if os.path.exists(text):
+        raise ImageError(f"`image` must be a file; got {name}, a device or a pipe. Pass the path of an image.")
     try:
         return Image.open(BytesIO(base64.decodebytes((text.partition(",")[2] if is_data else text).encode())))
     except (ValueError, OSError) as error:
@@ -123,6 +125,18 @@ def _open(source: ImageSource, name: str, timeout: float | None) -> AbstractCont
             f"`image` must be a file that exists, an http(s) URL or an image in base64; got {name}. "
             f"Check the path (relative ones start in {os.getcwd()!r})."
         ) from error
+
+
+def _advice(source: object) -> str:
+    """Say what to do with what is no image, but may hold some."""
+    if isinstance(source, Mapping):
+        return 'Pass its image alone, such as `row["image"]`.'
+    if not isinstance(source, bytes | bytearray) and (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
+        return (
+            "Pass images, or a list of them; the pipeline takes a data set's as "
+            '`transformers.pipelines.pt_utils.KeyDataset(dataset, "image")`.'
+        )
+    return "Turn bytes into an image with PIL.Image.open(io.BytesIO(...))."
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from typing import Any
 from PIL import Image
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.patches import by_size
 
 
 def check_same_image(argument: str, picture: Image.Image, results: Sequence[Mapping[str, Any]]) -> None:
@@ -24,6 +23,6 @@ def check_same_image(argument: str, picture: Image.Image, results: Sequence[Mapp
         width, height = getattr(result, "image_size", picture.size)
         if (width, height) != picture.size:
             raise ArgumentError(
-                f"`{argument}` must be the image that was explained, of {by_size((height, width))} pixels; got one of "
-                f"{by_size((picture.height, picture.width))}. Explain the one that you want to show."
+                f"`{argument}` must be the image that was explained, of {height} x {width} pixels; got one of "
+                f"{picture.height} x {picture.width}. Explain the one that you want to show."
             )

@@ -45,6 +45,9 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor, argument: str =
     return pixels
 
 
+_OF_OUTPUTS = ("output_attentions", "output_hidden_states", "return_dict")
+
+
 def check_known_kwargs(
     model: nn.Module, model_kwargs: dict[str, Any], advise: Callable[[str], str] = lambda name: ""
 ) -> None:
@@ -58,6 +61,11 @@ def check_known_kwargs(
     Raises:
         ArgumentError: If the model does not know one of them, or a flag is no flag.
     """
+    for name in sorted({*model_kwargs}.intersection(_OF_OUTPUTS)):
+        raise ArgumentError(
+            f"`{name}` must not be given (what the model returns is not handed on). Leave it out; attention "
+            "probabilities are given by `gmar_hf.retain_attention`."
+        )
     for name in sorted(set(model_kwargs) - known_kwargs(model)):
         raise ArgumentError(f"`{name}` must be an argument that {class_name(model)} knows; it does not.{advise(name)}")
     if model_kwargs.get("interpolate_pos_encoding") is not None:

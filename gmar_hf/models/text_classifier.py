@@ -160,7 +160,8 @@ def check_texts(argument: str, labels: object, hypothesis_template: object) -> N
         gmar_hf.errors.ArgumentError: `labels` must all be different; got 'a cat' twice. Drop one.
     """
     if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise ArgumentTypeError(f"`{argument}` must be a list of texts; got {labels!r:.80}. Pass [{labels!r:.40}].")
+        advice = f"Pass [{labels!r:.40}]." if isinstance(labels, str) else "Make a list of it."
+        raise ArgumentTypeError(f"`{argument}` must be a list of texts; got {labels!r:.80}. {advice}")
     if not labels:
         raise ArgumentError(f"`{argument}` must hold at least one text; got {labels!r}. Name what may be seen.")
     for label in labels:

@@ -152,7 +152,7 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
             "is_tiny": max(width, height) < _TINY,
         },
         "labels": [
-            {"text": label, "score": f"{scores[label]:.3f}" if math.isfinite(scores[label]) else "?"}
+            {"text": label, "score": f"{scores[label]:z.3f}" if math.isfinite(scores[label]) else "?"}
             for label in labels
         ],
     }

@@ -100,7 +100,7 @@ def plot_explanation(
             scale = plain(scale_of(attribution, style, unit, limit))
             ax.set_xlabel(f"{colour_words(style, is_signed)}\n{scale}", fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
-                ax.set_ylabel(f"{_name(result)}\n{result['score']:.2f}", fontsize="medium")
+                ax.set_ylabel(f"{_name(result)}\n{result['score']:z.2f}", fontsize="medium")
         if values is not None:
             ax = figure.add_subplot(places[number, -1])
             title_of_heads = f"{of_scores} ({of_method})" if number == 0 else ""

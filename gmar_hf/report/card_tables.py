@@ -119,7 +119,7 @@ def class_tables(
         ]
 
     def correlated_rows(indices: list[int]) -> Rows:
-        cells = [f"{alike[index]:.2f}" if index in alike else "" for index in indices]
+        cells = [f"{alike[index]:z.2f}" if index in alike else "" for index in indices]
         return [[*row, cell] for row, cell in zip(rows(indices), cells, strict=True)]
 
     by_count = sorted(explained, key=lambda index: (-int(counts[index]), index))

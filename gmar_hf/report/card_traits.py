@@ -60,7 +60,7 @@ def top_image_rows(
             str(head),
             ", ".join(
                 f"{short(entry['image'], spell=spell)} ({short(labels[entry['class']], 40, spell)}, "
-                f"{entry['contribution']:+.2f})"
+                f"{entry['contribution']:+z.2f})"
                 for entry in top["heads"][layer][head][:_SHOWN_IMAGES]
             ),
         ]

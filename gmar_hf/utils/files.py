@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 
 _PREFIX = ".gmar_hf-"  # a hidden folder of somebody else is not called so
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def checked_path(argument: str, path: object) -> Path:
@@ -73,9 +74,13 @@ def folder_error(argument: str, folder: Path, error: OSError) -> ArgumentError:
         place = Path(error.filename or folder)
         is_link = place.is_symlink() and not place.exists()
         reason = f"{str(place)!r} is a link to {os.readlink(place)!r}, which is not there" if is_link else "a file"
-    return ArgumentError(
-        f"{argument} must be a folder that can be written; got {str(folder)!r} ({reason}). Choose another."
-    )
+    advice = "Make room there, or choose another." if _is_full(error) else "Choose another."
+    return ArgumentError(f"{argument} must be a folder that can be written; got {str(folder)!r} ({reason}). {advice}")
+
+
+def _is_full(error: Exception) -> bool:
+    """Tell whether a disk is full; safetensors says so by text alone."""
+    return getattr(error, "errno", None) in _FULL or "No space left" in str(error)
 
 
 @contextmanager
@@ -139,9 +144,13 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
             os.replace(temporary, target)
     except (OSError, SafetensorError) as error:  # safetensors has no other word for a full disk
         reason = getattr(error, "strerror", None) or error
+        advice = (
+            "Make room there, or choose another place."
+            if _is_full(error)
+            else "Choose another place, or make the folder."
+        )
         raise ArgumentError(
-            f"`path` must be a file that can be written; got {os.fspath(path)!r} ({reason}). "
-            "Choose another place, or make the folder."
+            f"`path` must be a file that can be written; got {os.fspath(path)!r} ({reason}). {advice}"
         ) from error
 
 
@@ -180,9 +189,10 @@ def staged(argument: str, folder: Path) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder, ignore_cleanup_errors=True) as place:
             yield Path(place)
-    except ArgumentError as error:  # of a file in the hidden folder, which is none of the user's concern
-        if isinstance(error.__cause__, OSError):
-            raise folder_error(argument, folder, error.__cause__) from error
+    except (ArgumentError, OSError) as error:  # of a file in the hidden folder, which is none of the user's concern
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and (error is not cause or _is_full(cause)):
+            raise folder_error(argument, folder, cause) from error
         raise
 
 

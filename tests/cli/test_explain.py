@@ -21,7 +21,7 @@ from transformers import pipeline
 import gmar_hf
 from gmar_hf._pipeline.results import caption_of
 from gmar_hf.cli import loading
-from gmar_hf.cli.explanation_table import remarks
+from gmar_hf.cli.explanation_table import print_table, remarks
 from gmar_hf.data import open_data
 from gmar_hf.images.reading import read_image
 from gmar_hf.plotting import overlay
@@ -176,6 +176,15 @@ def test_the_share_of_full_colour_and_the_style_are_options(run, here, model):
     code, _, err = run(*asked, "--saturated", "1.5")
     assert code == 2
     assert "--saturated" in err
+
+
+def test_no_number_is_minus_zero(capsys):
+    head = {"layer": 0, "head": 1, "head_contribution": -0.0004}
+    result = {"label": "cat", "score": -1e-5, "method": "recommended", "top_heads": [head]}
+    print_table([{"image": "one.png", "results": [result], "files": {"overlays": ["one.png"]}}], Path("out"))
+    out = capsys.readouterr().out
+    assert "0.1: +0.00" in out
+    assert "-0.0" not in out
 
 
 def test_points_of_the_path(run, here, model):
@@ -435,7 +444,7 @@ def test_one_bad_image_does_not_stop_the_others(run, here, model):
         (MemoryError(), "there is not enough memory for it. Shrink it, or lower `--batch-size`."),
         (KeyError("x"), "KeyError: 'x'"),
         (StopIteration(), "StopIteration"),
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
     ],
 )
 @pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.overlay", "_pipeline.results.strongest"])
@@ -708,7 +717,7 @@ def test_no_file_is_ever_half_written(run, here, model, monkeypatch, error):
         assert code == 1
         assert err == (
             "gmar-hf: one.png: `--out` must be a folder that can be written; got 'out' (No space left on device). "
-            "Choose another.\n"
+            "Make room there, or choose another.\n"
         )
     else:
         assert code == 130

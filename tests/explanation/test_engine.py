@@ -362,6 +362,8 @@ class TestBadInput:
             ({"start_layer": 3}, r"`start_layer` must be in \[0, 2\]; got 3"),
             ({"target": 5}, r"`target` must be in \[0, 4\] \(the model has 5 classes\); got 5"),
             ({"target": "tabby"}, "`target` must be None, an int"),
+            ({"output_attentions": True}, "`output_attentions` must not be given .* by `gmar_hf.retain_attention`"),
+            ({"return_dict": False}, "`return_dict` must not be given"),
             ({"target": [0]}, "`target` must have one row for each of the 2 images"),
         ],
     )

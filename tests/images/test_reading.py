@@ -10,7 +10,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFile, ImageSequence
+from torch.utils.data import TensorDataset
 from transformers.image_utils import load_image
 
 from gmar_hf.errors import ArgumentTypeError, ImageError
@@ -494,16 +496,31 @@ def test_long_sources_are_named_shortly():
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(
-    ("source", "got"),
-    [(None, "NoneType"), (3, "int"), (PNG, "bytes"), ([picture()], "list")],
+BYTES = "Turn bytes into an image with PIL.Image.open(io.BytesIO(...))."
+SEVERAL = (
+    "Pass images, or a list of them; the pipeline takes a data set's as "
+    '`transformers.pipelines.pt_utils.KeyDataset(dataset, "image")`.'
 )
-def test_other_types(source, got):
+
+
+def test_devices():
+    with pytest.raises(ImageError, match="`image` must be a file; got '/dev/null', a device or a pipe"):
+        read_image("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("source", "got", "advice"),
+    [
+        (None, "NoneType", BYTES), (3, "int", BYTES), (PNG, "bytes", BYTES), ([picture()], "list", SEVERAL),
+        (TensorDataset(torch.zeros(1)), "TensorDataset", SEVERAL), (iter([PNG]), "list_iterator", SEVERAL),
+        ({"image": picture()}, "dict", 'Pass its image alone, such as `row["image"]`.'),
+    ],
+)  # fmt: skip
+def test_other_types(source, got, advice):
     with pytest.raises(ArgumentTypeError) as caught:
         read_image(source)
     assert str(caught.value) == (
-        f"`image` must be a path, a URL, base64 text, a PIL image or an array; got {got}. Turn bytes into an image "
-        "with PIL.Image.open(io.BytesIO(...))."
+        f"`image` must be a path, a URL, base64 text, a PIL image or an array; got {got}. {advice}"
     )
     assert isinstance(caught.value, TypeError)
 

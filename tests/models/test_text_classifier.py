@@ -150,7 +150,8 @@ def test_survey_and_evaluation():
     ("labels", "error", "message"),
     [
         ("a cat", gmar_hf.ArgumentTypeError, r"`labels` must be a list of texts; got 'a cat'. Pass \['a cat'\]"),
-        (None, gmar_hf.ArgumentTypeError, "`labels` must be a list of texts; got None"),
+        (None, gmar_hf.ArgumentTypeError, "`labels` must be a list of texts; got None. Make a list of it."),
+        (iter(["a cat"]), gmar_hf.ArgumentTypeError, r"got <list_iterator .*\. Make a list of it\."),
         ([], gmar_hf.ArgumentError, r"`labels` must hold at least one text; got \[\]"),
         (["a cat", " "], gmar_hf.ArgumentError, "`labels` must not be empty texts; got ' '"),
         (["a cat", 3], gmar_hf.ArgumentTypeError, "`labels` must be texts; got 3. Write them as strings"),

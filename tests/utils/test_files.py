@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import torch
 import gmar_hf
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.evaluation.results import Evaluation
-from gmar_hf.utils.files import checked_path, replacing
+from gmar_hf.utils.files import checked_path, replacing, staged
 from tests.helpers.reports import make_report
 
 
@@ -73,6 +74,30 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
         )
         assert isinstance(caught.value, ValueError)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_full_disk(tmp_path):
+    """Whoever meets it, the advice is to make room."""
+
+    def fill():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    reason = r"\(No space left on device\)\. Make room there, or choose another"
+    with (
+        pytest.raises(ArgumentError, match=rf"`path` must be a file that .* {reason} place"),
+        replacing(tmp_path / "a"),
+    ):
+        fill()
+    with (
+        pytest.raises(ArgumentError, match=rf"`--out` must be a folder that .* {reason}"),
+        staged("`--out`", tmp_path),
+    ):
+        fill()
+    with pytest.raises(ArgumentError, match=reason), staged("`--out`", tmp_path) as stage, replacing(stage / "a"):
+        fill()
+    with pytest.raises(FileNotFoundError), staged("`--out`", tmp_path) as stage:  # not of the disk
+        open(stage / "none").close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_leads_to_what_is_written(tmp_path):

@@ -231,7 +231,7 @@ def _picture(picture: Picture) -> dict[str, Any]:
         figure, name = picture.figures.get(name, math.nan), shown_name(name)
         caption = name if math.isnan(figure) else f"{name}: {figure:z.2f}"
         panels.append({"alt": f"map of {name} for {label}", "caption": caption, "source": _png(overlay)})
-    return {"image": image, "label": label, "score": f"{picture.row.score:.2f}", "panels": panels}
+    return {"image": image, "label": label, "score": f"{picture.row.score:z.2f}", "panels": panels}
 
 
 def _png(image: Image.Image) -> str:
