@@ -39,7 +39,7 @@ def test_what_is_printed(run, here):
             f"{head['layer']}.{head['head']}",
             f"{head['rank_before']:g} -> {head['rank_after']:g}",
             f"{head['mean_before']:.3f} -> {head['mean_after']:.3f}",
-            f"{head['z']:+.1f}",
+            f"{head['z']:+z.1f}",
         ]
     assert lines[-1].startswith("These heads changed their rank by contribution_abs most. z is the change in its")
 
