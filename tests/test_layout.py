@@ -10,6 +10,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 import gmar_hf
+from tests.helpers.sampling import in_a_campaign
 
 ROOT = Path(gmar_hf.__file__).parents[1]
 HEAVY = ("accelerate", "captum", "datasets", "jinja2", "matplotlib", "pandas", "peft", "rich", "torchcam", "typer")
@@ -44,10 +45,11 @@ def test_a_pipeline_needs_no_plots_tables_or_launchers():
 @pytest.mark.parametrize(
     "order",
     [
-        "import gmar_hf; from transformers import pipeline",
+        in_a_campaign("import gmar_hf; from transformers import pipeline"),
         "from transformers import pipeline; import gmar_hf",
-        "import gmar_hf.cli",
-        *(f"import gmar_hf._pipeline.{name}" for name in ("models", "parameters", "scores")),
+        in_a_campaign("import gmar_hf.cli"),
+        "import gmar_hf._pipeline.models",
+        *(in_a_campaign(f"import gmar_hf._pipeline.{name}") for name in ("parameters", "scores")),
     ],
 )
 @pytest.mark.slow

@@ -45,5 +45,10 @@ def pick(values: Iterable[Any], number: int, seed: int = 0) -> list[Any]:
     return [value if index in chosen else _slow(value) for index, value in enumerate(values)]
 
 
+def in_a_campaign(*values: Any) -> Any:
+    """Mark a row of `pytest.mark.parametrize`, of a test that is slow as it is, as one for campaigns only."""
+    return pytest.param(*values, marks=pytest.mark.campaign)
+
+
 def _slow(row: Any) -> Any:
     return pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=pytest.mark.slow)

@@ -18,6 +18,7 @@ from tests.helpers import zoo
 from tests.helpers.commands import save_model
 from tests.helpers.explainers import name_classes, photo
 from tests.helpers.kills import MOMENTS, SURVEY, kill_often
+from tests.helpers.sampling import in_a_campaign
 from tests.helpers.survey_processes import (
     PATIENCE,
     Command,
@@ -153,7 +154,7 @@ def assert_same(report, expected, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["predicted", "label"])
+@pytest.mark.parametrize("name", ["predicted", in_a_campaign("label")])
 def test_one_two_and_three_processes(undisturbed, name):
     reports = [undisturbed(name, number) for number in (1, 2, 3)]
     counts = reports[0].settings["counts"]
@@ -168,7 +169,7 @@ def test_one_two_and_three_processes(undisturbed, name):
         assert_same(report, reports[0], NEAR)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_more_processes_than_batches(home, variants, undisturbed, tmp_path):
     with Forks([*variants["label"], "--batch-size", 20], [tmp_path] * 3) as survey:
         assert survey.finish() == [0, 0, 0], survey.errors
@@ -318,7 +319,7 @@ def check_report(expected):
     return check
 
 
-@pytest.mark.parametrize(("name", "numbers"), [("predicted", [1, 2]), ("stream", [2])])
+@pytest.mark.parametrize(("name", "numbers"), [in_a_campaign("predicted", [1, 2]), ("stream", [2])])
 @pytest.mark.slow
 def test_a_few_kills(home, variants, undisturbed, tmp_path, name, numbers):
     check = check_report(partial(undisturbed, name))
@@ -382,7 +383,7 @@ def test_the_second_control_c_stops_at_once(home, variants, undisturbed, tmp_pat
         assert saved(tmp_path) == set()
 
 
-@pytest.mark.parametrize("name", ["predicted", "stable"])
+@pytest.mark.parametrize("name", ["predicted", in_a_campaign("stable")])
 @pytest.mark.slow
 def test_who_waits_for_the_others_tells_of_it_too(home, variants, tmp_path, name):
     """The first process has nothing left to do when both are interrupted, and hears of it when the second is gone."""
@@ -395,7 +396,7 @@ def test_who_waits_for_the_others_tells_of_it_too(home, variants, tmp_path, name
         assert saved(tmp_path) == {0, 1, 2}
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_control_c(home, variants, undisturbed, big, tmp_path):
     """The command itself. What it has finished is gone afterwards, so nobody reads it again."""
     copy = shutil.copytree(big, tmp_path / "big", copy_function=os.link)
