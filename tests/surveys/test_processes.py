@@ -347,13 +347,12 @@ def test_many_kills(home, variants, undisturbed, tmp_path, name, numbers, seed, 
     ("signals", "control_c"),
     [
         ([signal.SIGINT], signal.default_int_handler),
-        pytest.param([signal.SIGTERM], signal.default_int_handler, marks=pytest.mark.slow),
-        pytest.param(  # the terminal's and the launcher's
-            [signal.SIGINT, signal.SIGINT], signal.default_int_handler, marks=pytest.mark.slow
-        ),
+        ([signal.SIGTERM], signal.default_int_handler),
+        ([signal.SIGINT, signal.SIGINT], signal.default_int_handler),  # the terminal's and the launcher's
         ([signal.SIGTERM], signal.SIG_IGN),  # a background job's
     ],
 )
+@pytest.mark.slow
 def test_the_batch_in_hand_is_finished_and_saved(home, variants, tmp_path, signals, control_c):
     arguments = [*variants["predicted"], "--save-every", 50]
     with Forks(arguments, [tmp_path], pace=0.5, control_c=control_c) as survey:
@@ -368,6 +367,7 @@ def test_the_batch_in_hand_is_finished_and_saved(home, variants, tmp_path, signa
         assert saved(tmp_path) == set(survey.taken)
 
 
+@pytest.mark.slow
 def test_the_second_control_c_stops_at_once(home, variants, undisturbed, tmp_path):
     with Forks([*variants["predicted"], "--save-every", 1], [tmp_path], pace=6.0) as survey:
         assert wait_until(lambda: survey.taken, lambda: survey.alive)
