@@ -12,7 +12,8 @@ from gmar_hf.explanation.finiteness import check_encoder_gradients
 from gmar_hf.explanation.head_scores import head_contribution
 from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import recording
-from gmar_hf.models.freezing import frozen, full_precision, gradients_on, of_this_thread
+from gmar_hf.models.freezing import frozen, full_precision, gradients_on
+from gmar_hf.models.hooks import of_this_thread
 from gmar_hf.models.introspection import checked_model, encoder_layers, encoder_shape, unsupported
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.patches import Grid, find_grid, patch_size

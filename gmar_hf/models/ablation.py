@@ -10,6 +10,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen
+from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, checked_model, encoder_layers, unsupported
 from gmar_hf.models.layer_order import LayerOrder
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
@@ -175,6 +176,6 @@ def ablated(
         ablated_model = AblatedModel(model, pixels, ablation, model_kwargs)
         stack.enter_context(recording(model, ablated_model))
         for layer in dict.fromkeys(ablated_model.layers):  # once each, also where one stands for several
-            stack.callback(layer.register_forward_pre_hook(ablated_model.enter, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_pre_hook(BorrowedHook(ablated_model.enter), with_kwargs=True).remove)
         ablated_model.run()
         yield ablated_model

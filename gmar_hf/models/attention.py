@@ -7,10 +7,10 @@ computed. Models that do not go through the interface are heard otherwise: timm'
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.freezing import Borrowed, Undo
+from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.implementations import check_implementations
 from gmar_hf.models.introspection import CAUSAL, unsupported
 from gmar_hf.models.off_interface import has_reader, reroute
@@ -29,26 +30,20 @@ from gmar_hf.models.timm_recording import overheard
 from gmar_hf.models.windows import config_around, windows_known
 
 IMPLEMENTATION = "gmar_hf"
-_own_implementation: dict[int, str | None] = {}  # of every config that is switched now, by its id
 
 
-class _Hook:
-    """A hook of a module while it is recorded; a copy of the module shares it, a file cannot hold it."""
+class _Switched(str):
+    """The name that a config bears while its model is recorded; a copy of the config has the config's own again."""
 
-    def __init__(self, function: Callable[..., None]) -> None:
-        self._function = function
+    own: str | None
 
-    def __call__(self, *args: Any) -> None:
-        self._function(*args)
+    def __new__(cls, own: str | None) -> "_Switched":
+        name = super().__new__(cls, IMPLEMENTATION)
+        name.own = own
+        return name
 
-    def __deepcopy__(self, memo: Any) -> "_Hook":
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise ArgumentError(
-            "`model` must not be pickled (as by `torch.save`) inside `silence_heads` or another block that records "
-            "its attention: the file would hold the block's hooks. Save it after the block, or its `state_dict`."
-        )
+    def __deepcopy__(self, memo: Any) -> str | None:
+        return self.own
 
 
 @contextmanager
@@ -68,6 +63,7 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
     def begin(module: nn.Module, inputs: Any) -> None:
         if is_recording(module, recorder):
+            _check_switched(configs)
             recorder.begin()
 
     def end(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -82,8 +78,8 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         stack.enter_context(windows_known(model))
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
-                stack.callback(module.register_forward_pre_hook(_Hook(begin)).remove)
-                stack.callback(module.register_forward_hook(_Hook(end)).remove)
+                stack.callback(module.register_forward_pre_hook(BorrowedHook(begin)).remove)
+                stack.callback(module.register_forward_hook(BorrowedHook(end)).remove)
         stack.enter_context(heard(model, recorder))
         yield
 
@@ -110,12 +106,25 @@ def _switch(config: Any) -> Undo:
     implementation = config._attn_implementation
 
     def undo() -> None:
-        config._attn_implementation_internal = implementation
-        del _own_implementation[id(config)]
+        if isinstance(config._attn_implementation, _Switched):  # else it was set by somebody meanwhile
+            config._attn_implementation_internal = implementation
 
-    _own_implementation[id(config)] = implementation
-    config._attn_implementation_internal = IMPLEMENTATION  # the public setter would write to sub-configs too
+    config._attn_implementation_internal = _Switched(implementation)  # the setter would write to sub-configs too
     return undo
+
+
+def _check_switched(configs: list[PreTrainedConfig]) -> None:
+    """Refuse a forward after somebody has set another implementation: nothing would be recorded any longer.
+
+    Raises:
+        ArgumentError: With the implementation's name.
+    """
+    for config in configs:
+        if not isinstance(config._attn_implementation, _Switched):
+            raise ArgumentError(
+                "`model` must keep its attention implementation inside `silence_heads` or another block that records "
+                f"its attention; got {config._attn_implementation!r}, set meanwhile. Set it before the block."
+            )
 
 
 _switched = Borrowed(_switch)
@@ -141,20 +150,21 @@ def _attention(
         raise unsupported(module, CAUSAL)
     config = getattr(module, "config", None) or config_around(module)
     call = call_of(module, config, query, key, value, attention_mask, scaling, dropout)
-    output, probabilities = record(call, recorders)
+    output, probabilities = record(call, recorders, is_explicit=_own_name(config) == "eager")
     return output.transpose(1, 2).contiguous(), probabilities
 
 
 def _own_function(module: nn.Module) -> Any:
     """Return what `module` would have called, had its config not been switched for somebody else."""
-    config: Any = module.config
-    name = _own_implementation.get(id(config))
-    if name is None:
-        name = config._attn_implementation  # the other thread has switched back in the meantime
-    if name == IMPLEMENTATION:  # a copy of a switched config, made inside the block, never had another one
-        name = _own_implementation.get(id(config), "sdpa")
+    name = _own_name(module.config)
     eager = getattr(sys.modules.get(type(module).__module__), "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+
+
+def _own_name(config: Any) -> str | None:
+    """Return the implementation that a config names when it is not switched."""
+    name: str | None = getattr(config, "_attn_implementation", None)  # another thread may have switched back already
+    return name.own if isinstance(name, _Switched) else name
 
 
 _rerouted = Borrowed(partial(reroute, attention=_attention, is_heard=lambda module: bool(recorders_of(module))))

@@ -153,16 +153,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
             _frozen_here.set(tuple(each for each in _frozen_here.get() if each is not block))
 
 
-def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a module's forward hook that leaves the forwards of other threads alone."""
-    thread = threading.get_ident()
-
-    def own(*args: Any, **kwargs: Any) -> Any:
-        return hook(*args, **kwargs) if threading.get_ident() == thread else None
-
-    return own
-
-
 @contextmanager
 def weights_at_rest(model: nn.Module) -> Iterator[None]:
     """Refuse, in the end, weights that were changed inside the block: what came out is of no single model.

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from gmar_hf.models.freezing import Undo
+from gmar_hf.models.hooks import BorrowedMethod
 
 
 def _side_by_side(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
@@ -174,7 +175,7 @@ def reroute(
     read = READERS[_kind(module)]
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
-        if not is_heard(self):  # a copy that was made meanwhile is nobody's either
+        if not is_heard(self):
             own: tuple[torch.Tensor, Any] = _class_forward(self)(*args, **kwargs)
             return own
         inputs = read(self, *args, **kwargs)
@@ -191,8 +192,9 @@ def reroute(
         if before is not None:
             setattr(module, slot, before)
 
-    setattr(forward, _MARK, True)
-    setattr(module, slot, MethodType(forward, module))  # whose copies are of the module's copies
+    instead = BorrowedMethod(module, forward, before or _class_forward(module))
+    setattr(instead, _MARK, True)
+    setattr(module, slot, instead)
     return undo
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import UnsupportedModelError
-from gmar_hf.models.freezing import full_precision, of_this_thread
+from gmar_hf.models.freezing import full_precision
+from gmar_hf.models.hooks import of_this_thread
 from gmar_hf.models.introspection import class_name, encoder_layers, is_sharded
 from gmar_hf.models.patches import known_patch_size
 from gmar_hf.models.windows import attends_in_windows

@@ -61,6 +61,18 @@ class AttentionCall:
             self.query, self.key, self.value, attn_mask=bias, dropout_p=self.dropout, scale=self.scaling
         )
 
+    def compute_probabilities(self) -> torch.Tensor:
+        """Return the attention probabilities (batch, heads, tokens, tokens), whose rows sum to one."""
+        scores = (self.query @ self.key.transpose(-2, -1)) * self.scaling
+        if self.bias is not None:
+            scores = scores + self.bias
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        return scores.softmax(dim=-1, dtype=wide).to(self.query.dtype)
+
+    def output_of(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return the heads' outputs (batch, heads, tokens, head_dim) by explicit probabilities."""
+        return nn.functional.dropout(probabilities, p=self.dropout, training=self.dropout > 0) @ self.value
+
 
 class Recorder:
     """What hears of the attention calls of one model, and may change what goes into them and what comes out.
@@ -156,12 +168,31 @@ def call_of(
     )
 
 
-def record(call: AttentionCall, recorders: list[Recorder]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Let the recorders see what a module asked for; one of them computes it, or we do."""
+def record(
+    call: AttentionCall, recorders: list[Recorder], *, is_explicit: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Let the recorders see what a module asked for; one of them computes it, or we do.
+
+    Args:
+        call ([`AttentionCall`]): What the module asked for.
+        recorders (`list` of [`Recorder`]): Those that wait for it.
+        is_explicit (`bool`, defaults to False): Whether the module by itself computes the probabilities, which a model
+            may return, and so are we to do.
+
+    Returns:
+        The output (batch, heads, tokens, head_dim), and the probabilities where they are explicit.
+    """
     for recorder in recorders:
         recorder.prepare(call)
     computing = next((recorder for recorder in recorders if isinstance(recorder, ComputingRecorder)), None)
-    output, probabilities = (call.compute_output(), None) if computing is None else computing.attend(call)
+    probabilities: torch.Tensor | None = None
+    if computing is not None:
+        output, probabilities = computing.attend(call)
+    elif is_explicit:
+        probabilities = call.compute_probabilities()
+        output = call.output_of(probabilities)
+    else:
+        output = call.compute_output()
     for recorder in recorders:
         output = recorder.edit(call, output)
     return output, probabilities

@@ -41,14 +41,9 @@ class RetainedAttentions(ComputingRecorder, Sequence[torch.Tensor]):
         self._num_begun += 1
 
     def attend(self, call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = (call.query @ call.key.transpose(-2, -1)) * call.scaling
-        if call.bias is not None:
-            scores = scores + call.bias
-        wide = torch.promote_types(scores.dtype, torch.float32)
-        probabilities = scores.softmax(dim=-1, dtype=wide).to(call.query.dtype)
+        probabilities = call.compute_probabilities()
         self._retain(id(call.module), probabilities)
-        dropped = nn.functional.dropout(probabilities, p=call.dropout, training=call.dropout > 0)
-        return dropped @ call.value, probabilities
+        return call.output_of(probabilities), probabilities
 
     def _retain(self, module: int, probabilities: torch.Tensor) -> None:
         if torch.is_grad_enabled():

@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from gmar_hf.models.freezing import Undo
+from gmar_hf.models.hooks import BorrowedMethod
 
 Answer = Callable[..., torch.Tensor]
 """Gets a module and the arguments of its call of `scaled_dot_product_attention`; returns what that would return."""
@@ -58,17 +59,17 @@ def replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> 
     """Replace a method of one module, until what is returned is called.
 
     Args:
-        module (`nn.Module`): Whose method it is. A copy of it that is made meanwhile is called by itself.
+        module (`nn.Module`): Whose method it is.
         name (`str`): The method's.
         method (`Callable`): Gets the module, its method as it was, and the arguments.
     """
-    instead = vars(module).get(name)  # somebody else has replaced it before
+    own = vars(module).get(name)  # where somebody else has replaced it before
+    own = MethodType(getattr(type(module), name), module) if own is None else own
 
-    def bound(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        own = MethodType(getattr(type(self), name), self) if instead is None or self is not module else instead
+    def instead(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return method(self, own, *args, **kwargs)
 
-    return replace(module, name, MethodType(bound, module))
+    return replace(module, name, BorrowedMethod(module, instead, own))
 
 
 def replace(module: nn.Module, name: str, value: Any) -> Undo:

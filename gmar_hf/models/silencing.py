@@ -11,7 +11,7 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.attention import recording
 from gmar_hf.models.introspection import attention_layers, encoder_shape, heads_by_layer
 from gmar_hf.models.layer_order import LayerOrder
-from gmar_hf.models.recorders import AttentionCall, Recorder
+from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
 
 
 class _Silencer(Recorder):
@@ -19,15 +19,33 @@ class _Silencer(Recorder):
 
     def __init__(self, model: nn.Module, heads: set[tuple[int, int]]) -> None:
         self.silenced = frozenset(heads)
-        self._order = LayerOrder(attention_layers(model) if heads else [])
+        self._layers = attention_layers(model) if heads else []
+        self._order = LayerOrder(self._layers)
 
     def begin(self) -> None:
         self._order.begin()
+
+    def end(self, hidden: torch.Tensor) -> None:
+        # Layers under gradient checkpointing are computed again in the backward, which must find the heads silent.
+        if hidden.requires_grad and any(map(_is_computed_again, self._layers)):
+            hidden.register_hook(self._check_backward)
+
+    def _check_backward(self, gradient: torch.Tensor) -> None:
+        if not is_recording(self._layers[0], self):
+            raise ArgumentError(
+                "`model` must not compute its layers again where heads are not silent, as gradient checkpointing does "
+                "in a backward after the block of `silence_heads`, or on a GPU. Switch "
+                "gradient checkpointing off, or on a CPU make the backward inside the block."
+            )
 
     def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         layer = self._order.find(call.module)
         silent = [head for head in range(output.shape[1]) if (layer, head) in self.silenced]
         return output.index_fill(1, torch.tensor(silent, device=output.device), 0) if silent else output
+
+
+def _is_computed_again(layer: nn.Module) -> bool:
+    return layer.training and getattr(layer, "gradient_checkpointing", False)
 
 
 @contextmanager
@@ -37,13 +55,16 @@ def silence_heads(model: nn.Module, heads: Iterable[tuple[int, int]]) -> Iterato
     Gradients pass the other heads. The heads still compute: what this shows is what the model does without them.
     [`explain`], [`retain_attention`] and all that measures inside the block see the model without them, too. Surveys,
     reports and evaluations made there say which heads were silenced, and are not taken for those of the whole model.
+    A copy of the model that is made there (`copy.deepcopy`) has all its heads. With gradient checkpointing make the
+    backward inside the block, too.
 
     Args:
         model (`nn.Module`): A transformers model on the attention interface, or one wrapped by PEFT.
         heads (`Iterable[tuple[int, int]]`): Layers and heads, from 0.
 
     Raises:
-        ArgumentError: If there is no such layer or head.
+        ArgumentError: If there is no such layer or head. In a forward inside the block, if another attention
+            implementation has been set meanwhile; in a backward after it, if gradient checkpointing is on.
         ArgumentTypeError: If `model` is not a transformers model, or `heads` are no pairs.
 
     Example:

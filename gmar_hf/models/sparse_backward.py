@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gmar_hf.models.freezing import of_this_thread
+from gmar_hf.models.hooks import of_this_thread
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.attention import recording
+from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, encoder_layers, setting, unsupported
 from gmar_hf.models.patches import patch_grid
 from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
@@ -106,7 +107,7 @@ def without_patches(model: nn.Module, pixel_values: torch.Tensor, hidden: torch.
         # What the head reads has come from the last layer, perhaps through a norm behind it.
         for module in model.modules():
             if id(module) not in inside:
-                stack.callback(module.register_forward_hook(removal.let_heads_read_the_rest).remove)
+                stack.callback(module.register_forward_hook(BorrowedHook(removal.let_heads_read_the_rest)).remove)
         yield
     if len(removal.layers) != setting(model, "num_hidden_layers"):
         raise unsupported(model, OFF_THE_INTERFACE)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from gmar_hf.models.freezing import Borrowed, Undo
+from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.window_layout import WindowLayout, hiera_layout, swin_layout
 
 
@@ -128,12 +129,12 @@ def windows_known(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_one_thread_at_a_time)
         stack.enter_context(_sizes_kept.hold([layer for layer in layers if hasattr(layer, "shift_size")]))
         for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
-            stack.callback(layer.register_forward_hook(forget, always_call=True).remove)
+            stack.callback(layer.register_forward_pre_hook(BorrowedHook(note), with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(BorrowedHook(forget), always_call=True).remove)
         stack.callback(_image_size.set, None)
         for module in model.modules():
             if _kind(module) == _GETS_IMAGES:
-                stack.callback(module.register_forward_pre_hook(_note_images, with_kwargs=True).remove)
+                stack.callback(module.register_forward_pre_hook(BorrowedHook(_note_images), with_kwargs=True).remove)
         yield
 
 

@@ -8,6 +8,7 @@ from gmar_hf import ArgumentError, ArgumentTypeError, silence_heads
 from gmar_hf.models.introspection import heads_by_layer
 from tests.helpers import zoo
 from tests.helpers.state import make_uneven, snapshot
+from tests.models.test_retention import enable_checkpointing
 
 
 def logits(model, pixel_values):
@@ -145,3 +146,67 @@ def test_contributions_predict_the_change_of_the_logit():
                 changes.append(whole - logits(model, images)[0, target])
     ranks = torch.stack([said, torch.stack(changes)]).argsort(dim=1).argsort(dim=1).double()
     assert torch.corrcoef(ranks)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("make", ["vit", "dinov2"])
+def test_layers_that_are_computed_again_in_the_backward(make, reentrant):
+    """Inside the block they are silent again; after it they would not be."""
+    model = zoo.MODELS[make]()
+    pixels = zoo.pixel_values(model).requires_grad_()
+
+    def score():
+        return model(pixel_values=pixels).logits.square().sum()
+
+    with silence_heads(model, [(0, 0)]):
+        score().backward()
+        expected, pixels.grad = pixels.grad, None
+        model.train()
+        enable_checkpointing(model, use_reentrant=reentrant)
+        score().backward()
+        torch.testing.assert_close(pixels.grad, expected)
+        late = score()
+    with pytest.raises(ArgumentError, match="`model` must not compute its layers again where heads are not silent"):
+        late.backward()
+    model.eval()
+    pixels.grad = None
+    with silence_heads(model, [(0, 0)]):
+        late = score()
+    late.backward()
+    torch.testing.assert_close(pixels.grad, expected)
+
+
+@pytest.mark.parametrize("block", [lambda model: silence_heads(model, [(0, 0)]), gmar_hf.retain_attention])
+def test_another_implementation_set_inside_the_block(block):
+    """Nothing would be silent any longer, so forwards are refused; what was set stays."""
+    model = zoo.vit()
+    pixels = zoo.pixel_values(model)
+    words = "`model` must keep its attention implementation inside `silence_heads` .*; got 'eager', set meanwhile"
+    with block(model):
+        logits(model, pixels)
+        model.set_attn_implementation("eager")
+        with pytest.raises(ArgumentError, match=words):
+            logits(model, pixels)
+        with pytest.raises(ArgumentError, match=words):
+            gmar_hf.explain(model, pixels)
+    assert model.config._attn_implementation == "eager"
+    logits(model, pixels)
+
+
+@pytest.mark.parametrize("make", ["vit", "beit_relative", "swinv2", "hiera"])
+def test_attentions_that_the_model_returns(make):
+    """Those of the model without the heads: the first layer's are as ever, the next see what the first has left."""
+    model = {**zoo.MODELS, **zoo.WINDOWED}[make]()
+    model.set_attn_implementation("eager")
+    pixels = zoo.pixel_values(model)
+    whole = model(pixel_values=pixels, output_attentions=True)
+    with silence_heads(model, []):
+        same = model(pixel_values=pixels, output_attentions=True)
+    with silence_heads(model, [(0, 0)]):
+        silent = model(pixel_values=pixels, output_attentions=True)
+    assert len(silent.attentions) == len(same.attentions) == len(whole.attentions) > 1
+    for ours, theirs in zip(same.attentions, whole.attentions, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    if make != "swinv2":  # which returns those of each stage's last layer
+        torch.testing.assert_close(silent.attentions[0], whole.attentions[0])
+    assert not torch.allclose(silent.attentions[1], whole.attentions[1], atol=1e-6)

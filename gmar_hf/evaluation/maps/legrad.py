@@ -11,6 +11,7 @@ from gmar_hf.explanation.blocks import pieces
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
+from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.introspection import checked_model, encoder_layers, unsupported, unwrapped
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
@@ -123,8 +124,8 @@ def _separated(model: nn.Module, recorder: _Layers, stack: ExitStack) -> list[to
         return everything if isinstance(output, torch.Tensor) else (everything, *output[1:])
 
     for layer in layers:
-        stack.callback(layer.register_forward_pre_hook(cut, with_kwargs=True).remove)
-        stack.callback(layer.register_forward_hook(keep).remove)
+        stack.callback(layer.register_forward_pre_hook(BorrowedHook(cut), with_kwargs=True).remove)
+        stack.callback(layer.register_forward_hook(BorrowedHook(keep)).remove)
     return tokens
 
 

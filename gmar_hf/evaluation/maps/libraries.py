@@ -10,8 +10,9 @@ from torch import nn
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.engine import explain
 from gmar_hf.images.baselines import baseline_pixels
-from gmar_hf.models.freezing import frozen, gradients_on, of_this_thread
+from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
+from gmar_hf.models.hooks import of_this_thread
 from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import patch_grid, patch_size, sum_over_patches
