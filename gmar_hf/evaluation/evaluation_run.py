@@ -35,6 +35,7 @@ from gmar_hf.utils.own_files import check_replaceable
 from gmar_hf.utils.text import quantity
 
 _FILES = (PAGE_FILE, ROWS, SUMMARY_TABLE, IMAGE_TABLE, RESULTS)
+_LONG = 600  # seconds after which people ask how to have it sooner
 _SAVE_EVERY = 30.0  # seconds, within a batch
 
 
@@ -125,9 +126,11 @@ class EvaluationRun(Run[Evaluation]):
         forwards = forwards_of_class(
             questions.methods, questions.columns, num_steps=questions.num_steps, num_patches=num_patches
         )
-        about = duration(seconds * sum(forwards) * self._num_left() / self.num_processes)
-        if about is not None:
+        needed = seconds * sum(forwards) * self._num_left() / self.num_processes
+        if (about := duration(needed)) is not None:
             self.say(f"At the speed of the first forward that will take about {about}.")
+            if needed >= _LONG:
+                self.say("Fewer `methods`, `metrics`, `num_steps` or images (`limit`) take less.")
 
     def take(self, batch: Batch) -> None:
         """Measure a batch, from the method on at which an earlier call has stopped in it."""

@@ -577,10 +577,15 @@ def test_the_first_forward_tells_how_long_all_will_take(vit, monkeypatch, capsys
     seconds, told = itertools.count(), []
     monkeypatch.setattr("gmar_hf.evaluation.batch.time.perf_counter", lambda: float(next(seconds)))
     monkeypatch.setattr("gmar_hf.evaluation.evaluation_run.duration", lambda *took: told.extend(took) or "3 years")
+    monkeypatch.setattr("gmar_hf.evaluation.evaluation_run._LONG", 4.0)
     model, image_processor = vit
     evaluate(model, SCENES[:5], image_processor, methods=["contribution"], metrics=["sparseness"], batch_size=2)
     assert told == [0.5 * 2 * 5]  # two forwards for a map, of five images; said once
-    assert "At the speed of the first forward that will take about 3 years.\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        "At the speed of the first forward that will take about 3 years.\nFewer `methods`, `metrics`, `num_steps`"
+        in said
+    )
 
 
 @pytest.mark.slow
