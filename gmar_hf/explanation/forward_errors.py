@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, GMARError
+from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import class_name, known_kwargs, setting, unsupported, unwrapped
 from gmar_hf.models.patches import by_size, pair
 from gmar_hf.utils.text import shown
@@ -28,7 +29,8 @@ def forward_errors_worded(
     Raises:
         ArgumentError: If the model refuses images of this size; the message says which it takes. Or if it fails where
             it is given more than images.
-        UnsupportedModelError: If it is one of transformers' that fails on images of its own size.
+        UnsupportedModelError: If it is one of transformers' that fails on images of its own size, or one of the user's
+            that does not fail by itself.
     """
     try:
         yield
@@ -52,7 +54,26 @@ def forward_errors_worded(
                 f"{names} must be something that this {class_name(model)} can use; its forward fails with it "
                 f"({shown(error, 100)}). Leave it out."
             ) from error
-        # What a user's own module raises is for its author, and other errors at run time may be the machine's.
-        if not isinstance(unwrapped(model), PreTrainedModel) or isinstance(error, RuntimeError):
+        # Other errors at run time may be the machine's, and what a user's own module raises is for its author, unless
+        # it computes where nobody listens.
+        if isinstance(error, RuntimeError):
             raise
+        if not isinstance(unwrapped(model), PreTrainedModel):
+            if not _computes(model, pixels):
+                raise
+            raise unsupported(
+                model,
+                f"its forward fails where its attention is recorded ({shown(error, 100)}), and not by itself: it may "
+                "read attention probabilities, which are not made then",
+            ) from error
         raise unsupported(model, f"its forward fails on images ({shown(error, 100)})") from error
+
+
+def _computes(model: nn.Module, pixels: torch.Tensor) -> bool:
+    """Tell whether a model's forward by itself, as the user would make it, ends well."""
+    with torch.no_grad(), frozen(model):
+        try:
+            model(pixel_values=pixels)
+        except Exception:
+            return False
+    return True

@@ -12,6 +12,7 @@ from torch import nn
 import gmar_hf
 from gmar_hf.explanation.parity import check_parity
 from tests.helpers import zoo
+from tests.helpers.state import snapshot
 
 
 class Around(nn.Module):
@@ -76,3 +77,29 @@ def test_noise_that_is_always_on():
     parity = check_parity(model, pixels)
     assert parity.noise > 0.01
     assert not parity.agrees
+
+
+class ReadsItsAttention(nn.Module):
+    """Adds to the logits what it reads of the last layer's probabilities, or fails by itself."""
+
+    def __init__(self, model, *, fails=False):
+        super().__init__()
+        self.model, self.config, self.fails = model, model.config, fails
+
+    def forward(self, pixel_values):
+        output = self.model(pixel_values=pixel_values, output_attentions=True)
+        output.logits = output.logits + output.attentions[-1].mean()
+        return output.attentions[7] if self.fails else output
+
+
+def test_a_module_that_reads_its_attention():
+    """By itself it computes; recorded, it finds no probabilities, and so has no explanation."""
+    model, pixels = zoo.vit(), torch.randn(2, 3, 32, 32)
+    model.set_attn_implementation("eager")
+    ReadsItsAttention(model)(pixels)  # for which transformers adds hooks of its own
+    before = snapshot(model)
+    with pytest.raises(gmar_hf.UnsupportedModelError, match="it may read attention probabilities, which are not made"):
+        gmar_hf.explain(ReadsItsAttention(model), pixels)
+    with pytest.raises(IndexError):  # its author's
+        gmar_hf.explain(ReadsItsAttention(model, fails=True), pixels)
+    assert snapshot(model) == before
