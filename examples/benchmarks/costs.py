@@ -1,13 +1,15 @@
-"""Write costs.md into examples/: what explanations cost, as ratios, all of one run on one machine.
+"""Write costs.md into examples/: what explanations cost, as ratios, each table of one run, on one machine.
 
     python examples/benchmarks/costs.py                              # about 25 minutes on two quiet cores
     python examples/benchmarks/costs.py --no-write --cells vit-l/384/8 --long-cells "" --no-peers --no-survey
+    python examples/benchmarks/costs.py --keep cells                 # goes on where it was stopped, cell by cell
     python examples/benchmarks/costs.py --sample                     # prints a page of tiny models, in seconds
 
 A cell is a model, the edge of its images in pixels and a batch size, such as vit-b/224/8: in `--cells` everything is
 measured, in `--long-cells` all but the paths, which are passes like the others. Models are vit-s, vit-b and vit-l.
 """
 
+import json
 import math
 import os
 import platform
@@ -17,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -111,6 +114,24 @@ def measured(cell: Cell, is_long: bool, rounds: int, threads: int) -> Costs:
     names = list(candidates)
     del candidates  # and the model, whose memory others may need
     return Costs(seconds, {name: in_own_process(peak_above_model, cell, name, threads) for name in names})
+
+
+def kept(folder: Path | None, cell: Cell, measure: Callable[[], Costs], **how: Any) -> Costs:
+    """What was measured in a cell: read where an earlier run on this machine has kept it, else measured, and kept."""
+    about = {**how, "machine": _processor(), "torch": torch.__version__, "gmar_hf": gmar_hf.__version__}
+    path = None if folder is None else folder / f"{cell.model}-{cell.image_size}-{cell.batch_size}.json"
+    if path is not None and path.is_file():
+        content = json.loads(path.read_text())
+        if content["about"] != about:
+            raise typer.BadParameter(f"{path} was measured otherwise: {content['about']}", param_hint="--keep")
+        return Costs(content["seconds"], content["gibibytes"])
+    typer.echo(f"{cell.title} ...", err=True)
+    costs = measure()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"about": about, **costs._asdict()}))
+    return costs
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -253,6 +274,9 @@ def main(
     peers: Annotated[bool, typer.Option(help="Measure what others make, too.")] = True,
     survey: Annotated[bool, typer.Option(help="Measure surveys of one and two processes, too.")] = True,
     write: Annotated[bool, typer.Option(help="Write costs.md, rather than print it.")] = True,
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder for cells that are measured, where a run goes on.")
+    ] = None,
     sample: Annotated[
         bool, typer.Option(help="Print a page of tiny models, which shows that all of it runs.")
     ] = False,
@@ -265,7 +289,8 @@ def main(
     paired(0, **candidates_in(WARM, is_long=False))
     found = {}
     for is_long, cell in [(False, each) for each in cells_of(cells)] + [(True, each) for each in cells_of(long_cells)]:
-        found[cell] = measured(cell, is_long, rounds, threads)
+        measure = partial(measured, cell, is_long, rounds, threads)
+        found[cell] = kept(keep, cell, measure, is_long=is_long, rounds=rounds, threads=threads)
     parts = [introduction(threads), *(section(*each) for each in found.items())]
     if slopes := list(growth(found)):
         parts.append(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import gmar_hf
@@ -61,6 +62,20 @@ def test_what_is_written_in_place_of_others_is_right(monkeypatch):
     for draw, maps in expected.items():
         found = draw(model, pixel_values, target)[:, 1:].view_as(maps)
         torch.testing.assert_close(found, maps, atol=0, rtol=1e-4)
+
+
+def test_cells_of_costs_are_kept(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    costs = importlib.import_module("costs")
+    cell, measured = costs.Cell("tiny", 32, 1), costs.Costs({"floor": [1.0, 2.0]}, {"floor": 0.5})
+    calls = []
+    for _ in range(2):
+        found = costs.kept(tmp_path / "cells", cell, lambda: calls.append(1) or measured, rounds=2)
+        assert found == measured
+    assert len(calls) == 1
+    with pytest.raises(typer.BadParameter, match="was measured otherwise"):
+        costs.kept(tmp_path / "cells", cell, lambda: measured, rounds=3)
+    assert costs.kept(None, cell, lambda: measured, rounds=3) == measured
 
 
 @pytest.mark.slow
