@@ -32,10 +32,11 @@ A row is a layer, from the first to the last; a square is a head. Its colour say
 label, or takes from it: logits are the numbers that become percent.
 **Click on a square** to see where what it adds comes from: what this head alone adds for and against the label."""
 HINT = (
-    "The models that come along know six garments only. For photographs take one of the Hub: it is downloaded first."
+    "The models that come along know six garments only, and see one of them in anything. For photographs take one of "
+    "the Hub: it is downloaded first."
 )
 NOTHING = "anything else"
-TO_CHOOSE = [*BUNDLED, *FOLDERS, *SUGGESTED]
+TO_CHOOSE = [*FOLDERS, *BUNDLED, *SUGGESTED]
 
 shelf = Shelf()
 
@@ -84,12 +85,14 @@ def explain(
         seen = explain_label(seen, explainer, target=seen.labels[0].target, more_maps=more)
         labels = [(f"{label.name}  {_score(label.score)}", label.target) for label in seen.labels]
         others = [(NOTHING, -1), *seen.others]
-        knows = f"{name} knows {len(seen.names):,} labels."
+        knows = f"{html.escape(name)} knows {len(seen.names):,} labels."
+        if name in BUNDLED:
+            knows += f" It says of each by itself whether it is there, so they do not sum to 100 %. {HINT}"
         return (
             *_views(seen),
             gr.Radio(labels, value=labels[0][1]),
             gr.Dropdown(others, value=-1),
-            html.escape(knows),
+            knows,
             gr.Column(visible=True),
         )
 
@@ -149,7 +152,7 @@ def build() -> gr.Blocks:
                     info="One of these, or the id of any image classifier on the Hub: click and type owner/name.",
                 )
                 start = gr.Button("Explain", variant="primary")
-                said = gr.Markdown(HINT, elem_id="said", min_height=60)
+                said = gr.Markdown("" if FOLDERS else HINT, elem_id="said", min_height=60)
         with gr.Column(visible=False) as answer:
             with gr.Row():
                 label = gr.Radio(

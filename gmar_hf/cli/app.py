@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +23,11 @@ from gmar_hf._version import __version__
 from gmar_hf.errors import GMARError
 from gmar_hf.utils.text import printable
 
+_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
-class _NoTypes:
-    """Shows no Python types in a command's help: flags take nothing, and arguments are called what they are."""
+
+class _Plain:
+    """Shows no Python types in a command's help, where flags take nothing, and no name on two lines."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -33,14 +36,19 @@ class _NoTypes:
                 param.metavar = ""
             elif param.param_type_name == "argument":
                 param.display_type_rich = lambda ctx: ""
+            param.help = re.sub(r"(?<=\w)-(?=\w)", _HYPHEN, getattr(param, "help", None) or "")
         return params
 
+    def get_help(self, ctx: Any) -> str:
+        text: str = super().get_help(ctx)  # type: ignore[misc]
+        return text.replace(_HYPHEN, "-")
 
-class _Command(_NoTypes, TyperCommand):
+
+class _Command(_Plain, TyperCommand):
     """A command."""
 
 
-class _Commands(_NoTypes, TyperGroup):
+class _Commands(_Plain, TyperGroup):
     """All of them."""
 
 
@@ -50,6 +58,7 @@ app = typer.Typer(
     help="Explain image classifiers of the ViT kind, head by head.",
     epilog="Example: gmar-hf demo",
     no_args_is_help=True,
+    rich_markup_mode=None,  # whose columns cut names off at 80 columns
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -125,7 +134,9 @@ def command(options: type, *, example: str) -> Callable[[Callable[[Any], None]],
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(cls=_Command, help=inspect.getdoc(function), epilog=f"Example: {example}")(run)
+        about = inspect.getdoc(function) or ""
+        first = re.split(r"(?<=[.?]) ", " ".join(about.split()), maxsplit=1)[0]
+        app.command(cls=_Command, help=about, short_help=first, epilog=f"Example: {example}")(run)
         return function
 
     return register

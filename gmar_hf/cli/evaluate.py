@@ -12,7 +12,7 @@ import typer
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.data_run import run_over_data
 from gmar_hf.cli.options import DataOptions
-from gmar_hf.evaluation.maps.map_registry import BUILT_IN, DEFAULT_METHODS
+from gmar_hf.evaluation.maps.map_registry import BUILT_IN, DEFAULT_METHODS, NAMES_IN_EXPLAIN
 from gmar_hf.metrics.registry import DEFAULT_BASELINES, KNOWN_BASELINES, METRICS
 from gmar_hf.utils.text import printable, quantity
 
@@ -27,6 +27,8 @@ _SHORT = {
     "grid_pointing_game": "GridPG",
     "right_quadrant": "quadrant",
     "class_sensitivity": "class corr.",
+    "insertion": "ins.",
+    "deletion": "del.",
 }
 _MOST_COLUMNS = 6
 
@@ -38,7 +40,9 @@ def _listed(defaults: Sequence[str], names: Iterable[str]) -> str:
 
 
 def _maps_help() -> str:
+    in_explain = {row: f"{name} ({row})" for name, row in NAMES_IN_EXPLAIN.items()}
     light = _listed(DEFAULT_METHODS, [method.name for method in BUILT_IN if not method.needs])
+    light = ", ".join(in_explain.get(name, name) for name in light.split(", "))
     more = [method for method in BUILT_IN if method.needs]
     packages = " ".join(sorted({package for method in more for package in method.needs}))
     return (
@@ -122,6 +126,11 @@ def _names(options: EvaluateOptions) -> dict[str, Any]:
     }
 
 
+def _place(metric: str) -> int:
+    """Return where a metric stands in the table, which has no room for all."""
+    return list(_SHORT).index(metric) if metric in _SHORT else len(_SHORT)
+
+
 def _print(evaluation: "Evaluation", out: Path) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -132,7 +141,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
 
     typer.echo(evaluation.verdict().text)
     summary = evaluation.summary()
-    columns = sorted(evaluation.metrics, key=lambda column: column.function not in _SHORT)[:_MOST_COLUMNS]
+    columns = sorted(evaluation.metrics, key=lambda column: _place(column.function))[:_MOST_COLUMNS]
     # The table: a row a map, a star at a figure whose baseline the map was made with.
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # 80 columns must do
     table.add_column("map", no_wrap=True)
@@ -157,7 +166,7 @@ def _print(evaluation: "Evaluation", out: Path) -> None:
     Console().print(table)
     # What the marks and short names mean, where they occur.
     if any(column.function == "insertion_minus_deletion" for column in columns):
-        typer.echo("i-d: insertion minus deletion, with hidden patches filled in this way.")
+        typer.echo("i-d: insertion minus deletion (ins., del.), with hidden patches filled in this way.")
     if any(summary[method["name"]][column.key]["mean"] is None for method in evaluation.methods for column in columns):
         typer.echo('-: no figure; masks are missing, or for "other" a second image in the batch.')
     if marked:

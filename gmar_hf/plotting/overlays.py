@@ -37,9 +37,10 @@ def overlay(
     """Lay a map over its image: the larger a value, the more of its colour covers the image; 0 covers nothing.
 
     What speaks for the label is orange to red; in the signed style, what speaks against it is blue with fine stripes,
-    on the same scale. A map without a sign, which says where the model looks and no more, is magenta. Lines surround
-    what has at least half of the full colour. The image below is muted, so that the map's colours are not mistaken for
-    its own, and greyed beyond a line where a crop hides it from the model.
+    on the same scale, and lines surround what has at least half of the full colour. A map without a sign, which says
+    where the model looks and no more, is magenta, and has no lines: the model looks a little everywhere. The image
+    below is muted, so that the map's colours are not mistaken for its own, and greyed beyond a line where a crop hides
+    it from the model.
 
     Args:
         image (PIL image): The image, which is read as the pipeline reads it: upright, its transparency dropped.
@@ -58,7 +59,8 @@ def overlay(
         has_sign (`bool`, *optional*): Whether the map says what speaks for and against a label, and not only where
             the model looks; by default whether any of its values is below 0. A picture has no sign unless you say so.
         caption (`str`, defaults to ""): Text for a strip below the picture, in up to four lines, with the scale of
-            the map's colours, what they mean, and from which value on there are lines. Say there what values count.
+            the map's colours, what they mean, and from which value on there are lines, if there are. Say there what
+            values count.
         least_side (`int`, defaults to 1): Enlarge a smaller image, a whole number of times, until its longer side has
             so many pixels or more, before anything is drawn: lines on small photos are then smooth.
 
@@ -99,9 +101,10 @@ def overlay(
     levels = np.linspace(0 if is_both else ZERO, 2 * ZERO, 256).round().astype(np.uint8)
     bar = Image.fromarray(paint(np.tile(levels, (16, 1)), colours.palettes(values), period=6))
     ends = (f"{'≤ ' if is_cut else ''}-{full:.2g}" if is_both else "0", f"{'≥ ' if is_cut else ''}{full:.2g}")
-    words = "" if colormap else f"{colour_words(style, colours.signed(values))}; "
-    below = f"{words}outlined: {full / 2:.2g} or more{', either way' if is_both else ''}"
-    return put_below(picture, caption, bar if full else None, ends, below)
+    words = [] if colormap else [colour_words(style, colours.signed(values))]
+    if colours.signed(values):
+        words.append(f"outlined: {full / 2:.2g} or more{', either way' if is_both else ''}")
+    return put_below(picture, caption, bar if full else None, ends, "; ".join(words))
 
 
 def _enlarged(
@@ -188,6 +191,7 @@ class _Layer:
         palettes (array (2, 255, 4)): See [`palettes_of`].
         alpha (`float`): Share of the colour where the map is largest.
         period, outline (`int`): Pixels from stripe to stripe, and of an outline.
+        is_outlined (`bool`): Whether what is strong gets lines.
         lines (`tuple` of bool arrays (height,) and (width,), *optional*): Rows and columns where patches meet.
         beyond ([`Beyond`], *optional*): How far rows and columns lie beyond what the model sees.
     """
@@ -198,6 +202,7 @@ class _Layer:
     alpha: float
     period: int
     outline: int
+    is_outlined: bool
     lines: tuple[np.ndarray, np.ndarray] | None
     beyond: Beyond | None
 
@@ -213,7 +218,7 @@ class _Layer:
         if self.lines is not None:
             painted[self.lines[0][top:bottom, None] | self.lines[1]] = (*_LINE, 90)
         # A dark line and a light one, of which either is seen on any image, around what is at least half as strong.
-        for colour, is_outline in zip(EDGES, outlines(levels, self.outline), strict=True):
+        for colour, is_outline in zip(EDGES, outlines(levels, self.outline), strict=True) if self.is_outlined else ():
             painted[is_outline[inner]] = (*colour, round(self.alpha * 200))
         if is_hidden is not None:
             painted[is_hidden[inner]] = 0
@@ -231,7 +236,7 @@ def _layer(heatmap: Image.Image | Array, image_size: Size, box: Box | None, colo
     lines = None
     if isinstance(heatmap, Image.Image):
         _check_picture(heatmap, image_size, colours)
-        palettes = colours.palettes(None)
+        palettes, is_outlined = colours.palettes(None), colours.signed(None)
 
         def levels(top: int, bottom: int) -> np.ndarray:
             rows = np.asarray(heatmap.crop((0, top, heatmap.width, bottom)).convert("L"))
@@ -240,6 +245,7 @@ def _layer(heatmap: Image.Image | Array, image_size: Size, box: Box | None, colo
     else:
         values = finite_map(heatmap)
         palettes = colours.palettes(values)  # which refuses a style that there is not
+        is_outlined = colours.signed(values)
         place = box or (0.0, 0.0, float(image_size[0]), float(image_size[1]))
         shown = values if colours.style == "signed" else values.clip(0)
         scaled = shown / (colours.full(values) or 1)
@@ -256,6 +262,7 @@ def _layer(heatmap: Image.Image | Array, image_size: Size, box: Box | None, colo
         alpha=colours.alpha,
         period=max(4, round(min(image_size) / 40)),
         outline=max(1, round(min(image_size) / 300)),
+        is_outlined=is_outlined,
         lines=lines,
         beyond=pixels_beyond(box, image_size),
     )

@@ -83,13 +83,15 @@ def pace(seconds: float, num_done: int) -> str:
     """Such as "12 s an image", or "3.5 images a second"; nothing while none is done.
 
     Example:
-        >>> pace(60, 5), pace(10, 35), pace(60, 0)
-        ('12 s an image', '3.5 images a second', '')
+        >>> pace(600, 5), pace(7, 5), pace(10, 35), pace(60, 0)
+        ('120 s an image', '1.4 s an image', '3.5 images a second', '')
     """
     if num_done == 0:
         return ""
     each = seconds / num_done
-    return f"{each:.2g} s an image" if each >= 1 else f"{1 / each:.2g} images a second"
+    if each >= 10:
+        return f"{each:.0f} s an image"
+    return f"{each:.1f} s an image" if each >= 1 else f"{1 / each:.2g} images a second"
 
 
 def duration(seconds: float) -> str | None:

@@ -80,11 +80,12 @@ def _find_map_method(name: str) -> MapMethod:
     name = NAMES_IN_EXPLAIN.get(name, name)
     if name in MAP_METHODS:
         return MAP_METHODS[name]
+    known = [*NAMES_IN_EXPLAIN, *MAP_METHODS]
     module, colon, function = str(name).partition(":")
     if not colon:
         raise ArgumentError(
-            f"`methods` must be among {', '.join(MAP_METHODS)}, or a function of your own as 'module:function'; got "
-            f"{name!r}.{did_you_mean(str(name), MAP_METHODS)}"
+            f"`methods` must be among {', '.join(known)}, or a function of your own as 'module:function'; got "
+            f"{name!r}.{did_you_mean(str(name), known)}"
         )
     try:
         imported = importlib.import_module(module)
