@@ -3,7 +3,6 @@
 mkdocs calls the `on_` functions. Links are written as they hold in the repository; here they become those of the site.
 """
 
-import ast
 import posixpath
 import re
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
 from gmar_hf.cli import app
-from gmar_hf.explanation.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +39,7 @@ PAGES = {
 }
 LANGUAGES = {".py": "python", ".slurm": "bash"}  # files that are shown on a page of their own
 # A mark, and the line that stands where no site is made.
-LISTED = re.compile(r"<!-- (commands|docstrings|glossary|methods) -->\n.*")
+LISTED = re.compile(r"<!-- (commands|docstrings) -->\n.*")
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 SCRIPT = """---
 search: {{exclude: true}}
@@ -76,7 +74,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
     if page.file.src_uri.startswith("files/"):
         return markdown
-    lists = {"commands": commands, "docstrings": str, "glossary": glossary, "methods": methods}
+    lists = {"commands": commands, "docstrings": str}
     return LISTED.sub(lambda mark: lists[mark[1]](), LINK.sub(on_site, markdown))
 
 
@@ -121,17 +119,3 @@ def commands() -> str:
     # The page has a heading of its own, and summaries that are cut off are left to those of the commands.
     text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text.partition("\n")[2])
     return re.sub(r"^Example: (.*)$", r"```bash\n\1\n```", text, flags=re.MULTILINE)
-
-
-def methods() -> str:
-    """Return a table of the methods of `explain`."""
-    rows = [f"| `{name}` | {method.summary} |" for name, method in METHODS.items()]
-    return "\n".join(["| method | the map |", "| --- | --- |", *rows])
-
-
-def glossary() -> str:
-    """Return the list of words from the docstring of `gmar_hf.explanation`."""
-    module = ast.parse((ROOT / "gmar_hf/explanation/__init__.py").read_text(encoding="utf-8"))
-    docstring = ast.get_docstring(module)
-    assert docstring is not None
-    return docstring.partition("The words:")[2].strip()
