@@ -51,7 +51,7 @@ class GMARExplainer(Pipeline):
 
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
-      where one was given;
+      and its `versus_score` where one was given;
     - `attribution` (float32 CPU tensor (rows, cols)): the raw map, and `unit` (`str`), what its numbers count:
       "logits" or "share of attention";
     - `box` (`tuple[float, float, float, float]`): left, top, right, bottom of the rectangle of the image's pixels
@@ -263,9 +263,7 @@ class GMARExplainer(Pipeline):
         results: ResultList[ExplanationResult] = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
             for explanation in explanations:
-                entries = describe_target(
-                    explanation, number, target, scores[target].item(), labels, box, heatmap_size
-                )
+                entries = describe_target(explanation, number, target, scores, labels, box, heatmap_size)
                 result = ExplanationResult(entries, model_outputs["thumbnail"], image_size)
                 if return_overlay:
                     result["overlay"] = overlay(

@@ -412,7 +412,7 @@ def test_overlays_are_drawn_as_asked_for(explainer):
     map_and_place = dict(heatmap=result["attribution"], box=result["box"], style="signed")
     assert result["overlay"].tobytes() == gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place).tobytes()
     (result,) = explainer(PHOTOS[0], **signed, overlay_grid=True, overlay_caption=True, target="cat", versus="dog")
-    caption = f"cat, not dog: {result['score']:.2f} · contribution, logits"
+    caption = f"cat: {result['score']:.2f}, not dog: {result['versus_score']:.2f} · contribution, logits"
     map_and_place["heatmap"] = result["attribution"]
     expected = gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place, grid=True, caption=caption)
     assert result["overlay"].tobytes() == expected.tobytes()

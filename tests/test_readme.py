@@ -52,7 +52,7 @@ def test_commands_are_those_of_the_command_line(stand_in, monkeypatch, capsys):
     (stand_in / "holiday").mkdir()
     for folder in ("photos", "holiday"):
         gmar_hf.demo.scenes(1)[0]["image"].save(stand_in / folder / "one.jpg")
-    (block,) = (block for block in blocks("bash") if "gmar-hf check" in block)
+    (block,) = (block for block in blocks("bash") if "gmar-hf evaluate" in block)
     run_commands(block, stand_in, monkeypatch, capsys)
     assert sorted(file.name for file in (stand_in / "explained").glob("*.json")) == ["one-2.json", "one.json"]
     assert (stand_in / "explained" / "index.html").stat().st_size > 10_000  # a page to send

@@ -28,7 +28,7 @@ _SHOWN = (  # an explanation's fields in a result
 )
 _SHARE = "share of attention"
 _Text = Literal["label", "method", "unit", "versus", "note", "head_weights_from"]
-_Number = Literal["score", "completeness_gap"]
+_Number = Literal["score", "versus_score", "completeness_gap"]
 _Heads = Literal["head_importance", "head_contribution", "head_contribution_centred"]
 _NO_JSON = ("heatmap", "overlay", "explanation")  # pictures, and what has a file of its own
 
@@ -142,7 +142,7 @@ def describe_target(
     explanation: Explanation,
     number: int,
     target: int,
-    score: float,
+    scores: torch.Tensor,
     labels: Mapping[int, str],
     box: Box,
     heatmap_size: tuple[int, int] | None,
@@ -153,7 +153,7 @@ def describe_target(
         explanation ([`Explanation`]): Of one image, with an axis of targets.
         number (`int`): The target's place on that axis.
         target (`int`): Its class.
-        score (`float`): What the model says of it.
+        scores (`torch.Tensor` of shape (classes,)): What the model says of all classes.
         labels (`Mapping[int, str]`): The model's.
         box (`tuple[float, float, float, float]`): What the map covers, in pixels of the image.
         heatmap_size (`tuple[int, int]`, *optional*): The image's width and height; None for no heatmap.
@@ -162,7 +162,7 @@ def describe_target(
     fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
     result = {
         "label": labels[target],
-        "score": score,
+        "score": scores[target].item(),
         "target": target,
         "method": settings["method"],
         "attribution": fields["attribution"],
@@ -179,6 +179,7 @@ def describe_target(
         result["head_weights_from"] = "all images" if is_fallback else "class"
     if settings["versus"] is not None:
         result["versus"] = labels[settings["versus"]]
+        result["versus_score"] = scores[settings["versus"]].item()
     if "head_maps" in fields:
         result["head_maps"] = fields["head_maps"]
     if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
@@ -213,8 +214,8 @@ def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
 
 
 def _title(result: Mapping[str, Any]) -> str:
-    label = f"{result['label']}, not {result['versus']}" if "versus" in result else result["label"]
-    return f"{label}: {result['score']:z.2f}"
+    versus = f", not {result['versus']}: {result['versus_score']:z.2f}" if "versus" in result else ""
+    return f"{result['label']}: {result['score']:z.2f}{versus}"
 
 
 def _as_json(value: Any) -> Any:

@@ -64,7 +64,19 @@ class ExplanationFiles:
         num_methods = len(self.settings["method"])
         by_target = [results[place : place + num_methods] for place in range(0, len(results), num_methods)]
         labels = [of_methods[0]["label"] for of_methods in by_target]
-        kept = ("method", "label", "score", "target", "versus", "box", "unit", "completeness_gap", "note")
+        versus = f"-not-{results[0]['versus']}" if "versus" in results[0] else ""
+        kept = (
+            "method",
+            "label",
+            "score",
+            "target",
+            "versus",
+            "versus_score",
+            "box",
+            "unit",
+            "completeness_gap",
+            "note",
+        )
         shown = [
             {**{key: result[key] for key in kept if key in result}, "top_heads": result.top_heads(_NUM_STRONGEST)}
             for result in results
@@ -78,7 +90,7 @@ class ExplanationFiles:
                 if not self.names.is_left(name, digest):
                     name = self.names.of_image(name, digest)
                 places = self._name_tensors(name, list(tensors), digest)
-                overlays = [self.names.of_file(f"{name}-{safe(label)}", ".png", digest) for label in labels]
+                overlays = [self.names.of_file(f"{name}-{safe(label + versus)}", ".png", digest) for label in labels]
                 files: dict[str, Any] = {"tensors": places, "overlays": overlays}
                 about = {**entry, IMAGE: digest, "files": files, "settings": self.settings}
                 (stage / "json").write_text(json.dumps(about, indent=2), encoding="utf-8")

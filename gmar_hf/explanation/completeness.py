@@ -17,7 +17,7 @@ def completeness_note(head_contribution: torch.Tensor, completeness_gap: float) 
     Example:
         >>> print(completeness_note(torch.tensor([[4.0, 8.0]]), 6.5))
         The heads' contributions come to +12.0 logits, where all attention adds +5.5: do not read amounts from this \
-map. More points on the path (`num_points`, `--num-points`) come closer.
+map. More points on the path (`num_points`, `--num-points`: 4, or 8) come closer.
         >>> completeness_note(torch.tensor([[4.0, 8.0]]), 5.0)
     """
     total = head_contribution.nan_to_num(0.0).sum().item()
@@ -26,5 +26,5 @@ map. More points on the path (`num_points`, `--num-points`) come closer.
         return None
     return (
         f"The heads' contributions come to {total:+z.1f} logits, where all attention adds {expected:+z.1f}: do not "
-        "read amounts from this map. More points on the path (`num_points`, `--num-points`) come closer."
+        "read amounts from this map. More points on the path (`num_points`, `--num-points`: 4, or 8) come closer."
     )

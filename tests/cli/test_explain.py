@@ -121,12 +121,13 @@ def test_the_json_of_an_image(run, here, model):
     assert entry["image"] == "two.jpg"
     assert (result["label"], result["target"], result["versus"]) == ("cat", 0, "日本")
     assert result["score"] == pytest.approx(expected["score"])
+    assert result["versus_score"] == pytest.approx(expected["versus_score"])
     assert result["box"] == pytest.approx(expected["box"])
     values = expected["head_contribution"]
     best = result["top_heads"][0]
     assert best["head_contribution"] == pytest.approx(values[best["layer"], best["head"]].item())
     assert abs(best["head_contribution"]) == pytest.approx(values.abs().max().item())
-    assert entry["files"] == {"tensors": {"contribution": "two.safetensors"}, "overlays": ["two-cat.png"]}
+    assert entry["files"] == {"tensors": {"contribution": "two.safetensors"}, "overlays": ["two-cat-not-日本.png"]}
     settings = entry["settings"]
     assert settings == {
         "model": model, "revision": None, "target": ["cat"], "versus": "日本", "top_k": None,
