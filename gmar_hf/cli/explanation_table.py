@@ -39,7 +39,8 @@ def print_table(summary: list[dict[str, Any]], out: Path) -> None:
     for entry in summary:
         for result in entry.get("results", []):
             if "note" in result:
-                typer.echo(f"{printable(entry['image'])}, {result['method']}: {result['note']}")
+                what = f"{entry['image']}, {result['label']}, {result['method']}"
+                typer.echo(f"{printable(what)}: {result['note']}")
 
 
 def remarks(summary: list[dict[str, Any]]) -> list[str]:

@@ -87,7 +87,8 @@ METHODS: dict[str, Method] = {
         num_points=2,
     ),
     "recommended": Method(
-        summary="what measured best on a real model: path, leaving out half of what all tokens have in common",
+        summary="what raised and lowered the logit while all attention was switched on, step by step, signed; "
+        "measured best on a real model (path, less half of what all tokens have in common)",
         step_name="gmar_hf.explanation.steps:add_contribution",
         weights=None,
         needs="token_contribution",
@@ -147,24 +148,23 @@ def why_heads_differ(contributing: Iterable[str], weighing: Iterable[str] = ()) 
 
     Example:
         >>> print(why_heads_differ(["recommended", "gmar"]))
-        Strongest heads differ between maps, even in sign. What a head added on the way from no attention to the \
-model as it is, recommended tells; what happens if a head were removed now, gmar tells.
+        Strongest heads differ between maps, even in sign. recommended: what a head added while all attention was \
+switched on, step by step; gmar: what the label would lose, to first order, if a head were removed now.
         >>> why_heads_differ(["gmar", "contribution"])
         ''
     """
     names = list(dict.fromkeys(contributing))
     answers = {
-        "what a head added on the way from no attention to the model as it is": [
+        "what a head added while all attention was switched on, step by step": [
             name for name in names if METHODS[name].num_points is not None
         ],
-        "what happens if a head were removed now": [name for name in names if METHODS[name].num_points is None],
+        "what the label would lose, to first order, if a head were removed now": [
+            name for name in names if METHODS[name].num_points is None
+        ],
         "what weight a head has in its layer": list(dict.fromkeys(weighing)),
     }
-    said = [(listed(members), len(members), what) for what, members in answers.items() if members]
-    if len(said) < 2:
-        return ""
-    questions = "; ".join(f"{what}, {who} tell{'s' * (count == 1)}" for who, count, what in said)
-    return f"Strongest heads differ between maps, even in sign. {questions[0].upper()}{questions[1:]}."
+    said = [f"{listed(members)}: {what}" for what, members in answers.items() if members]
+    return f"Strongest heads differ between maps, even in sign. {'; '.join(said)}." if len(said) > 1 else ""
 
 
 def _how_to_get(name: str) -> str:

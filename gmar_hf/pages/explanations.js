@@ -39,7 +39,7 @@
   function widened({ values, rows, cols }) {
     const inside = (place, length) => Math.min(Math.max(place - 1, 0), length - 1);
     const [high, wide] = [rows + 2, cols + 2];
-    const cells = Int8Array.from({ length: high * wide }, (_, place) =>
+    const cells = Float32Array.from({ length: high * wide }, (_, place) =>
       values[inside(Math.floor(place / wide), rows) * cols + inside(place % wide, cols)]);
     return { values: cells, rows: high, cols: wide };
   }
@@ -82,6 +82,8 @@
       this.isNear = false;
       this.photo = find("img", article);
       this.canvas = find("canvas", article);
+      // As high as the window lets it be seen whole.
+      this.photo.parentElement.style.maxWidth = `max(14rem, ${68 * this.photo.getAttribute("width") / this.photo.getAttribute("height")}vh)`;
       this.label = 0;
       this.head = null;
       this.buttons = findAll(".labels button", article);
@@ -141,8 +143,11 @@
       const whole = { ...result, values: numbers(result.values) };
       if (head !== null) {
         const size = heads.rows * heads.cols;
-        const values = numbers(heads.values).subarray(head * size, (head + 1) * size);
-        Object.assign(whole, { rows: heads.rows, cols: heads.cols, scale: heads.scales[head], values });
+        // On the scale of the strongest head's map, so that a weak head is pale.
+        const scale = Math.max(...heads.scales);
+        const share = heads.scales[head] / (scale || 1);
+        const values = Float32Array.from(numbers(heads.values).subarray(head * size, (head + 1) * size), (value) => share * value);
+        Object.assign(whole, { rows: heads.rows, cols: heads.cols, scale, values });
       }
       const isSigned = head !== null || whole.signed;
       const opacity = tools.opacity.value / 100;
@@ -187,16 +192,37 @@
       find(".legend", article).replaceChildren(...entries, scale);
       const said = [];
       if (head !== null) {
-        const [layer, place] = [Math.floor(head / heads.heads), head % heads.heads];
-        said.push(`Layer ${layer}, head ${place} alone, which adds ${signed(heads.contributions[head])} logits: for and against the label.`);
+        const value = heads.contributions[head];
+        const isFaint = Math.abs(value) < 0.05 * this.largest;
+        said.push(`${this.name(head)} alone: it ${value < 0 ? "takes" : "adds"} ${Math.abs(value).toPrecision(2)} logits${isFaint ? ", next to nothing beside the strongest" : ""}.`);
         if (heads.coarseness > 1) said.push(`Means over ${heads.coarseness} by ${heads.coarseness} patches.`);
       } else if (map.note) said.push(map.note);
       find(".said", article).textContent = said.join(" ");
     }
 
+    get largest() {
+      return Math.max(...this.heads.contributions.map(Math.abs)) || 1;
+    }
+
+    name(head) {
+      return `Layer ${Math.floor(head / this.heads.heads)}, head ${head % this.heads.heads}`;
+    }
+
+    // The title of the matrix, and its strongest heads with their numbers: a telephone shows no titles of squares.
+    nameHeads() {
+      const { heads, largest, article } = this;
+      const whens = { true: "What each head added while attention was switched on, step by step", false: "What the label would lose without a head, to first order" };
+      find(".largest", article).firstChild.data = `${whens[this.result.on_path] ?? "What each head adds"}; full colour at `;
+      find(".largest b", article).textContent = `±${largest.toPrecision(2)} logits`;
+      const order = [...heads.contributions.keys()].filter((place) => heads.contributions[place] !== null);
+      order.sort((one, other) => Math.abs(heads.contributions[other]) - Math.abs(heads.contributions[one]));
+      const strongest = order.slice(0, 3).map((place) => `${this.name(place).toLowerCase()}: ${signed(heads.contributions[place])}`);
+      find(".strongest", article).textContent = `The strongest: ${strongest.join("; ")}.`;
+    }
+
     drawMatrix() {
       const { heads, matrix } = this;
-      find(".largest", this.article).hidden = !heads;
+      for (const name of [".largest", ".strongest"]) find(name, this.article).hidden = !heads;
       if (!heads) {
         delete matrix.dataset.of;
         return matrix.replaceChildren();
@@ -204,7 +230,7 @@
       const count = heads.layers * heads.heads;
       if (matrix.dataset.of !== `${heads.layers} ${heads.heads}`) {
         matrix.dataset.of = `${heads.layers} ${heads.heads}`;
-        matrix.style.gridTemplateColumns = `2.2rem repeat(${heads.heads}, minmax(0, 2.8rem))`;
+        matrix.style.gridTemplateColumns = `2.2rem repeat(${heads.heads}, minmax(0, 3.6rem))`;
         const cells = [element("span", { textContent: "layer" }), ...Array.from({ length: heads.heads }, (_, head) => element("span", { textContent: head }))];
         for (let place = 0; place < count; place++) {
           if (place % heads.heads === 0) cells.push(element("span", { textContent: place / heads.heads }));
@@ -214,16 +240,17 @@
         }
         matrix.replaceChildren(...cells);
       }
-      const largest = Math.max(...heads.contributions.map(Math.abs)) || 1;
-      find(".largest b", this.article).textContent = `±${largest.toPrecision(2)} logits`;
+      const { largest } = this;
+      this.nameHeads();
       findAll("button", matrix).forEach((button, place) => {
         const value = heads.contributions[place];
         button.disabled = value === null;  // of a head that this layer has not
         button.style.visibility = button.disabled ? "hidden" : "";
         if (button.disabled) return;
         button.style.background = `rgb(${hue(value / largest).join(" ")} / ${Math.abs(value) / largest})`;
+        button.style.color = Math.abs(value) > 0.6 * largest ? "white" : "";
         button.textContent = value / largest < -0.1 ? "−" : "";  // the sign, for those who see no colours
-        button.title = `layer ${Math.floor(place / heads.heads)}, head ${place % heads.heads}: ${signed(value)} logits`;
+        button.title = `${this.name(place).toLowerCase()}: ${signed(value)} logits`;
         button.setAttribute("aria-label", button.title);
         button.setAttribute("aria-pressed", place === this.head);
         button.tabIndex = place === (this.head ?? 0) ? 0 : -1;

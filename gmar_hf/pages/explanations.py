@@ -45,9 +45,8 @@ def write_page(
     """Write a page that shows the explanations of a set of images, and needs nothing but itself.
 
     It can be searched by label, methods and labels can be switched, and with `return_head_maps=True` of the pipeline
-    each head of the matrix shows what it
-    adds for and against the label. An image takes at most 300 kB: photographs come as JPEGs of at most
-    640 pixels, head maps become coarser where there are many. (Hundreds of labels of one image take more, by their own
+    each head of the matrix shows what it adds for and against the label, on the scale of the strongest. An image
+    takes at most 300 kB: photographs come as JPEGs of at most 640 pixels, head maps become coarser where there are many. (Hundreds of labels of one image take more, by their own
     maps.) Images are taken one at a time, so that a generator needs the memory of one.
 
     Args:
@@ -173,7 +172,8 @@ def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
     told = {key: printable(result[key]) for key in ("unit", "note") if key in result}
     packed = packed_map(result["attribution"])
     is_signed = has_sign(result["attribution"], result.get("unit", ""))
-    return {"label": label, "method": printable(result["method"]), "signed": is_signed, **packed, **told}
+    about = {"label": label, "method": printable(result["method"]), "signed": is_signed}
+    return {**about, "on_path": "completeness_gap" in result, **packed, **told}
 
 
 def _distinct_heads(

@@ -53,7 +53,9 @@ def test_maps_are_those_of_the_classifier_of_texts():
     expected = gmar_hf.explain(classifier, pixel_values, lambda logits: logits[:, 1] - logits[:, 0], "recommended")
     assert torch.allclose(result["attribution"], expected.attribution[0], atol=1e-6)
     assert (result["label"], result["versus"]) == ("a dog", "a cat")
-    against, score = classifier(pixel_values).logits[0, :2].sigmoid().tolist()  # each text alone, as SigLIP was trained
+    against, score = (
+        classifier(pixel_values).logits[0, :2].sigmoid().tolist()
+    )  # each text alone, as SigLIP was trained
     assert (result["score"], result["versus_score"]) == pytest.approx((score, against), abs=1e-6)
 
 
