@@ -83,7 +83,7 @@
       this.photo = find("img", article);
       this.canvas = find("canvas", article);
       // As high as the window lets it be seen whole.
-      this.photo.parentElement.style.maxWidth = `max(14rem, ${68 * this.photo.getAttribute("width") / this.photo.getAttribute("height")}vh)`;
+      this.photo.closest("figure").style.maxWidth = `max(14rem, ${68 * this.photo.getAttribute("width") / this.photo.getAttribute("height")}vh)`;
       this.label = 0;
       this.head = null;
       this.buttons = findAll(".labels button", article);

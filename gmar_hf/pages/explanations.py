@@ -46,8 +46,9 @@ def write_page(
 
     It can be searched by label, methods and labels can be switched, and with `return_head_maps=True` of the pipeline
     each head of the matrix shows what it adds for and against the label, on the scale of the strongest. An image
-    takes at most 300 kB: photographs come as JPEGs of at most 640 pixels, head maps become coarser where there are many. (Hundreds of labels of one image take more, by their own
-    maps.) Images are taken one at a time, so that a generator needs the memory of one.
+    takes at most 300 kB: photographs come as JPEGs of at most 640 pixels, head maps become coarser where there are
+    many. (Hundreds of labels of one image take more, by their own maps.) Images are taken one at a time, so that a
+    generator needs the memory of one.
 
     Args:
         explained (`Iterable` of tuples): Of each image the name to show, the image (PIL, path or URL) and what

@@ -239,7 +239,7 @@ def test_the_page_in_a_browser(tmp_path):
     left = dict(
         attribution=torch.tensor([[1.0, 0.0]]), box=(0, 0, 40, 20), head_contribution=torch.tensor([[1.0, -2.0]])
     )
-    left["head_maps"] = torch.tensor([[[[0.0, -1.0]], [[0.0, 0.0]]]])
+    left["head_maps"] = torch.tensor([[[[0.0, -1.0]], [[-0.25, 0.0]]]])
     right = {**left, "attribution": torch.tensor([[0.5, -1.0]])}
     explained = [result("cat", "gmar", **left), result("<b>dog", "gmar", **right)]
     others = [(text, white, [result(text, "gmar", **left)]) for text in NASTY]
@@ -273,12 +273,16 @@ def test_the_page_in_a_browser(tmp_path):
             tab.run("document.querySelector('.heads button').focus()")
             tab.run("document.querySelector('.heads button').click()")
             assert tab.run("document.querySelector('.said').textContent") == (
-                "Layer 0, head 0 alone, which adds +1.0 logits: for and against the label."
+                "Layer 0, head 0 alone: it adds 1.0 logits."
+            )
+            assert tab.run("document.querySelector('.strongest').textContent") == (
+                "The strongest: layer 0, head 1: \u22122.0; layer 0, head 0: +1.0."
             )
             assert (tab.run(pixel.format(240)), tab.run(pixel.format(720))) == ([0, 0, 0, 0], [16, 66, 160, 255])
             tab.press("ArrowRight")
             assert tab.run("document.activeElement.getAttribute('aria-label')") == "layer 0, head 1: \u22122.0 logits"
             assert tab.run(pixel.format(720)) == [0, 0, 0, 0]
+            assert tab.run(pixel.format(240))[3] == pytest.approx(64, abs=1)  # on the scale of the strongest's map
             tab.press("Escape")
             assert tab.run(pixel.format(720)) == [16, 66, 160, 255]
             # Whoever uses no keys has a button, there while a head is shown; another map lets go of the head.
