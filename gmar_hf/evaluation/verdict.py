@@ -146,7 +146,7 @@ class Verdict:
         )
         yield from _said_of_leads(self.leads)
         if self.control is not None:
-            yield f"Over the best control: {_said(self.control)}."
+            yield f"Over {_said(self.control)}, of the controls the nearest."
         losses = [_said_of_loss(loss) for loss in self.losses]
         yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure beyond doubt."
         if self.made_with:

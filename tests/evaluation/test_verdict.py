@@ -161,7 +161,7 @@ class TestWhatCannotBeSaid:
         verdict = judged({"a": [1, 1, 1], "edges": [2, 2, 2]}, controls=("edges",)).verdict()
         assert (verdict.map, verdict.control.over, verdict.control.mean) == ("a", "edges", -1.0)
         assert verdict.control.status == "behind"
-        assert "Over the best control: edges by -1.00 (-1.00 to -1.00)." in verdict.sentences
+        assert "Over edges by -1.00 (-1.00 to -1.00), of the controls the nearest." in verdict.sentences
         assert verdict.leads == ()
 
 
