@@ -38,6 +38,7 @@ class ClassTables:
     Args:
         num_explained (`int`): How many classes have explanations.
         commonest (`Rows`): The classes with most explanations: label, explanations, strongest heads.
+        num_few (`int`): How many of `commonest` have too few explanations to tell.
         are_all_shown (`bool`): Whether `commonest` holds every class with explanations.
         all_correlated (`Rows`): The same for every class, with the rank correlation of its heads' ranking with that
             of all explanations; empty where there are many classes, or no correlation.
@@ -46,6 +47,7 @@ class ClassTables:
 
     num_explained: int
     commonest: Rows
+    num_few: int
     are_all_shown: bool
     all_correlated: Rows
     least_alike: Rows
@@ -125,9 +127,11 @@ def class_tables(
     by_count = sorted(explained, key=lambda index: (-int(counts[index]), index))
     by_likeness = sorted(alike, key=lambda index: (alike[index], index))
     are_few = len(explained) <= _ONE_TABLE
+    shown = by_count if are_few else by_count[:_SHOWN_CLASSES]
     return ClassTables(
         num_explained=len(explained),
-        commonest=rows(by_count if are_few else by_count[:_SHOWN_CLASSES]),
+        commonest=rows(shown),
+        num_few=sum(int(counts[index]) < MIN_CLASS_EXPLANATIONS for index in shown),
         are_all_shown=are_few,
         all_correlated=correlated_rows(by_count) if are_few and alike else [],
         least_alike=correlated_rows(by_likeness[:_SHOWN_CLASSES]) if len(alike) >= 2 and not are_few else [],

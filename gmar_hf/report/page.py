@@ -11,7 +11,7 @@ from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.certainty import remarks
 from gmar_hf.report.figures import FIGURES, png
 from gmar_hf.report.settings import parts_in_words
-from gmar_hf.report.statistics import RANKED_BY, strongest_heads
+from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, strongest_heads
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable, quantity
 
@@ -45,6 +45,7 @@ def write_report_page(report: "HeadImportanceReport", path: str | os.PathLike[st
             for score, (title, _) in FIGURES.items()
         ],
         classes=class_tables(model["labels"], report.moments, overall, printable),
+        min_class_explanations=MIN_CLASS_EXPLANATIONS,
         outcomes=outcome_table(report.moments),
         traits=None if report.traits is None else trait_table(report.traits, overall),
         top_images=top_image_rows(settings.get("top_images"), model["labels"], overall, printable),

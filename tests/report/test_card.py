@@ -304,6 +304,15 @@ class TestTables:
         ):
             assert words in card_of(report_on(moments_of(torch.rand(5, 6, 2, 2), [outcome] * 5)))
 
+    @pytest.mark.parametrize(
+        ("each", "said"), [((12, 9), "1 has fewer than 10"), ((4, 9), "2 have fewer than 10"), ((10, 10), "")]
+    )
+    def test_classes_of_few_explanations(self, each, said):
+        groups = [3 * index for index, number in enumerate(each) for _ in range(number)]
+        card = card_of(report_on(moments_of(torch.rand(len(groups), 6, 2, 2), groups, num_classes=2)))
+        assert said in card
+        assert ("fewer than 10 explanations: other images" in card) == bool(said)
+
     def test_all_heads_alike(self):
         card = card_of(report_on(moments_of(torch.full((60, 6, 2, 2), 0.5), torch.arange(60) % 6, num_classes=2)))
         assert "nan" not in card
