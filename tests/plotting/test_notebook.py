@@ -182,7 +182,7 @@ def test_results_show_map_heads_and_labels_escaped():
     assert all(same(*pair) for pair in zip(shown.pictures[:2], expected, strict=True))
     assert "\x1b" not in shown.text
     assert r"<script>alert('&')</script>\x1b[2J" in shown.text
-    assert f"dog, not bird: {results[1]['score']:.2f}" in shown.text
+    assert f"dog: {results[1]['score']:.2f}, not bird: {results[1]['versus_score']:.2f}" in shown.text
     assert head_text(results[1]["head_contribution"], is_signed=True) in shown.text
 
 
