@@ -1,6 +1,5 @@
 """Work over a data set that survives a kill: batch after batch, saved now and then, by one process or many."""
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
@@ -13,7 +12,7 @@ from gmar_hf.models.weight_sample import weight_sample
 from gmar_hf.runs.batches import Batch, map_loader, stream_loader
 from gmar_hf.runs.processes import Interruption, RunInterrupted, gather, patient, together
 from gmar_hf.runs.progress import counted, progress, say, time_left
-from gmar_hf.runs.run_folder import Output, clear_away, remove_checkpoints
+from gmar_hf.runs.run_folder import Output, remove_checkpoints
 from gmar_hf.runs.unchanged_model import UnchangedModel
 from gmar_hf.runs.work import Work
 from gmar_hf.utils.iteration import no_stop_iteration
@@ -91,8 +90,7 @@ class Run(ABC, Generic[Result]):
             RunInterrupted: On Ctrl-C, once the batch in hand is saved.
         """
         folder = output.folder
-        is_new = folder is not None and not os.path.exists(folder)  # which is False, too, for a name that cannot be
-        try:
+        with output.held:
             if folder is not None:
                 self.done, self.folder = set(gather(sorted(self.open_folder(output)))), folder
             with self.work.on_device():
@@ -102,12 +100,8 @@ class Run(ABC, Generic[Result]):
                 if folder is not None:
                     is_main = self.work.accelerator.is_main_process
                     together(lambda: self.write(result, folder) if is_main else None)
-        except BaseException:
-            if folder is not None:
-                clear_away(folder, is_new)
-            raise
-        if folder is not None and self.work.accelerator.is_local_main_process:
-            remove_checkpoints(folder)  # machines need not share one folder
+            if folder is not None and self.work.accelerator.is_local_main_process:
+                remove_checkpoints(folder)  # machines need not share one folder
         return result
 
     def go(self) -> None:

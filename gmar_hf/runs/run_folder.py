@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping, Set
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.runs.identity import differences
 from gmar_hf.runs.processes import gather, together
-from gmar_hf.utils.files import folder_error, make_folder, remove_leftovers
+from gmar_hf.utils.files import alone_in, folder_error, make_folder, remove_leftovers
 from gmar_hf.utils.own_files import check_replaceable, look_at
 
 CHECKPOINTS = "checkpoints"
@@ -46,11 +46,13 @@ class Output:
         folder (`Path`, *optional*): The run's `output_dir`; nothing is kept without it.
         resume (`bool`): Whether to go on from checkpoints; else they are deleted.
         force (`bool`): Whether finished results may be replaced.
+        held (`ExitStack`): What keeps other runs out of the folder, and clears it away where nothing is in it.
     """
 
     folder: Path | None
     resume: bool
     force: bool
+    held: ExitStack = field(default_factory=ExitStack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +100,25 @@ def open_folder(
     assert output.folder is not None
     folder, checkpoints = output.folder, output.folder / CHECKPOINTS
 
+    is_new = not os.path.exists(folder)  # which is False, too, for a name that cannot be
+
+    def enter() -> None:
+        try:
+            kind.check_others(folder)
+        except OSError as error:
+            raise error if isinstance(error, GMARError) else folder_error(OUT, folder, error) from error
+        make_folder(OUT, folder)
+        make_folder(OUT, checkpoints)
+        if accelerator.is_main_process:
+            output.held.enter_context(alone_in(OUT, checkpoints))
+
+    def leave(error: type[BaseException] | None, *rest: object) -> None:
+        if error is not None:
+            clear_away(folder, is_new)
+
     def look() -> dict[str, AnyPart]:
         try:
             files = sorted(set(checkpoints.glob(kind.pattern)))
-            kind.check_others(folder)
             if not output.force:
                 kind.check_finished(folder, bool(files))
             parts = {file.name: kind.load(file) for file in files} if output.resume else {}
@@ -109,14 +126,14 @@ def open_folder(
                 check_replaceable(OUT, checkpoints, [file.name for file in files if not _is_damaged(file)], kind.noun)
             for part in parts.values():
                 _check_settings(part, settings, kind.noun)
-            make_folder(OUT, folder)
-            make_folder(OUT, checkpoints)
         except GMARError:
             raise
         except OSError as error:
             raise folder_error(OUT, folder, error) from error
         return parts
 
+    together(enter)
+    output.held.push(leave)  # before the folder is let go
     parts = together(look)
     if not output.resume:
         _delete(checkpoints, kind.pattern, accelerator)

@@ -5,6 +5,7 @@ import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -170,6 +171,45 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         with suppress(OSError):  # some network's folders cannot be locked
             fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone_in(argument: str, folder: Path, patience: float = 10.0) -> Iterator[None]:
+    """Let one process at a time into the block for a folder; where the system has no such locks, all are.
+
+    Args:
+        argument (`str`): What the error calls the folder, backticks and all.
+        folder (`Path`): It is there.
+        patience (`float`, defaults to 10.0): Seconds that helpers of a killed process are given to end.
+
+    Raises:
+        ArgumentError: If another process is in it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise ArgumentError(
+                        f"{argument} must be a folder that no other run writes to now; got one that a run does. Wait "
+                        "for it, or choose another."
+                    ) from error
+                time.sleep(0.2)
+                continue
+            except OSError:  # some network's folders cannot be locked
+                pass
+            break
         yield
     finally:
         os.close(handle)

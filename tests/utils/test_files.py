@@ -10,7 +10,7 @@ import torch
 import gmar_hf
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.evaluation.results import Evaluation
-from gmar_hf.utils.files import checked_path, replacing, staged
+from gmar_hf.utils.files import alone_in, checked_path, replacing, staged
 from tests.helpers.reports import make_report
 
 
@@ -202,3 +202,15 @@ def test_a_file_that_finds_no_room(tmp_path):
     assert "result.txt' (File too large)" in first
     assert "File too large" in second
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks")
+def test_one_at_a_time(tmp_path):
+    with alone_in("`--out`", tmp_path):
+        with pytest.raises(ArgumentError, match="`--out` must be a folder that no other run writes to now"):
+            alone_in("`--out`", tmp_path, patience=0).__enter__()
+        (tmp_path / "other").mkdir()
+        with alone_in("`--out`", tmp_path / "other", patience=0):
+            pass
+    with alone_in("`--out`", tmp_path, patience=0):
+        pass
