@@ -53,10 +53,10 @@ class Moments:
         return time.monotonic() > self._time and any(self._out.glob(f"checkpoints/{self._killed.checkpoints}"))
 
     def writing_a_checkpoint(self):
-        return self._is_new(f"checkpoints/.{self._killed.checkpoints}")
+        return self._is_new(f"checkpoints/.gmar_hf-{self._killed.checkpoints}")
 
     def writing_the_results(self):
-        return self._is_new(f".{self._killed.last.partition('.')[0]}-*")
+        return self._is_new(f".gmar_hf-{self._killed.last.partition('.')[0]}-*")
 
     def deleting_the_checkpoints(self):
         return self._is_new(self._killed.last)
