@@ -172,9 +172,13 @@ class LabelReader:
         raise AssertionError(f"{value!r} is a label")
 
     def _check_no_indicators(self, values: Iterable[Any]) -> None:
-        """Refuse a 0 or 1 for every class, which as indices would mean the first two classes."""
+        """Refuse a 0 or 1 for every class, which as indices would mean the first two classes.
+
+        Of two classes, 0 and 1 in this order may be the indices of both.
+        """
         listed = list(values)
-        if len(listed) == len(self._id2label) > 2 and all(value in (0, 1) for value in listed):
+        are_indicators = len(listed) == len(self._id2label) > 1 and all(value in (0, 1) for value in listed)
+        if are_indicators and listed != [0, 1]:
             raise ArgumentError(
                 f"`{self._what}` must list the indices of an image's classes; got {len(listed)} zeros and ones, as "
                 "many as the model has classes. Pass `[index for index, value in enumerate(values) if value]`."

@@ -122,6 +122,15 @@ def test_strings_are_names():
     assert "got '1'" in message(table(["1"], Value("string")))
 
 
+@pytest.mark.parametrize("labels", [[1, 0], [1, 1], [0, 0]])
+def test_one_number_for_each_of_two_classes_is_refused(labels):
+    """In their order 0 and 1 may be the indices of both."""
+    data = open_data(table([[0, 1], labels], list_of(Value("int64"))), {0: "cat", 1: "dog"})
+    assert data.read(0).labels == (0, 1)
+    with pytest.raises(ArgumentError, match="got 2 zeros and ones, as many as the model has classes"):
+        data.read(1)
+
+
 def test_one_number_a_class_is_refused():
     data = open_data(table([[0, 1, 0, 0, 1]], list_of(Value("int64"))), LABELS)
     with pytest.raises(ArgumentError, match="got 5 zeros and ones, as many as the model has classes"):

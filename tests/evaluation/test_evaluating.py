@@ -1,5 +1,6 @@
 """`gmar_hf.evaluate`: its figures against the metrics one by one, stops and resumes, processes, and bad input."""
 
+import copy
 import csv
 import functools
 import itertools
@@ -557,6 +558,51 @@ def test_anything_that_can_be_called_may_be_a_method(vit):
     method = MapMethod("partial", functools.partial(ones))
     found = evaluate(model, SCENES, image_processor, methods=[method], metrics=["sparseness"])
     assert (found.values == 0).all()
+
+
+def test_a_method_of_ones_own_may_write_into_its_arguments(vit):
+    model, image_processor = vit
+
+    def writing(model, pixel_values, target):
+        maps = gmar_hf.explain(model, pixel_values, target, method="contribution").attribution
+        pixel_values.mul_(0.5)
+        target.zero_()
+        return maps
+
+    def needing(model, pixel_values, target):
+        pixel_values.requires_grad_()
+        (slope,) = torch.autograd.grad(model(pixel_values=pixel_values).logits.sum(), pixel_values)
+        return slope.unflatten(2, (8, 8)).unflatten(4, (8, 8)).sum(dim=(1, 3, 5))
+
+    names = ["insertion", "class_sensitivity"]
+    expected = evaluate(model, SCENES[:3], image_processor, methods=["contribution"], metrics=names, num_steps=2)
+    methods = [MapMethod("writing", writing), "contribution", MapMethod("needing", needing)]
+    with torch.no_grad():
+        found = evaluate(model, SCENES[:3], image_processor, methods=methods, metrics=names, num_steps=2)
+    for name in ("writing", "contribution"):
+        for column in expected.metrics:
+            np.testing.assert_array_equal(found.of(name, column.key), expected.of("contribution", column.key))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.train(),
+        lambda model: model.register_forward_hook(lambda *args: None),
+        lambda model: model(pixel_values=torch.zeros(1, 3, 64, 64)).logits.sum().backward(),
+        lambda model: model.requires_grad_(False),
+    ],
+)
+def test_a_method_of_ones_own_must_leave_the_model_as_it_was(vit, change):
+    model, image_processor = copy.deepcopy(vit[0]), vit[1]
+    model.requires_grad_()
+
+    def changing(model, pixel_values, target):
+        change(model)
+        return torch.ones(len(pixel_values), 8, 8)
+
+    with pytest.raises(ArgumentError, match='leave the model as it was; "changing" changed its modes, hooks, weights'):
+        evaluate(model, SCENES[:2], image_processor, methods=[MapMethod("changing", changing)], metrics=["sparseness"])
 
 
 def test_the_first_batch_tells_how_long_the_rest_will_take(vit, monkeypatch, capsys):
