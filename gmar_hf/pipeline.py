@@ -145,8 +145,9 @@ class GMARExplainer(Pipeline):
         self, inputs: Iterator[Any] | Dataset[Any], **kwargs: Any
     ) -> Iterator[ResultList[ExplanationResult]]: ...
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any = None, **kwargs: Any) -> Any:
         """Explain `inputs`; see the class for arguments and results."""
+        inputs = kwargs.pop("images", None) if inputs is None else inputs  # as image classification calls them, too
         if inputs is None or (isinstance(inputs, list | tuple) and not inputs):
             raise ArgumentError(
                 f"`inputs` must hold at least one image; got {inputs!r}. Pass a path, a URL or a PIL image."

@@ -391,6 +391,11 @@ def test_a_path_far_from_complete_is_noted(explainer, monkeypatch):
     assert "note" not in explainer(PHOTOS[0], method="contribution")[0]
 
 
+def test_images_by_the_name_that_image_classification_gives_them(explainer):
+    (result,) = explainer(images=PHOTOS[0])
+    assert result["score"] == explainer(PHOTOS[0])[0]["score"]
+
+
 def test_an_option_may_go_with_the_constructors_method():
     explain = make_explainer(method="path")
     (result,) = explain(PHOTOS[0], num_points=3, return_explanation=True)

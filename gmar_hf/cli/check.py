@@ -108,7 +108,7 @@ def _noise(model: Any, processor: Any) -> "torch.Tensor":
             f"{type(model).__name__} has no `image_size` in its config. Use a model of the ViT kind."
         )
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, setting(model, "num_channels") or 3, *pair(size), generator=generator)
+    return torch.randn(2, setting(model, "num_channels") or 3, *pair(size), generator=generator, device="cpu")
 
 
 def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:

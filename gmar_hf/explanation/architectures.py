@@ -128,7 +128,7 @@ def _of_texts(model: Any) -> TextClassifier:
 def _check(architecture: Architecture, model: nn.Module) -> ArchitectureCheck:
     # Images of the first size that the model takes; it may be refused whatever the size.
     for size in _SIZES:
-        pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0), device="cpu")
         refusal = _refusal(model, pixels, _LEAST_DEMANDING)
         if not isinstance(refusal, ArgumentError):
             break

@@ -89,7 +89,7 @@ def gradient_errors(model: nn.Module, pixels: torch.Tensor, target: torch.Tensor
         head_gradient = trace.head_gradient(score)
         for layer in layers:
             value = at_least_float32(trace.layers[layer].value.detach())
-            noise = torch.randn(NUM_DIRECTIONS, *value.shape, generator=generator)
+            noise = torch.randn(NUM_DIRECTIONS, *value.shape, generator=generator, device="cpu")
             directions[layer] = noise.to(value) * value.square().mean().sqrt()
 
         def visit(index: int, output_grad: torch.Tensor, value_grad: torch.Tensor | None) -> None:

@@ -51,9 +51,9 @@ def antithetic_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     num_patches = grid.rows * grid.cols
-    masks = torch.zeros(num_masks, num_patches, dtype=torch.bool)
+    masks = torch.zeros(num_masks, num_patches, dtype=torch.bool, device="cpu")
     for first in range(0, num_masks, 2):
-        masks[first, torch.randperm(num_patches, generator=generator)[: num_patches // 2]] = True
+        masks[first, torch.randperm(num_patches, generator=generator, device="cpu")[: num_patches // 2]] = True
         masks[first + 1] = ~masks[first]
     return masks.unflatten(1, (grid.rows, grid.cols))
 
@@ -77,8 +77,8 @@ def partition_masks(num_masks: int, grid: Grid, seed: int) -> torch.Tensor:
         raise ArgumentError(
             f"`num_masks` must be at most the number of patches, {num_patches}, for a partition; got {num_masks}."
         )
-    masks = torch.zeros(num_masks, num_patches, dtype=torch.bool)
-    order = torch.randperm(num_patches, generator=torch.Generator().manual_seed(seed))
+    masks = torch.zeros(num_masks, num_patches, dtype=torch.bool, device="cpu")
+    order = torch.randperm(num_patches, generator=torch.Generator().manual_seed(seed), device="cpu")
     for mask, part in zip(masks, order.tensor_split(num_masks), strict=True):
         mask[part] = True
     return masks.unflatten(1, (grid.rows, grid.cols))

@@ -90,7 +90,7 @@ def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     for dim in (-2, -1):
         radius = math.ceil(min(4 * sigma, images.shape[dim] - 1))
         # One axis of the Gaussian, cut at four standard deviations or where the reflection ends.
-        steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        steps = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
         kernel = torch.exp(-((steps / sigma) ** 2) / 2)
         kernel = (kernel / kernel.sum()).to(blurred)
         margin = (0, 0, radius, radius) if dim == -2 else (radius, radius, 0, 0)

@@ -63,6 +63,8 @@ def _read(source: ImageSource, name: str, timeout: float | None) -> Image.Image:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd metadata of images that it reads well
         try:
             with _open(source, name, timeout) as image:
+                if not all(image.size):
+                    raise ImageError(f"`image` must have pixels; got {name} of {image.height} x {image.width}.")
                 return _to_rgb(image, name)
         except GMARError:
             raise

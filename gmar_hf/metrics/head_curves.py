@@ -115,7 +115,7 @@ def random_ablation_curve(
     with ablated(model, pixel_values, ablation, model_kwargs) as batch:
         classes = chosen_classes(target, batch.logits)
         copies = copies_at_once(pixel_values, max_rows)
-        random_scores = (torch.rand(batch_shape(batch), generator=generator) for _ in range(num_orders))
+        random_scores = (torch.rand(batch_shape(batch), generator=generator, device="cpu") for _ in range(num_orders))
         curves = [_take_out(batch, classes, scores, True, num_steps, function, copies) for scores in random_scores]
     scores = torch.stack([curve.scores for curve in curves]).mean(dim=0)
     return Curve(curves[0].shares.to(pixel_values.device), scores.to(pixel_values.device))

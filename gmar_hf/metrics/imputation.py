@@ -31,7 +31,7 @@ class NoisyLinearImputation:
         rows = images.repeat(len(hidden), 1, 1, 1)
         system = _Neighbours(hidden.flatten(0, 1), patch_size, (rows.shape[-2], rows.shape[-1]))
         imputed = system.impute(rows)
-        noise = torch.randn(rows.shape[1:], generator=torch.Generator().manual_seed(0)).to(rows) * NOISE
+        noise = torch.randn(rows.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu").to(rows) * NOISE
         return nullcontext(torch.where(system.hidden, imputed + noise, rows).to(pixel_values.dtype))
 
 

@@ -217,7 +217,7 @@ def _new_weights(new_model: PreTrainedModel, generator: torch.Generator) -> dict
     for name, parameter in new_model.named_parameters(remove_duplicate=False):
         begun = parameter.detach().float()
         if parameter.requires_grad and name in new_weights and begun.amin() < begun.amax():
-            noise = torch.randn(begun.shape, generator=generator)
+            noise = torch.randn(begun.shape, generator=generator, device="cpu")
             new_weights[name] = begun.mean() + begun.std(correction=0) * noise
     return new_weights
 

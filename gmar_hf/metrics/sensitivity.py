@@ -67,7 +67,7 @@ def max_sensitivity(
 
     largest = torch.zeros(len(maps), device=maps.device, dtype=maps.dtype)
     for _ in range(num_samples):
-        noise = radius * (2 * torch.rand(images.shape[1:], generator=generator) - 1)
+        noise = radius * (2 * torch.rand(images.shape[1:], generator=generator, device="cpu") - 1)
         if not (noisy := images + noise.to(images)).isfinite().all():
             raise ArgumentError(
                 f"`radius` must leave the pixel values in {str(images.dtype).removeprefix('torch.')}; got {radius:g}."

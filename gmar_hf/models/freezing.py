@@ -153,6 +153,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
             _frozen_here.set(tuple(each for each in _frozen_here.get() if each is not block))
 
 
+def steady_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return a model's parameters but those that PEFT puts aside in each forward, of LoRA with `target_parameters`."""
+    wrapped = [module for module in model.modules() if type(module).__name__ == "ParamWrapper"]
+    moving = {id(parameter) for module in wrapped for parameter in module.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in moving]
+
+
 @contextmanager
 def weights_at_rest(model: nn.Module) -> Iterator[None]:
     """Refuse, in the end, weights that were changed inside the block: what came out is of no single model.
@@ -161,7 +168,7 @@ def weights_at_rest(model: nn.Module) -> Iterator[None]:
         ArgumentError: If they were, as by another thread that trains the model; also in place of an error of torch
             that followed from it.
     """
-    before = [(parameter, parameter._version) for parameter in model.parameters()]
+    before = [(parameter, parameter._version) for parameter in steady_weights(model)]
 
     def check(failure: RuntimeError | None) -> None:
         if any(parameter._version != version for parameter, version in before):

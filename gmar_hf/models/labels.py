@@ -21,9 +21,15 @@ def check_label_names(model: nn.Module, num_outputs: int | None = None) -> None:
             head tell, or nothing.
 
     Raises:
-        ArgumentError: If the outputs and the indices of the names are not the same.
+        ArgumentError: If the outputs and the indices of the names are not the same, or a name is no text.
     """
     names = label_names(model)
+    for index, name in names.items():
+        if not isinstance(name, str):
+            raise ArgumentError(
+                f"`model` must have texts as names in its config; got {name!r:.80} for output {index}. Set "
+                "`model.config.id2label = {index: str(name) for index, name in model.config.id2label.items()}`."
+            )
     if num_outputs is None:
         sizes = _head_sizes(model)
         num_outputs = sizes[-1] if sizes and len(names) not in sizes else len(names)

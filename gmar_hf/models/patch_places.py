@@ -121,7 +121,7 @@ class _Places:
 def _dependence(tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
     """Return for every patch of the first image whether tokens (tokens, hidden_size) depend on it."""
     # Weights that no normalisation cancels.
-    weights = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens)
+    weights = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(tokens)
     (gradient,) = torch.autograd.grad((tokens * weights).sum(), patches)
     return (gradient[0] != 0).any(dim=0).flatten()
 

@@ -20,7 +20,7 @@ def are_separate(outputs: torch.Tensor, inputs: torch.Tensor) -> bool:
         inputs (`torch.Tensor` of shape (batch, ...)): Wants gradients.
     """
     places = torch.arange(len(outputs), device=outputs.device)
-    weights = 0.5 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+    weights = 0.5 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(outputs)
     by_image = places.reshape(-1, *[1] * (outputs.ndim - 1))
     for digit in range((len(outputs) - 1).bit_length()):
         for asked in ((by_image >> digit) % 2 == 0, (by_image >> digit) % 2 == 1):

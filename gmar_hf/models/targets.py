@@ -92,10 +92,13 @@ def _checked_indices(target: Any, logits: torch.Tensor) -> torch.Tensor:
 
 def _called(target: Callable[[torch.Tensor], Any], logits: torch.Tensor) -> torch.Tensor:
     scores = target(logits)
-    if not isinstance(scores, torch.Tensor) or scores.shape != logits.shape[:1] or not scores.requires_grad:
+    is_real = isinstance(scores, torch.Tensor) and not scores.is_complex()
+    if not is_real or scores.shape != logits.shape[:1] or not scores.requires_grad:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
         if isinstance(scores, torch.Tensor) and not scores.requires_grad:
             got += " without a gradient"
+        if isinstance(scores, torch.Tensor) and not is_real:
+            got += " of complex numbers"
         raise ArgumentError(
             f"`target` must turn logits {tuple(logits.shape)} into one differentiable scalar an image, shape "
             f"({logits.shape[0]},); got {got}. Write it like `lambda logits: logits[:, 3] - logits[:, 5]`."

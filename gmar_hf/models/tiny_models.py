@@ -107,7 +107,7 @@ def perturb(model: nn.Module, seed: int = 0, std: float = 0.2) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * std)
+            parameter.add_(torch.randn(parameter.shape, generator=generator, device="cpu").to(parameter) * std)
 
 
 def build(model_class: Any, config: Any, seed: int = 0, std: float = 0.2) -> Any:

@@ -53,7 +53,7 @@ class Plan:
         order: Sequence[int] = range(num_samples)
         if self.shuffle_seed is not None:
             generator = torch.Generator().manual_seed(self.shuffle_seed)
-            order = torch.randperm(num_samples, generator=generator).tolist()
+            order = torch.randperm(num_samples, generator=generator, device="cpu").tolist()
         number, count = self.part or (1, 1)
         return order[: self.limit][number - 1 :: count]
 

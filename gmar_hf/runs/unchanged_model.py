@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.models.freezing import steady_weights
 from gmar_hf.models.model_state import WHOLE, describe_state
 from gmar_hf.models.weight_sample import same_weights, weight_sample
 
@@ -54,5 +55,5 @@ class UnchangedModel:
 
 
 def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """Return what changes with every write to a weight. Those that Accelerate fetches for a forward are left out."""
-    return [(id(weight), weight._version) for weight in model.parameters() if not weight.is_meta]
+    """Return what changes with every write to a weight, but those that are put in place for each forward."""
+    return [(id(weight), weight._version) for weight in steady_weights(model) if not weight.is_meta]

@@ -482,3 +482,21 @@ def test_no_warnings_and_no_output(capsys, caplog):
             gmar_hf.explain(model, zoo.pixel_values(model), method=method, return_head_maps=True)
     assert capsys.readouterr() == ("", "")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "recommended"},
+        {"method": "contribution", "num_masks": 4},
+        {"num_masks": 2, "mask_pattern": "partition"},
+    ],
+)
+def test_another_default_device(options):
+    """The user's `torch.set_default_device` is for the user's tensors."""
+    model = zoo.vit()
+    pixels, options = zoo.pixel_values(model), {"method": "contribution", **options}
+    expected = gmar_hf.explain(model, pixels, 0, **options)
+    with torch.device("meta"):
+        found = gmar_hf.explain(model, pixels, 0, **options)
+    assert torch.equal(found.attribution, expected.attribution)

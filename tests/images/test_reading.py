@@ -503,6 +503,11 @@ SEVERAL = (
 )
 
 
+def test_no_pixels():
+    with pytest.raises(ImageError, match="`image` must have pixels; got a PIL image of 5 x 0"):
+        read_image(Image.new("RGB", (0, 5)))
+
+
 def test_devices():
     with pytest.raises(ImageError, match="`image` must be a file; got '/dev/null', a device or a pipe"):
         read_image("/dev/null")

@@ -257,3 +257,11 @@ class TestOutputsAndNames:
     def test_every_family_is_let_through(self, name):
         check_label_names(zoo.MODELS[name]())
         check_label_names(zoo.MODELS[name](), zoo.NUM_LABELS)
+
+
+def test_names_that_are_no_texts():
+    model = zoo.vit()
+    for name in (3, None):
+        model.config.id2label = {**model.config.id2label, 2: name}
+        with pytest.raises(ArgumentError, match=rf"must have texts as names in its config; got {name} for output 2"):
+            check_label_names(model)

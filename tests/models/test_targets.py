@@ -93,6 +93,7 @@ class TestCallable:
             (lambda logits: torch.ones(2), r"got shape \(2,\) without a gradient\."),
             (lambda logits: 3.0, r"got float\."),
             (lambda logits: None, r"got NoneType\."),
+            (lambda logits: logits[:, 0] * 1j, r"got shape \(2,\) of complex numbers\."),
             (lambda logits: [logits[0, 0], logits[1, 0]], r"got list\."),
         ],
     )

@@ -184,3 +184,22 @@ def test_a_merged_adapter(items, tmp_path):
         ArgumentError, match=r"and has now adapters default \(merged\) in 3 modules; the model's weigh"
     ):
         survey(model, Counting(items), output_dir=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # which PEFT asks for
+def test_lora_of_parameters_which_are_put_in_place_for_each_forward():
+    """PEFT takes the weight away and puts it back in every forward: nobody has changed it."""
+    peft = pytest.importorskip("peft")
+    try:
+        config = peft.LoraConfig(
+            r=2, target_parameters=["vit.layers.1.attention.v_proj.weight"], target_modules=["q_proj"]
+        )
+    except TypeError:
+        pytest.skip("this release of PEFT has no `target_parameters`")
+    adapted = peft.get_peft_model(name_classes(zoo.vit()), config).eval()
+    pixels = zoo.pixel_values(zoo.vit(), batch=4)
+    expected = adapted(pixel_values=pixels).logits
+    found = gmar_hf.explain(adapted, pixels, method="contribution")
+    torch.testing.assert_close(found.logits, expected.detach())
+    report = gmar_hf.survey(adapted, [{"pixel_values": image} for image in pixels], batch_size=2)
+    assert report.num_images == 4

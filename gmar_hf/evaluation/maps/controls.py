@@ -17,7 +17,10 @@ _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 def random(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Draw uniform noise, another for each image and class."""
     grid = patch_grid(model, pixel_values)
-    maps = [torch.rand(grid.rows, grid.cols, generator=generator) for generator in generators(pixel_values, target)]
+    maps = [
+        torch.rand(grid.rows, grid.cols, generator=generator, device="cpu")
+        for generator in generators(pixel_values, target)
+    ]
     return torch.stack(maps).to(pixel_values.device)
 
 
@@ -46,7 +49,7 @@ def shuffled_weights(model: nn.Module, pixel_values: torch.Tensor, target: torch
     shuffled = torch.empty_like(weights)
     for image, generator in enumerate(generators(pixel_values, target)):
         for layer, layer_weights in enumerate(weights[image]):
-            order = torch.randperm(len(layer_weights), generator=generator)
+            order = torch.randperm(len(layer_weights), generator=generator, device="cpu")
             shuffled[image, layer] = layer_weights[order.to(layer_weights.device)]
     return _fused(model, pixel_values, target, shuffled)
 

@@ -256,7 +256,7 @@ def register_map_method(
         'magnitudes'
         >>> _ = MAP_METHODS.pop("magnitudes")  # nothing else needs it
     """
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ArgumentError(f"`name` must be of lower case letters, digits and hyphens; got {name!r}.")
     if name in MAP_METHODS or name in NAMES_IN_EXPLAIN:
         raise ArgumentError(f"`name` must not be taken; got {name!r}, which is. Choose another.")

@@ -153,7 +153,7 @@ def test_a_method_of_ones_own(monkeypatch):
             register_map_method(name, mine)
         with pytest.raises(ArgumentError, match=f"own by the name of another; got '{name}'. Rename it."):
             find_map_methods([MapMethod(name=name, draw=mine)])
-    for name in ("My map", "", "-a", "a--b", "a_b"):
+    for name in ("My map", "", "-a", "a--b", "a_b", 1, None):
         with pytest.raises(ArgumentError, match="`name` must be of lower case letters, digits and hyphens"):
             register_map_method(name, mine)
     with pytest.raises(ArgumentError, match="`draw` must be a function; got str"):
