@@ -77,6 +77,7 @@ def test_the_task_is_registered_with_the_model_that_transformers_pins():
     assert task["default"]["model"][0] == "google/vit-base-patch16-224"
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_importing_again_says_nothing():
     code = "import gmar_hf.pipeline, importlib; importlib.reload(gmar_hf.pipeline); importlib.reload(gmar_hf)"

@@ -349,6 +349,7 @@ def rows(numbers=(0, 1, 2)):
         yield {"image": {"bytes": encoded(number), "path": None}, "label": number % 3}
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_fingerprints_are_the_same_in_every_process(tmp_path):
     table([0, 1, 2]).save_to_disk(tmp_path / "saved")
@@ -504,6 +505,7 @@ def test_pictures_made_in_memory():
     assert [value for *_, value in everything(open_data(source, LABELS))] == [7, 9]
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_datasets_need_not_be_installed(tmp_path, monkeypatch):
     table().save_to_disk(tmp_path / "saved")

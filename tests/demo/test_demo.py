@@ -223,6 +223,7 @@ def test_missing_files_are_named(tmp_path, monkeypatch):
         demo.load("vit")
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_loading_says_nothing_about_torchvision():
     code = "from gmar_hf import demo\nfor name in demo.MODELS: demo.load(name)"

@@ -363,6 +363,7 @@ def test_the_model_is_as_it_was(vit, tmp_path):
         model.eval()
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_two_processes_find_the_same(vit, tmp_path):
     model, image_processor = vit

@@ -389,6 +389,7 @@ class TestFigures:
         assert min(image.size) > 100
         assert image.info["Software"] == "gmar_hf"  # no version of matplotlib: the same report gives the same bytes
 
+    @pytest.mark.campaign
     @pytest.mark.slow
     def test_the_same_bytes_in_another_process(self):
         code = (
