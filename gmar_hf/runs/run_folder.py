@@ -1,8 +1,8 @@
 """The folder of a run: what earlier calls have left there, shared out among the processes of this one."""
 
 import os
-from collections.abc import Callable, Mapping, Set
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -103,10 +103,8 @@ def open_folder(
     is_new = not os.path.exists(folder)  # which is False, too, for a name that cannot be
 
     def enter() -> None:
-        try:
+        with _of_folder(folder):
             kind.check_others(folder)
-        except OSError as error:
-            raise error if isinstance(error, GMARError) else folder_error(OUT, folder, error) from error
         make_folder(OUT, folder)
         make_folder(OUT, checkpoints)
         if accelerator.is_main_process:
@@ -117,7 +115,7 @@ def open_folder(
             clear_away(folder, is_new)
 
     def look() -> dict[str, AnyPart]:
-        try:
+        with _of_folder(folder):
             files = sorted(set(checkpoints.glob(kind.pattern)))
             if not output.force:
                 kind.check_finished(folder, bool(files))
@@ -126,10 +124,6 @@ def open_folder(
                 check_replaceable(OUT, checkpoints, [file.name for file in files if not _is_damaged(file)], kind.noun)
             for part in parts.values():
                 _check_settings(part, settings, kind.noun)
-        except GMARError:
-            raise
-        except OSError as error:
-            raise folder_error(OUT, folder, error) from error
         return parts
 
     together(enter)
@@ -154,6 +148,17 @@ def open_folder(
             "Start anew with `resume=False` (`--no-resume`)."
         )
     return mine
+
+
+@contextmanager
+def _of_folder(folder: Path) -> Iterator[None]:
+    """Turn what the system says inside the block into the error of a folder that cannot be used."""
+    try:
+        yield
+    except GMARError:
+        raise
+    except OSError as error:
+        raise folder_error(OUT, folder, error) from error
 
 
 def check_apart(folder: Path | None, data: Any) -> None:

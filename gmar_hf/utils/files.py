@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -162,18 +162,9 @@ def locked(folder: Path) -> Iterator[None]:
     Args:
         folder (`Path`): It is there.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    with _lock_of(folder) as take:
+        take(True)
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network's folders cannot be locked
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -188,29 +179,42 @@ def alone_in(argument: str, folder: Path, patience: float = 10.0) -> Iterator[No
     Raises:
         ArgumentError: If another process is in it.
     """
+    end = time.monotonic() + patience
+    with _lock_of(folder) as take:
+        while not take(False):
+            if time.monotonic() > end:
+                raise ArgumentError(
+                    f"{argument} must be a folder that no other run writes to now; got one that a run does. Wait "
+                    "for it, or choose another."
+                )
+            time.sleep(0.2)
+        yield
+
+
+@contextmanager
+def _lock_of(folder: Path) -> Iterator[Callable[[bool], bool]]:
+    """Give a function that takes the folder's lock until the block ends: whether it waits in, whether it has it out.
+
+    Where the system has no such locks, everybody has it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
-        yield
+        yield lambda waits: True
         return
     handle = os.open(folder, os.O_RDONLY)
+
+    def take(waits: bool) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # some network's folders cannot be locked
+            return True
+        return True
+
     try:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    raise ArgumentError(
-                        f"{argument} must be a folder that no other run writes to now; got one that a run does. Wait "
-                        "for it, or choose another."
-                    ) from error
-                time.sleep(0.2)
-                continue
-            except OSError:  # some network's folders cannot be locked
-                pass
-            break
-        yield
+        yield take
     finally:
         os.close(handle)
 
