@@ -1,8 +1,7 @@
 """A batch of images through every method and metric."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.evaluation.evaluation_checkpoint import Measured
-from gmar_hf.evaluation.maps.map_registry import BUILT_IN
+from gmar_hf.evaluation.maps.drawing import draw_maps
 from gmar_hf.evaluation.maps.method import MapMethod
 from gmar_hf.evaluation.metric_columns import measure
 from gmar_hf.evaluation.rows_and_columns import Metric, Row
@@ -22,7 +20,7 @@ from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.metrics.fillings import Baseline, TokenRemoval
 from gmar_hf.metrics.registry import METRICS
 from gmar_hf.metrics.subject import Subject
-from gmar_hf.models.freezing import frozen, gradients_on
+from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import label_names
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_inputs import checked_pixels
@@ -204,13 +202,13 @@ def _measure_methods(
     )
     for method in questions.methods[len(measured.seconds) :]:
         start = time.perf_counter()
-        maps = _draw(method, model, drawn_pixels, drawn_classes, questions.patch_size)
+        maps = draw_maps(method, model, drawn_pixels, drawn_classes, questions.patch_size)
         seconds, forwards = time.perf_counter() - start, method.forwards(maps[0].numel())
         maps = maps.to(pixels.device)
         rival_maps = maps[[drawn.index(pair) for pair in rivals]] if compares else None
 
         def draw(pixel_values: torch.Tensor, method: MapMethod = method) -> torch.Tensor:
-            return _draw(method, model, pixel_values, subject.target, questions.patch_size)
+            return draw_maps(method, model, pixel_values, subject.target, questions.patch_size)
 
         values, curves = measure(
             subject, maps[[drawn.index(pair) for pair in targets]], rival_maps, questions.columns, draw
@@ -265,67 +263,3 @@ def _masks(
 def _cells(masks: torch.Tensor, side: int) -> torch.Tensor:
     """Return in which cell of a mosaic, counted row by row, most of each mask (rows, height, width) lies."""
     return adaptive_avg_pool2d(masks.float()[:, None], side).flatten(1).argmax(dim=1)
-
-
-def _draw(
-    method: MapMethod,
-    model: nn.Module,
-    pixels: torch.Tensor,
-    classes: torch.Tensor,
-    patch_size: tuple[int, int] | None,
-) -> torch.Tensor:
-    """Draw a method's maps and check them, since anybody may have written it: float32, one value a patch."""
-    is_ours = method in BUILT_IN
-    before = () if is_ours else _outward(model)
-    try:
-        # A user's may write into its arguments, and need gradients.
-        with nullcontext() if is_ours else gradients_on():
-            maps: object = method.draw(model, pixels.clone(), classes.clone())
-    except Exception as error:
-        error.add_note(f'This happened in the function of the map "{method.name}".')
-        raise
-    if not is_ours and _outward(model) != before:
-        raise ArgumentError(
-            f'`methods` must have functions that leave the model as it was; "{method.name}" changed its modes, hooks, '
-            "weights or gradients. Put back what it changes, or let it work on a copy (`copy.deepcopy`)."
-        )
-    if not isinstance(maps, torch.Tensor):
-        raise _no_maps(method, len(pixels), type(maps).__name__)
-    if maps.ndim != 3 or len(maps) != len(pixels) or maps.numel() == 0:
-        raise _no_maps(method, len(pixels), f"shape {tuple(maps.shape)}")
-    if maps.is_complex():
-        raise _no_maps(method, len(pixels), "complex numbers")
-    if not maps.isfinite().all():
-        raise NonFiniteError(str(_no_maps(method, len(pixels), "NaN or infinity")))
-    # Maps of another resolution would be measured by other patches than all the rest.
-    if patch_size is not None:
-        rows, cols = (side // size for side, size in zip(pixels.shape[-2:], patch_size, strict=True))
-        if maps.shape[1:] != (rows, cols):
-            raise ArgumentError(
-                f"`methods` must give one value for each of the model's {rows} x {cols} patches; "
-                f'"{method.name}" gave {maps.shape[1]} x {maps.shape[2]}. Average its map over patches.'
-            )
-    return maps.detach().float()
-
-
-def _outward(model: nn.Module) -> list[tuple[object, ...]]:
-    """Return what a function may leave behind in a model that other maps would see, or the user."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    modules = [
-        (module.training, "forward" in vars(module), *(_of_users(getattr(module, kind)) for kind in hooks))
-        for module in model.modules()
-    ]
-    weights = [(weight.requires_grad, id(weight.grad), weight._version) for weight in model.parameters()]
-    return [*modules, *weights]
-
-
-def _of_users(hooks: Mapping[int, object]) -> tuple[int, ...]:
-    """Return hooks without those by which transformers itself, once asked to, collects attentions for good."""
-    return tuple(key for key, hook in hooks.items() if not getattr(hook, "__module__", "").startswith("transformers."))
-
-
-def _no_maps(method: MapMethod, num_rows: int, got: str) -> ArgumentError:
-    return ArgumentError(
-        f"`methods` must give finite maps of shape (rows, grid rows, grid columns), here of {num_rows} rows; "
-        f'"{method.name}" gave {got}. Mend its function.'
-    )
