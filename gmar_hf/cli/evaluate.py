@@ -40,9 +40,10 @@ def _listed(defaults: Sequence[str], names: Iterable[str]) -> str:
 
 
 def _maps_help() -> str:
-    in_explain = {row: f"{name} ({row})" for name, row in NAMES_IN_EXPLAIN.items()}
-    light = _listed(DEFAULT_METHODS, [method.name for method in BUILT_IN if not method.needs])
-    light = ", ".join(in_explain.get(name, name) for name in light.split(", "))
+    shown = {method.name: method.name for method in BUILT_IN}
+    shown |= {row: f"{name} ({row})" for name, row in NAMES_IN_EXPLAIN.items()}
+    by_default = [shown[name] for name in DEFAULT_METHODS]
+    light = _listed(by_default, [shown[method.name] for method in BUILT_IN if not method.needs])
     more = [method for method in BUILT_IN if method.needs]
     packages = " ".join(sorted({package for method in more for package in method.needs}))
     return (

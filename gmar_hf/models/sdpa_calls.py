@@ -5,7 +5,6 @@ its own.
 """
 
 from collections.abc import Callable
-from types import MethodType
 from typing import Any
 
 import torch
@@ -63,8 +62,7 @@ def replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> 
         name (`str`): The method's.
         method (`Callable`): Gets the module, its method as it was, and the arguments.
     """
-    own = vars(module).get(name)  # where somebody else has replaced it before
-    own = MethodType(getattr(type(module), name), module) if own is None else own
+    own = getattr(module, name)
 
     def instead(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return method(self, own, *args, **kwargs)

@@ -211,8 +211,8 @@
     // The title of the matrix, and its strongest heads with their numbers: a telephone shows no titles of squares.
     nameHeads() {
       const { heads, largest, article } = this;
-      const whens = { true: "What each head added while attention was switched on, step by step", false: "What the label would lose without a head, to first order" };
-      find(".largest", article).firstChild.data = `${whens[this.result.on_path] ?? "What each head adds"}; full colour at `;
+      const title = this.result.on_path ? "What each head added while attention was switched on, step by step" : "What the label would lose without a head, to first order";
+      find(".largest", article).firstChild.data = `${title}; full colour at `;
       find(".largest b", article).textContent = `±${largest.toPrecision(2)} logits`;
       const order = [...heads.contributions.keys()].filter((place) => heads.contributions[place] !== null);
       order.sort((one, other) => Math.abs(heads.contributions[other]) - Math.abs(heads.contributions[one]));
