@@ -7,16 +7,15 @@ of the logit): photos that the model gets right, their class explained, whole pa
 hidden patches show zero in pixel values, the blurred image or another photo, or their tokens are taken out of the
 attention ("removed"). Protocol B, GridPG (Rao et al., CVPR 2022, arXiv 2205.10435): 2 x 2 mosaics of photos of four
 classes that the model is sure of, each class explained; the share of the map's positive mass in the quadrant of its
-class (chance 0.25), how often that quadrant has the largest sum of the map, and the correlation of the maps of two
-classes. A model may see little of a class in a mosaic of small photos: a second table tells how often the quadrant
-leads where the model gives the class little, more and most, in thirds.
+class (chance 0.25), the correlation of the maps of two classes, and how often that quadrant has the largest sum of the
+map; a model may see little of a class in a mosaic of small photos, so this is told once more where the model gives the
+class little, more and most, in thirds.
 
 Every map is measured in a folder of its own: what has finished in an earlier call is read. Give photographs on which
-nothing was tuned. The table is printed and written to `OUT/photos.md`; which map to believe by it is printed below.
+nothing was tuned. Tables are printed and written to `OUT/photos.md`; which map to believe by them is printed below.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,15 +26,17 @@ import typer
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from gmar_hf.data.mosaics import Mosaics
 from gmar_hf.evaluation import DEFAULT_METHODS, Evaluation, evaluate, find_map_methods, make_mosaics
 from gmar_hf.evaluation.bootstrap import Bootstrap
+from gmar_hf.evaluation.mosaic_making import SURE
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import markdown
 
 SRG = "insertion_minus_deletion_logit"
 BASELINES = ("zero", "blur", "other", "removed")
-GRID = ("grid_pointing_game", "right_quadrant", "class_sensitivity")
-HEADINGS = ("map", *(f"SRG, {name}" for name in BASELINES), "GridPG", "quadrant", "class corr.", "cost")
+SRG_KEYS = (SRG, *(f"{SRG}_{name}" for name in BASELINES[1:]))
+GRID = ("grid_pointing_game", "class_sensitivity", "right_quadrant")
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -83,36 +84,37 @@ def right_photos(
     return right
 
 
-def table(photos: Evaluation, grids: Evaluation | None) -> str:
-    """Means over photos, with half the width of their intervals of 95 %."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join(["---"] * len(HEADINGS)) + " |"]
+def table_of_photos(photos: Evaluation) -> str:
+    """Protocol A: means over photos, with half the width of their intervals of 95 %."""
     bootstrap = Bootstrap([row.index for row in photos.rows])
-    on_grids = [method["name"] for method in grids.methods] if grids is not None else []  # not all may be
+    rows = []
     for method in photos.methods:
-        cells = [markdown(method["name"])]
-        for baseline in BASELINES:
-            key = SRG if baseline == BASELINES[0] else f"{SRG}_{baseline}"
-            interval = bootstrap.interval(photos.of(method["name"], key))
-            cells.append(f"{interval['mean']:.2f} ± {(interval['high'] - interval['low']) / 2:.2f}")
-        for metric in GRID:
-            is_there = method["name"] in on_grids
-            cells.append(f"{np.nanmean(grids.of(method['name'], metric)):.2f}" if is_there else "-")
-        cells.append("-" if method["forwards"] is None else f"{method['forwards']:.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        intervals = [bootstrap.interval(photos.of(method["name"], key)) for key in SRG_KEYS]
+        cells = [f"{each['mean']:.2f} ± {(each['high'] - each['low']) / 2:.2f}" for each in intervals]
+        rows.append([method["name"], *cells, _cost(method)])
+    return _table(["map", *(f"SRG, {name}" for name in BASELINES), "cost"], rows)
 
 
-def table_of_thirds(grids: Evaluation) -> str:
-    """How often the right quadrant leads, by the probability that the model gives its class in the mosaic."""
+def table_of_mosaics(grids: Evaluation) -> str:
+    """Protocol B: means over classes, and how often the quadrant leads by the probability of its class there."""
     scores = np.array([row.score for row in grids.rows])
     thirds = np.array_split(scores.argsort(kind="stable"), 3)
-    headings = [f"{scores[third].min():.2g} to {scores[third].max():.2g}" for third in thirds]
-    lines = ["| quadrant, where the class has | " + " | ".join(headings) + " |", "| --- | --- | --- | --- |"]
+    headings = [f"of {scores[third].min():.2g} to {scores[third].max():.2g}" for third in thirds]
+    rows = []
     for method in grids.methods:
+        means = [f"{np.nanmean(grids.of(method['name'], metric)):.2f}" for metric in GRID]
         leads = grids.of(method["name"], "right_quadrant")
-        means = [f"{np.nanmean(leads[third]):.2f}" for third in thirds]
-        lines.append("| " + " | ".join([markdown(method["name"]), *means]) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([method["name"], *means, *(f"{np.nanmean(leads[third]):.2f}" for third in thirds), _cost(method)])
+    return _table(["map", "GridPG", "class corr.", "quadrant", *headings, "cost"], rows)
+
+
+def _cost(method: dict[str, Any]) -> str:
+    return "-" if method["forwards"] is None else f"{method['forwards']:.0f}"
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *([markdown(name), *cells] for name, *cells in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 @app.command()
@@ -121,9 +123,11 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with a folder of photos a label.")],
     out: Annotated[Path, typer.Option(help="Folder for results; an interrupted run goes on there.")],
     methods: Annotated[str, typer.Option(help="Maps, between commas.")] = ",".join(DEFAULT_METHODS),
-    num_photos: Annotated[int, typer.Option(min=2, help="Photos of protocol A.")] = 200,
+    num_photos: Annotated[int, typer.Option(min=0, help="Photos of protocol A; 0 for none.")] = 200,
     num_mosaics: Annotated[int, typer.Option(min=0, help="Mosaics of protocol B; 0 for none.")] = 60,
-    max_mosaic_cost: Annotated[float, typer.Option(help="Maps of more forwards are not drawn on mosaics.")] = math.inf,
+    least_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability from which the model is sure of a mosaic's photo.")
+    ] = SURE,
     num_steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 8,
     blur_sigma: Annotated[float, typer.Option(help="Width of the blur in pixels.")] = 14.0,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side, where not the processor's own.")] = None,
@@ -134,62 +138,62 @@ def main(
         str, typer.Option(help="The table's place there: between <!-- BLOCK --> and <!-- /BLOCK -->.")
     ] = "photos",
 ) -> None:
-    """Measure maps on photographs, and print the table."""
+    """Measure maps on photographs, and print the tables."""
+    if not num_photos and not num_mosaics:
+        raise typer.BadParameter("one of them must be more than 0.", param_hint="`--num-photos`, `--num-mosaics`")
     classifier, image_processor = load_classifier(model, image_size, dtype)
     photos = labelled_photos(data, classifier.config.label2id, seed)
-    right = right_photos(classifier, image_processor, photos, num_photos)
-    typer.echo(f"{len(right)} photos that the model gets right")
-    items = [{"image": str(path), "label": label} for path, label in right]
 
-    @functools.cache  # for the first map that has not been measured on them
-    def mosaics() -> Any:
-        all_items = [{"image": str(path), "label": label} for path, label in photos]
-        return make_mosaics(classifier, all_items, image_processor, limit=num_mosaics, seed=None)
+    def measured(protocol: str, make_data: Callable[[], Any], **how: Any) -> Evaluation:
+        """Measure every map that no earlier call has measured; data are asked for once, where they are needed."""
+        made = functools.cache(make_data)
+        parts = []
+        for method in find_map_methods(methods.split(",")):
+            folder = out / protocol / method.name
+            if not (folder / "results.json").exists():
+                common: dict[str, Any] = dict(target="label", model_id=model, data_id=str(data), batch_size=8)
+                evaluate(classifier, made(), image_processor, methods=[method], output_dir=folder, **common, **how)
+            parts.append(Evaluation.load(folder / "rows.safetensors"))
+        return Evaluation.join(parts)
 
-    parts, grid_parts = [], []
-    for method in find_map_methods(methods.split(",")):
-        common: dict[str, Any] = dict(
-            methods=[method], target="label", model_id=model, data_id=str(data), batch_size=8
-        )
-        parts.append(
-            _measured(
-                out / "photos" / method.name, classifier, lambda: items, image_processor,
-                metrics=[SRG], baselines=BASELINES, num_steps=num_steps, blur_sigma=blur_sigma, **common,
-            )
-        )  # fmt: skip
-        if num_mosaics and (parts[-1].methods[0]["forwards"] or 0) <= max_mosaic_cost:
-            grid_parts.append(
-                _measured(
-                    out / "mosaics" / method.name, classifier, mosaics, image_processor,
-                    metrics=GRID, **common,
-                )
-            )  # fmt: skip
-    on_photos, on_mosaics = Evaluation.join(parts), Evaluation.join(grid_parts) if grid_parts else None
-    text = table(on_photos, on_mosaics)
-    if on_mosaics is not None:
-        text += "\n" + table_of_thirds(on_mosaics)
-    num_made = 0 if on_mosaics is None else len({row.index for row in on_mosaics.rows})
-    head = f"{len(right)} photos, {num_made} mosaics; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}; "
-    head += f"{dtype}."
-    head += "\n\n"
+    def right() -> list[dict[str, Any]]:
+        return _as_items(right_photos(classifier, image_processor, photos, num_photos))
+
+    def mosaics() -> Mosaics:
+        items = _as_items(photos)
+        return make_mosaics(classifier, items, image_processor, limit=num_mosaics, seed=None, least_score=least_score)
+
+    parts, verdicts = [], []
+    if num_photos:
+        how: dict[str, Any] = dict(num_steps=num_steps, blur_sigma=blur_sigma)
+        evaluation = measured("photos", right, metrics=[SRG], baselines=BASELINES, **how)
+        head = f"{_number(evaluation)} photos; {num_steps} steps; blur of {blur_sigma:g} pixels; seed {seed}; {dtype}."
+        parts.append(f"{head}\n\n{table_of_photos(evaluation)}")
+        verdicts.append(f"Photos: {evaluation.verdict().text}\n")
+    if num_mosaics:
+        evaluation = measured("mosaics", mosaics, metrics=GRID)
+        head = f"{_number(evaluation)} mosaics of photos with {least_score:g} or more; seed {seed}; {dtype}."
+        parts.append(f"{head}\n\n{table_of_mosaics(evaluation)}")
+        verdicts.append(f"Mosaics: {evaluation.verdict().text}\n")
+    text = "\n".join(parts)
     with replacing(out / "photos.md") as temporary:
-        temporary.write_text(head + text, encoding="utf-8")
-    typer.echo(head + text)
+        temporary.write_text(text, encoding="utf-8")
+    typer.echo(text)
     if document is not None:
         begin, end = f"<!-- {block} -->", f"<!-- /{block} -->"
         before, rest = document.read_text(encoding="utf-8").split(begin)
         with replacing(document) as temporary:
-            temporary.write_text(f"{before}{begin}\n{head}{text}{end}{rest.split(end)[1]}", encoding="utf-8")
-    for name, evaluation in (("Photos", on_photos), ("Mosaics", on_mosaics)):
-        if evaluation is not None:
-            typer.echo(f"{name}: {evaluation.verdict().text}\n")
+            temporary.write_text(f"{before}{begin}\n{text}{end}{rest.split(end)[1]}", encoding="utf-8")
+    for verdict in verdicts:
+        typer.echo(verdict)
 
 
-def _measured(folder: Path, model: Any, data: Callable[[], Any], *args: Any, **kwargs: Any) -> Evaluation:
-    """Read what an earlier call has measured, or measure it, on data that is asked for only then."""
-    if not (folder / "results.json").exists():
-        return evaluate(model, data(), *args, output_dir=folder, **kwargs)
-    return Evaluation.load(folder / "rows.safetensors")
+def _as_items(photos: list[tuple[Path, int]]) -> list[dict[str, Any]]:
+    return [{"image": str(path), "label": label} for path, label in photos]
+
+
+def _number(evaluation: Evaluation) -> int:
+    return len({row.index for row in evaluation.rows})
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ def folders(tmp_path):
     for part in (model, image_processor):
         part.save_pretrained(tmp_path / "model")
     generator = torch.Generator().manual_seed(0)
-    for number in range(12):
-        pixels = torch.randint(0, 256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+    for number in range(24):
+        pixels = torch.randint(0, 256, (2, 2, 3), generator=generator, dtype=torch.uint8).repeat(16, 16, 1)
         image = Image.fromarray(pixels.numpy())
         inputs = image_processor(images=image, return_tensors="pt")
         label = model.config.id2label[model(**inputs).logits.argmax().item()]
@@ -59,7 +59,7 @@ def test_a_table_is_printed_and_written(photos, folders):
     assert written in result.output
     assert document.read_text() == f"before\n<!-- more -->\n{written}<!-- /more -->\nafter\n"
     head, _, *rows = written.splitlines()
-    assert head.startswith("3 photos, 0 mosaics; 2 steps;")
+    assert head.startswith("3 photos; 2 steps;")
     assert [row.split(" | ")[0] for row in rows] == ["| map", "| ---", "| contribution", "| random"]
     # What has finished is read, and not measured again.
     files = {path: path.stat().st_mtime_ns for path in (folders / "out" / "photos").rglob("*.safetensors")}
@@ -67,27 +67,37 @@ def test_a_table_is_printed_and_written(photos, folders):
     assert files == {path: path.stat().st_mtime_ns for path in (folders / "out" / "photos").rglob("*.safetensors")}
 
 
-def test_costly_maps_may_stay_off_the_mosaics(photos, folders, monkeypatch):
-    monkeypatch.setattr(photos, "make_mosaics", lambda model, items, *args, **kwargs: items[:2])
-    monkeypatch.setattr(photos, "GRID", ("class_sensitivity",))  # the others ask for mosaics
-    monkeypatch.setattr(photos, "table_of_thirds", lambda grids: "")
-    result = run(photos, folders, "--num-photos=3", "--num-mosaics=2", "--max-mosaic-cost=1")
+def test_mosaics_alone(photos, folders):
+    result = run(photos, folders, "--num-photos=0", "--num-mosaics=2", "--least-score=0.5")
     assert result.exit_code == 0, result.output
-    assert [path.name for path in (folders / "out" / "mosaics").iterdir()] == ["random"]
+    assert not (folders / "out" / "photos").exists()
+    head, _, headings, _, *rows = (folders / "out" / "photos.md").read_text().splitlines()
+    assert head == "2 mosaics of photos with 0.5 or more; seed 0; float32."
+    assert headings.startswith("| map | GridPG | class corr. | quadrant | of ")
+    assert [row.split(" | ")[0] for row in rows] == ["| contribution", "| random"]
+
+
+def test_nothing_to_measure(photos, folders):
+    result = run(photos, folders, "--num-photos=0", "--num-mosaics=0")
+    assert result.exit_code == 2
+    assert "must be more" in result.output
 
 
 def test_quadrants_by_the_probability_of_the_class(photos):
-    leads = {("a", "right_quadrant"): [1.0, 0, 0, 1, 1, 1], ("b|", "right_quadrant"): [0.0, 0, 1, 1, np.nan, 0]}
+    values = {
+        "grid_pointing_game": [0.25] * 6,
+        "class_sensitivity": [np.nan, 1, 1, 1, 1, 1],
+        "right_quadrant": [1.0, 0, 0, 1, np.nan, 1],
+    }
     grids = SimpleNamespace(
-        methods=[{"name": "a"}, {"name": "b|"}],
+        methods=[{"name": "a|", "forwards": 2}],
         rows=[Row("x", 0, "cat", score, True, 0) for score in (0.5, 0.1, 0.2, 0.9, 0.8, 0.05)],
-        of=lambda *name: np.array(leads[name]),
+        of=lambda name, metric: np.array(values[metric]),
     )
-    assert photos.table_of_thirds(grids).splitlines() == [
-        "| quadrant, where the class has | 0.05 to 0.1 | 0.2 to 0.5 | 0.8 to 0.9 |",
-        "| --- | --- | --- | --- |",
-        "| a | 0.50 | 0.50 | 1.00 |",
-        "| b&#124; | 0.00 | 0.50 | 1.00 |",
+    assert photos.table_of_mosaics(grids).splitlines() == [
+        "| map | GridPG | class corr. | quadrant | of 0.05 to 0.1 | of 0.2 to 0.5 | of 0.8 to 0.9 | cost |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| a&#124; | 0.25 | 1.00 | 0.60 | 0.50 | 0.50 | 1.00 | 2 |",
     ]
 
 
