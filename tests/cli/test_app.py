@@ -150,6 +150,7 @@ def test_standard_output_that_takes_nothing(command):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_standard_error_that_takes_nothing():
     assert in_a_shell("gmar-hf --version 2>&- >/dev/null")[0] == 0
     assert in_a_shell("gmar-hf merge one --out x 2>/dev/full")[0] == 1

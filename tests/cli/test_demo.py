@@ -77,6 +77,7 @@ def test_what_taking_a_garment_out_does_is_what_the_model_says_of_the_scene_with
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_the_same_seed_gives_the_same_files(run, monkeypatch):
     monkeypatch.setattr(demo_scenes, "NUM_RIGHT", 1)
     monkeypatch.setattr(demo_scenes, "NUM_WRONG", 0)

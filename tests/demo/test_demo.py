@@ -194,7 +194,7 @@ def test_every_load_gives_a_model_of_its_own():
 
 
 @pytest.mark.parametrize("name", demo.MODELS)
-@pytest.mark.parametrize("num_scenes", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_scenes", [60, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.campaign])])
 def test_models_rank_fresh_scenes(name, num_scenes):
     """Macro average precision over scenes of one and of two garments."""
     fresh = [

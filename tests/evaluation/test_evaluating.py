@@ -44,6 +44,7 @@ def ones(model, pixel_values, target):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_figures_are_those_of_the_metrics_one_by_one(vit):
     model, image_processor = vit
     scenes = SCENES[:3]
@@ -543,6 +544,7 @@ def test_an_error_in_a_function_of_ones_own_says_whose_it_is(vit):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_module_where_the_command_is_given(vit, tmp_path):
     (tmp_path / "my_maps_here.py").write_text(
         "import torch\ndef flat_map(model, pixel_values, target):\n    return torch.ones(len(pixel_values), 8, 8)\n"

@@ -67,6 +67,7 @@ def check_results(undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_few_kills(undisturbed, tmp_path):
     check = check_results(undisturbed)
     met = kill_often(tmp_path, EVALUATION, ARGUMENTS, check, seed=1, num_kills=2, numbers=[1, 2])

@@ -129,6 +129,7 @@ def test_maps_of_the_truth_by_hand():
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_maps_of_the_truth_are_measured(capsys):
     truth.main(4, ["vit"])
     lines = capsys.readouterr().out.splitlines()

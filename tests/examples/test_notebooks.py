@@ -11,6 +11,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from tests.helpers.sampling import in_a_campaign
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTEBOOKS = ["quickstart", "heads", "which_map"]
 
@@ -81,7 +83,7 @@ def test_what_is_kept_with_a_notebook(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", [in_a_campaign(name) if name != "quickstart" else name for name in NOTEBOOKS])
 def test_a_notebook_runs(name, tmp_path):
     kept, notebook = read(name), read(name)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
