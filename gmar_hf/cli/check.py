@@ -11,7 +11,7 @@ from gmar_hf.cli.app import command, echo_json, tell
 from gmar_hf.cli.architecture_table import check_all
 from gmar_hf.cli.options import DeviceOption, JsonOption, LabelOption, RevisionOption, TemplateOption
 from gmar_hf.errors import ArgumentError, GMARError, UnsupportedModelError
-from gmar_hf.utils.text import printable
+from gmar_hf.utils.text import printable, shown
 
 _PHOTO = (480, 640)  # height and width of what the image processor is given
 
@@ -74,6 +74,11 @@ def _check_model(name: str, options: CheckOptions) -> None:
         summary.update(_measure(model, _noise(model, processor.found).to(device)))
     except (UnsupportedModelError, ArgumentError) as error:  # the second, of pixels that the model does not take
         summary.update(verdict="unsupported", reason=str(error))
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = f"its forward fails on these images ({shown(error, 200)}); look whether it takes their size"
+        summary.update(verdict="unsupported", reason=reason)
     summary["image_processor"] = processor.description
     if options.as_json:
         echo_json(summary)
@@ -81,6 +86,8 @@ def _check_model(name: str, options: CheckOptions) -> None:
         _print(summary)
         if summary["verdict"] == "ok" and processor.is_placeable:
             labels = "".join(f" --label {shlex.quote(label)}" for label in options.label or ())
+            if options.hypothesis_template:
+                labels += f" --hypothesis-template {shlex.quote(options.hypothesis_template)}"
             typer.echo(printable(f"Explain an image with: gmar-hf explain IMAGE --model {name}{labels}"))
     if summary["verdict"] != "ok":
         raise typer.Exit(1)

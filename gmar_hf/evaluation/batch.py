@@ -23,7 +23,7 @@ from gmar_hf.metrics.subject import Subject
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import label_names
 from gmar_hf.models.labels import check_label_names
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.runs.batches import Batch
 
 
@@ -117,7 +117,7 @@ def measure_batch(
     pixels = checked_pixels(model, batch.pixel_values.to(device))
     start = time.perf_counter()
     with torch.no_grad(), frozen(model):
-        logits = model(pixel_values=pixels).logits.float().cpu()
+        logits = forward(model, pixels).logits.float().cpu()
     check_logits(logits)
     seconds = time.perf_counter() - start
     check_label_names(model, logits.shape[1])

@@ -15,7 +15,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.metrics.scores import FUNCTIONS
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import is_multi_label
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.runs.batches import map_loader
 from gmar_hf.runs.plan import Plan
 from gmar_hf.runs.processes import gather, joined, together
@@ -143,7 +143,7 @@ def _sure_photos(work: Work, least_score: float) -> Iterator[Photo]:
                 continue
             pixels = checked_pixels(work.model, batch.pixel_values.to(device))
             with torch.no_grad(), frozen(work.model):
-                logits = work.model(pixel_values=pixels).logits.float().cpu()
+                logits = forward(work.model, pixels).logits.float().cpu()
             scores = function(logits)
             for place, labels, ranked_first, row in zip(
                 batch.places, batch.labels, logits.argmax(dim=-1).tolist(), scores, strict=True

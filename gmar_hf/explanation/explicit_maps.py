@@ -18,7 +18,7 @@ from gmar_hf.explanation.request import Request
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.models.windows import attends_in_windows
@@ -139,6 +139,6 @@ def _explicit_pass(
     with gradients_on(), frozen(model):
         pixels = checked_pixels(model, pixel_values)
         with recording(model, _Scaled(scale)), retain_attention(model) as attentions:
-            logits = model(pixel_values=pixels).logits
+            logits = forward(model, pixels).logits
         gradients = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), list(attentions))
     return torch.stack(list(attentions), dim=1).detach(), torch.stack(gradients, dim=1)

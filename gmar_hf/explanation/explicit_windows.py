@@ -16,7 +16,7 @@ from gmar_hf.explanation.passes import methods_of, path_points
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.models.window_layout import grid_of, on_patches
@@ -95,7 +95,7 @@ def explicit_windows(
     with gradients_on(), frozen(model):
         pixels = checked_pixels(model, pixel_values)
         with recording(model, keeper), retain_attention(model) as attentions:
-            logits = model(pixel_values=pixels).logits
+            logits = forward(model, pixels).logits
         matrices = list(attentions)
         score = logits.gather(1, target[:, None]).sum()
         gradients = torch.autograd.grad(score, [*matrices, *keeper.outputs])

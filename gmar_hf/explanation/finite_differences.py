@@ -8,7 +8,7 @@ from torch import nn
 from gmar_hf.explanation.trace import traced
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import encoder_shape
+from gmar_hf.models.model_inputs import forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.targets import class_scores
 from gmar_hf.utils.tensors import at_least_float32
@@ -79,12 +79,12 @@ def gradient_errors(model: nn.Module, pixels: torch.Tensor, target: torch.Tensor
         `dict[int, float]`: By layer `|D - Q| / |Q|`, Euclidean norms over directions and images, where `D` is
         `<dV, direction>` and `Q` is `(y(V + e direction) - y(V - e direction)) / 2e`.
     """
-    num_layers, _ = encoder_shape(model)
-    layers = sorted({0, num_layers // 2, num_layers - 1})
     generator = torch.Generator().manual_seed(0)
     directions: dict[int, torch.Tensor] = {}
     derivatives: dict[int, torch.Tensor] = {}
     with traced(model, pixels, "value", {}) as trace:
+        num_layers = len(trace.layers)
+        layers = sorted({0, num_layers // 2, num_layers - 1})
         (score,) = class_scores(trace.logits, target.to(trace.logits.device))
         head_gradient = trace.head_gradient(score)
         for layer in layers:
@@ -118,7 +118,7 @@ def _difference_quotient(
     nudges = torch.cat([directions, -directions]).flatten(0, 1) * step
     repeats = 2 * len(directions)
     with torch.no_grad(), frozen(model), recording(model, _Nudger(layer, nudges)):
-        logits = model(pixel_values=pixels.repeat(repeats, 1, 1, 1)).logits
+        logits = forward(model, pixels.repeat(repeats, 1, 1, 1)).logits
     (scores,) = class_scores(at_least_float32(logits), target.to(logits.device).repeat(repeats))
     forwards, backwards = scores.reshape(2, len(directions), len(pixels))
     return (forwards - backwards) / (2 * step)

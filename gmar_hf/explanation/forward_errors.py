@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import class_name, known_kwargs, setting, unsupported, unwrapped
+from gmar_hf.models.model_inputs import forward
 from gmar_hf.models.patches import by_size, pair
 from gmar_hf.utils.text import shown
 
@@ -73,7 +74,7 @@ def _computes(model: nn.Module, pixels: torch.Tensor) -> bool:
     """Tell whether a model's forward by itself, as the user would make it, ends well."""
     with torch.no_grad(), frozen(model):
         try:
-            model(pixel_values=pixels)
+            forward(model, pixels)
         except Exception:
             return False
     return True

@@ -14,8 +14,8 @@ from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, full_precision, gradients_on
 from gmar_hf.models.hooks import of_this_thread
-from gmar_hf.models.introspection import checked_model, encoder_layers, encoder_shape, unsupported
-from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
+from gmar_hf.models.introspection import checked_model, encoder_layers, encoder_shape, miscounted
+from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, forward, usable_kwargs
 from gmar_hf.models.patches import Grid, find_grid, patch_size
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.models.targets import Choice, Target, choose_target
@@ -91,7 +91,7 @@ def describe_heads(
     with gradients_on(), frozen(model), _direct_path(model):
         recorder = _Recorder(model, pixels)
         with recording(model, recorder):
-            logits = model(pixel_values=pixels, **usable_kwargs(model_kwargs)).logits
+            logits = forward(model, pixels, **usable_kwargs(model_kwargs)).logits
         recorder.check()
         choice = choose_target(target, at_least_float32(logits))
         with full_precision(pixels.device):
@@ -160,11 +160,7 @@ class _Recorder(ComputingRecorder):
     def check(self) -> None:
         num_layers, _ = encoder_shape(self._model)
         if len(self.outputs) != num_layers:
-            raise unsupported(
-                self._model,
-                f"{len(self.outputs)} of the {num_layers} layers in its config go through transformers' attention "
-                "interface",
-            )
+            raise miscounted(self._model, len(self.outputs), num_layers)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.introspection import checked_model
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.utils.tensors import at_least_float32, relative_error
@@ -98,8 +98,8 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
     pixels = checked_pixels(model, pixel_values)
     # By itself, without anybody listening, the model must give the logits that are explained, each time.
     with torch.no_grad(), frozen(model):
-        first, second = (at_least_float32(model(pixel_values=pixels).logits) for _ in range(2))
-        alone = at_least_float32(model(pixel_values=pixels[:1]).logits)
+        first, second = (at_least_float32(forward(model, pixels).logits) for _ in range(2))
+        alone = at_least_float32(forward(model, pixels[:1]).logits)
     assert explanation.logits is not None
     return Parity(
         noise=relative_error(first, second),

@@ -14,7 +14,8 @@ from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, sco
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, num_layers_of, unsupported
+from gmar_hf.models.introspection import OFF_THE_INTERFACE, miscounted, num_layers_of, unsupported
+from gmar_hf.models.model_inputs import forward
 from gmar_hf.models.patch_places import patches_in_place
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
@@ -96,18 +97,14 @@ class Trace(ComputingRecorder):
             stack.enter_context(gradients_passing(self.model))
             stack.enter_context(patches_in_place(self.model, pixel_values))
             stack.enter_context(zeros_left_out(self.model, self._is_behind_attention))
-            logits = getattr(self.model(pixel_values=pixel_values, **model_kwargs), "logits", None)
+            logits = getattr(forward(self.model, pixel_values, **model_kwargs), "logits", None)
         # The forward is done: was it that of a model which can be explained?
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            raise unsupported(self.model, "it returns no logits of shape (batch, classes)")
+            raise unsupported(self.model, "it returns no logits of shape (batch, classes), as `.logits` of an object")
         if not self.layers:
             raise unsupported(self.model, OFF_THE_INTERFACE)
         if len(self.layers) != (num_layers := num_layers_of(self.layers[0].config)):
-            raise unsupported(
-                self.model,
-                f"{len(self.layers)} of the {num_layers} layers in its config go through transformers' attention "
-                "interface",
-            )
+            raise miscounted(self.model, len(self.layers), num_layers)
         check_logits(logits)
         if self.hidden.shape[:2] != (self._batch, self.layers[-1].num_outputs):
             raise unsupported(self.model, "its head does not read the tokens of its attention")

@@ -10,6 +10,7 @@ from torch import nn
 from gmar_hf.metrics.fillings import Baseline
 from gmar_hf.metrics.scores import score_function
 from gmar_hf.models.freezing import frozen
+from gmar_hf.models.model_inputs import forward
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,4 +63,4 @@ class Subject:
     def predict(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the class that the model ranks first, of each row."""
         with torch.no_grad(), frozen(self.model):
-            return self.model(pixel_values=pixel_values).logits.argmax(dim=-1)
+            return forward(self.model, pixel_values).logits.argmax(dim=-1)

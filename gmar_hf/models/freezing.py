@@ -57,17 +57,22 @@ def _put_in_eval(module: nn.Module) -> Undo:
     """Put one module, without its children, in eval mode, and uncompiled."""
     training = module.training
     compiled = module.__dict__.get("_compiled_call_impl")  # by `module.compile()`
+    compiled_forward = module.__dict__.get("forward") if "_orig_mod" in module._modules else None  # `torch.compile`
 
     def undo() -> None:
         if module.training != training:
             module.training = training
         if compiled is not None:
             module._compiled_call_impl = compiled
+        if compiled_forward is not None:
+            vars(module)["forward"] = compiled_forward
 
     if training:
         module.training = False
     if compiled is not None:
         module._compiled_call_impl = None
+    if compiled_forward is not None:
+        vars(module)["forward"] = module._modules["_orig_mod"]
     return undo
 
 
@@ -135,7 +140,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     stays as it is: where this thread's forwards ask a module for a parameter, they get one that shares its memory and
     wants no gradient. Other threads' forwards and backwards, in whatever mode, get the parameter itself.
 
-    What was compiled in place runs uncompiled: for a pass or two of another kind compilation would take minutes. 4-bit
+    What was compiled runs uncompiled: for a pass or two of another kind compilation would take minutes. 4-bit
     weights that were packed for a kernel without a backward are unpacked meanwhile, see [`unpack`]. Every module is
     held by itself: two models may share some. Eval mode is the same for all threads: forwards that another one makes
     meanwhile are without dropout.

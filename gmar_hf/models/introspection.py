@@ -22,6 +22,14 @@ def unsupported(model: nn.Module, reason: str) -> UnsupportedModelError:
     return UnsupportedModelError(f"{class_name(model)} cannot be explained: {reason}. {ADVICE}")
 
 
+def miscounted(model: nn.Module, num_calls: int, num_layers: int | None) -> UnsupportedModelError:
+    """Return the error for a model whose forward does not attend once for each layer of its config."""
+    reason = f"{num_calls} of the {num_layers} layers in its config go through transformers' attention interface"
+    if num_layers is not None and num_calls > num_layers:
+        reason = f"it attends {num_calls} times, with {num_layers} layers in its config, as where two backbones run"
+    return unsupported(model, reason)
+
+
 def class_name(model: nn.Module) -> str:
     """Return the name of the class that the user knows: under PEFT or FSDP, that of the wrapped model."""
     found = unwrapped(model)
@@ -62,8 +70,9 @@ def encoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential
         model (`nn.Module`): A transformers model, or a wrapper of one.
 
     Raises:
-        UnsupportedModelError: If there is no such list.
+        UnsupportedModelError: If there is no such list, or no config that tells of it.
     """
+    _check_config(model)
     if staged_layers(model):
         raise unsupported(model, "its layers stand in stages, each on a map of its own")
     num_layers = setting(model, "num_hidden_layers")
@@ -170,6 +179,8 @@ def _check_takes_images(model: nn.Module) -> None:
         UnsupportedModelError: If the model's forward does not take plain `pixel_values`.
     """
     classifier, config = unwrapped(model), config_of(model)
+    if isinstance(classifier, torch.jit.ScriptModule):
+        raise unsupported(model, "it is TorchScript, which no hook reaches; explain the model that it was made of")
     if not isinstance(classifier, transformers.PreTrainedModel):  # a module of the user's, with whatever it holds
         _check_called_with_images(classifier)
         return
@@ -267,11 +278,23 @@ def encoder_shape(model: nn.Module) -> tuple[int, int]:
     """Return the number of layers and of heads a layer that the config tells of; 0 for one that it does not.
 
     Where layers have different numbers of heads, see [`heads_by_layer`], it is the largest number.
+
+    Raises:
+        UnsupportedModelError: If there is no config.
     """
+    _check_config(model)
     by_layer = heads_by_layer(model)
     if by_layer:
         return len(by_layer), max(by_layer)
     return setting(model, "num_hidden_layers") or 0, setting(model, "num_attention_heads") or 0
+
+
+def _check_config(model: nn.Module) -> None:
+    if config_of(model) is None and any(isinstance(part, transformers.PreTrainedModel) for part in model.modules()):
+        raise UnsupportedModelError(
+            f"{class_name(model)} must have a `config` that tells of its layers and heads; it has none. Set it to "
+            "that of the backbone inside."
+        )
 
 
 def heads_by_layer(model: nn.Module) -> tuple[int, ...]:

@@ -45,6 +45,20 @@ def checked_pixels(model: nn.Module, pixel_values: torch.Tensor, argument: str =
     return pixels
 
 
+def forward(model: nn.Module, pixels: torch.Tensor, **model_kwargs: Any) -> Any:
+    """Make a model's forward with pixels of its own: it may write into what it is given, as to normalise it.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        pixels (`torch.Tensor` of shape (batch, channels, height, width)): From [`checked_pixels`]; stay as they are.
+        **model_kwargs: Handed to the model.
+
+    Returns:
+        What the model returns.
+    """
+    return model(pixel_values=pixels.clone(), **model_kwargs)
+
+
 _OF_OUTPUTS = ("output_attentions", "output_hidden_states", "return_dict")
 
 

@@ -70,9 +70,13 @@ def why_not(model: nn.Module) -> str | None:
         if _full_name(attention) not in _ATTENTIONS:
             kind = type(block if attention is None else attention).__name__
             return f"timm's {kind} does not compute its attention once, as one softmax for every head"
+        if not _attends_as_fused(attention):
+            return _not_as_fused(attention)
     pooling = pooling_of(model)
     if pooling is not None and _full_name(pooling) not in _POOLINGS:
         return f"timm's {type(pooling).__name__} pools the tokens in a way that is not known"
+    if pooling is not None and not _attends_as_fused(pooling):
+        return _not_as_fused(pooling)
     if getattr(modules.patch_embed, "dynamic_img_pad", False):
         return "it pads images to whole patches (`dynamic_img_pad`)"
     return None
@@ -98,6 +102,21 @@ def describe_encoder(model: Any) -> TimmEncoder | None:
         patch_size=(height, width),
         attentions=attentions,
     )
+
+
+def _attends_as_fused(attention: Any) -> bool:
+    """Tell whether an attention that does not call `scaled_dot_product_attention` would attend as that does."""
+    if attention.fused_attn:
+        return True
+    dropout, size = getattr(attention, "attn_drop", None), getattr(attention, "head_dim", None)
+    is_scaled = size is None or attention.scale == size**-0.5
+    hooks = [getattr(dropout, "_forward_hooks", None), getattr(dropout, "_forward_pre_hooks", None)]
+    return is_scaled and type(dropout) in (type(None), nn.Dropout, nn.Identity) and not any(hooks)
+
+
+def _not_as_fused(attention: Any) -> str:
+    kind = type(attention).__name__
+    return f"timm's {kind} attends otherwise by itself than with `fused_attn` (see its `scale` and `attn_drop`)"
 
 
 def _full_name(module: Any) -> str:

@@ -35,7 +35,7 @@ def _overhear(model: nn.Module) -> Undo:
             recorder.prepare_pooling(call)
         return call.compute_output()
 
-    undos = [answer_calls(module, answer) for module in encoder.attentions]
+    undos = [answer_calls(module, answer) for module in dict.fromkeys(encoder.attentions)]  # blocks may share one
     if pooling is not None:
         undos.append(answer_calls(pooling, answer_pooling))
     undos.append(replace_method(model, "forward_features", _hand_on_hidden))
@@ -43,7 +43,7 @@ def _overhear(model: nn.Module) -> Undo:
     undos.append(replace(model, "grad_checkpointing", False))
 
     def undo() -> None:
-        for undo_one in undos:
+        for undo_one in reversed(undos):
             undo_one()
 
     return undo

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import ViTImageProcessorPil
 from transformers.models.vit.modeling_vit import ViTMLP
 
@@ -203,3 +204,14 @@ class TestAll:
         code, out, err = run("check", "--all")
         assert (code, err) == (1, "")
         assert "differs from explicit attention" in out
+
+
+def test_a_model_whose_own_forward_fails(run, tmp_path):
+    """Swin pads a map to whole windows, but not to windows larger than the map."""
+    config = transformers.SwinConfig(
+        image_size=32, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=7
+    )
+    model = transformers.SwinForImageClassification(config)
+    code, summary = check(run, save_model(tmp_path, model))
+    assert (code, summary["verdict"]) == (1, "unsupported")
+    assert "its forward fails on these images (The size of tensor" in summary["reason"]

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from transformers import (
 
 import gmar_hf
 from gmar_hf.explanation.parity import check_parity
+from gmar_hf.metrics import head_ablation
 from gmar_hf.models.introspection import OFF_THE_INTERFACE
 from tests.helpers import state, zoo
 from tests.helpers.explainers import image_processor, make_explainer, name_classes, photo
@@ -161,6 +163,84 @@ class TestWrappers:
         out = gmar_hf.explain(model, zoo.pixel_values(model), 1)
         assert torch.equal(out.attribution, expected.attribution)
         assert model._compiled_call_impl is model.vit.layers[1]._compiled_call_impl is compiled
+
+    def test_a_part_that_is_compiled(self):
+        def compiled(*args, **kwargs):
+            raise AssertionError("the compiled part was called")
+
+        model = zoo.vit()
+        pixels = zoo.pixel_values(model)
+        expected = gmar_hf.explain(model, pixels, 1, "path")
+        model.vit = torch.compile(model.vit, backend=compiled)
+        before = vars(model.vit)["forward"]
+        out = gmar_hf.explain(model, pixels, 1, "path")
+        assert torch.equal(out.attribution, expected.attribution)
+        assert vars(model.vit)["forward"] is before
+
+    @pytest.mark.parametrize("how", [{"method": "path", "num_points": 3}, {"method": "contribution", "num_masks": 4}])
+    def test_a_module_that_normalises_pixels_where_they_are(self, how):
+        class Own(nn.Module):
+            def __init__(self, model: nn.Module, is_in_place: bool) -> None:
+                super().__init__()
+                self.model, self.config, self.is_in_place = model, model.config, is_in_place
+
+            def forward(self, pixel_values: torch.Tensor) -> Any:
+                normalised = pixel_values.sub_(0.3).div_(0.7) if self.is_in_place else (pixel_values - 0.3) / 0.7
+                return self.model(pixel_values=normalised)
+
+        in_place, other = (Own(zoo.vit(), is_in_place) for is_in_place in (True, False))
+        pixels = zoo.pixel_values(zoo.vit())
+        kept = pixels.clone()
+        out, expected = (gmar_hf.explain(each, pixels, 1, **how) for each in (in_place, other))
+        assert torch.equal(out.attribution, expected.attribution)
+        assert torch.equal(pixels, kept)
+        assert check_parity(in_place, pixels).agrees
+        ablated, ablated_other = (head_ablation(each, pixels, 1) for each in (in_place, other))
+        torch.testing.assert_close(ablated.change, ablated_other.change, atol=1e-6, rtol=0)
+
+    def test_what_torch_has_traced(self):
+        model = zoo.vit()
+        pixels = zoo.pixel_values(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's of what a trace holds fast, and that it will go
+            traced = torch.jit.trace(model, pixels, strict=False)
+        with pytest.raises(gmar_hf.UnsupportedModelError, match="it is TorchScript, which no hook reaches"):
+            gmar_hf.explain(traced, pixels, 1)
+
+    def test_a_backbone_that_runs_twice(self):
+        class Twice(nn.Module):
+            def __init__(self, model: nn.Module) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, pixel_values: torch.Tensor) -> Any:
+                self.model(pixel_values=pixel_values.flip(-1))
+                return self.model(pixel_values=pixel_values)
+
+        with pytest.raises(gmar_hf.UnsupportedModelError, match="it attends 6 times, with 3 layers in its config"):
+            gmar_hf.explain(Twice(zoo.vit()), zoo.pixel_values(zoo.vit()), 1)
+
+    def test_a_module_without_a_config(self):
+        class Own(nn.Module):
+            def __init__(self, model: nn.Module) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, pixel_values: torch.Tensor) -> Any:
+                return self.model(pixel_values=pixel_values)
+
+        model, pixels = Own(zoo.vit()), zoo.pixel_values(zoo.vit())
+        out, expected = (gmar_hf.explain(each, pixels, 1) for each in (model, model.model))
+        assert torch.equal(out.attribution, expected.attribution)
+        assert check_parity(model, pixels).agrees
+        words = "Own must have a `config` that tells of its layers and heads; it has none"
+        for call in (
+            lambda: gmar_hf.describe_heads(model, pixels),
+            lambda: gmar_hf.explain(model, pixels, 1, head_weights=torch.ones(3, 3)),
+            lambda: gmar_hf.silence_heads(model, [(0, 1)]).__enter__(),
+        ):
+            with pytest.raises(gmar_hf.UnsupportedModelError, match=words):
+                call()
 
     def test_a_module_of_the_users_around_a_backbone(self):
         class Own(nn.Module):

@@ -220,3 +220,51 @@ class TestRecorders:
         assert legrad(model, images, torch.tensor(TARGETS)).shape == (2, each.rows, each.cols)
         description = gmar_hf.describe_heads(model, images)
         assert description.attention_distance.shape == (2, *each.attention.shape[:2])
+
+
+def test_blocks_that_are_one():
+    model = timm_zoo.make("vit")
+    blocks = model.timm_model.blocks
+    expected = gmar_hf.explain(copy_block(model), timm_zoo.pixel_values(model), 1, "path")
+    blocks[1] = blocks[0]
+    blocks[0].attn.fused_attn = False
+    out = gmar_hf.explain(model, timm_zoo.pixel_values(model), 1, "path")
+    torch.testing.assert_close(out.attribution, expected.attribution, atol=1e-6, rtol=0)
+    assert "forward" not in vars(blocks[0].attn)
+    assert blocks[0].attn.fused_attn is False
+
+
+def copy_block(model):
+    """Return a copy of a model whose second block is as its first one, with weights of its own."""
+    model = copy.deepcopy(model)
+    model.timm_model.blocks[1].load_state_dict(model.timm_model.blocks[0].state_dict())
+    return model
+
+
+def test_a_compiled_model_inside():
+    def compiled(*args, **kwargs):
+        raise AssertionError("the compiled model was called")
+
+    model = timm_zoo.make("vit")
+    expected = gmar_hf.explain(model, timm_zoo.pixel_values(model), 1, "path")
+    model.timm_model = torch.compile(model.timm_model, backend=compiled)
+    out = gmar_hf.explain(model, timm_zoo.pixel_values(model), 1, "path")
+    assert torch.equal(out.attribution, expected.attribution)
+
+
+def _clamp(attention):
+    attention.attn_drop.register_forward_hook(lambda module, inputs, output: output.clamp(max=0.2))
+
+
+def _unscale(attention):
+    attention.scale = 1.0
+
+
+@pytest.mark.parametrize("change", [_clamp, _unscale])
+def test_attention_that_is_otherwise_where_it_is_not_fused(change):
+    model = timm_zoo.make("vit")
+    attention = model.timm_model.blocks[1].attn
+    change(attention)
+    attention.fused_attn = False
+    with pytest.raises(UnsupportedModelError, match="attends otherwise by itself than with `fused_attn`"):
+        gmar_hf.explain(model, timm_zoo.pixel_values(model), 1)

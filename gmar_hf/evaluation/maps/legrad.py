@@ -13,7 +13,7 @@ from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.introspection import checked_model, encoder_layers, unsupported, unwrapped
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, is_recording
 from gmar_hf.models.targets import choose_target, class_scores
@@ -59,7 +59,7 @@ def legrad(model: nn.Module, pixel_values: torch.Tensor, target: Any) -> torch.T
         stack.enter_context(recording(model, recorder))
         stack.enter_context(gradients_passing(model))
         tokens = _separated(model, recorder, stack)
-        logits = model(pixel_values=pixels).logits
+        logits = forward(model, pixels).logits
         layers = len(recorder.values)
         batch = len(pixels)
         if len(tokens) != layers or logits.shape[0] != layers * batch:

@@ -14,7 +14,7 @@ from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.hooks import of_this_thread
 from gmar_hf.models.introspection import encoder_layers
-from gmar_hf.models.model_inputs import checked_pixels
+from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.patches import patch_grid, patch_size, sum_over_patches
 from gmar_hf.utils.tensors import copies_at_once
 
@@ -124,7 +124,7 @@ def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor)
 def _differentiable(model: nn.Module, pixel_values: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
     """Give the classifier as a function to logits, and pixels that a graph can begin with; the model is frozen."""
     with gradients_on(), frozen(model), gradients_passing(model):
-        yield lambda pixels: model(pixel_values=pixels).logits, checked_pixels(model, pixel_values)
+        yield lambda pixels: forward(model, pixels).logits, checked_pixels(model, pixel_values)
 
 
 def _last_norm(model: nn.Module, logits: Logits, pixels: torch.Tensor) -> nn.Module:
