@@ -54,7 +54,8 @@ rounds, with their range in brackets, which tells how busy the machine was. The 
 backward for activations only, in bare torch: the least that a gradient of every layer costs. A **forward** is one
 without gradients. **Memory** is the peak of a process of its own above the loaded model. Every method makes its map;
 the {num_single} of one pass, made at once, are {single}.
-What a GPU costs, `benchmark_gpu.py` measures.
+"Logits and gap" are two forwards that a path makes beside its passes. What a GPU costs,
+[benchmark_gpu.py](benchmarks/benchmark_gpu.py) measures; nothing here was measured on one.
 """
 
 
@@ -180,6 +181,18 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def in_short(found: dict[Cell, Costs]) -> str:
+    """What a reader wants to know first: the least and the most, over the cells, that some methods cost."""
+    lines = ["## In short\n", "| | in forwards | memory, in those of a forward |", "| --- | --- | --- |"]
+    for name in ("gmar", "contribution", "removal", named("recommended")):
+        costs = [each for each in found.values() if name in each.seconds]
+        times = [statistics.median(ratios(each.seconds, name, FORWARD)) for each in costs]
+        peaks = [each.gibibytes[name] / each.gibibytes[FORWARD] for each in costs if each.gibibytes[FORWARD] > 0]
+        cells = [f"{min(values):.1f} to {max(values):.1f}" if values else "-" for values in (times, peaks)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def growth(found: dict[Cell, Costs]) -> Iterator[str]:
     """The slopes over tokens, of every model and batch size of which several sizes of images were measured."""
     groups: dict[tuple[str, int], list[Cell]] = {}
@@ -292,7 +305,7 @@ def main(
     for is_long, cell in [(False, each) for each in cells_of(cells)] + [(True, each) for each in cells_of(long_cells)]:
         measure = partial(measured, cell, is_long, rounds, threads)
         found[cell] = kept(keep, cell, measure, is_long=is_long, rounds=rounds, threads=threads)
-    parts = [introduction(threads), *(section(*each) for each in found.items())]
+    parts = [introduction(threads), in_short(found), *(section(*each) for each in found.items())]
     if slopes := list(growth(found)):
         parts.append(
             "\n".join(["## How costs grow\n", "The slope of the logarithm over that of the tokens.", *slopes, ""])

@@ -26,7 +26,8 @@ prints it for yours.
 Every class that transformers has for the task, as a tiny random model made from its config, in float32: which methods
 give a map, and the largest error of logits, head scores (L1 and L2), contributions, head maps and the maps of all
 methods against explicit attention in float64, as a share of the tensor's largest magnitude. The gradient is held
-against finite differences of the logits, too. What is not served is refused; the words of the error stand beside it.
+against finite differences of the logits, too. What is not served is refused, and the words of the error stand beside
+it: of a class that some methods serve, those by which the others are refused.
 Of models that compare images with texts `gmar_hf.text_classifier` is tried, with two texts. "all" are
 {methods}.
 
@@ -52,9 +53,10 @@ def page(checks: list[ArchitectureCheck]) -> str:
     parts = [INTRODUCTION.format(version=transformers.__version__, methods=methods)]
     for task, title in TITLES.items():
         of_task = [check for check in checks if check.architecture.task == task]
-        num_served = sum(bool(check.methods) for check in of_task)
+        num_served, num_tried = sum(bool(check.methods) for check in of_task), sum(check.is_tried for check in of_task)
         table = ["| class | methods | worst error | in words |", "| --- | --- | --- | --- |", *map(row, of_task)]
-        parts.append(f"## {title}\n\n{num_served} of {len(of_task)} are served.\n\n" + "\n".join(table) + "\n")
+        served = f"{num_served} of {num_tried} that could be tried are served."
+        parts.append(f"## {title}\n\n{served}\n\n" + "\n".join(table) + "\n")
     return "\n".join(parts)
 
 

@@ -162,7 +162,11 @@ def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
         # A path is no id, whatever the Hub's client says of it.
         if "Repo id must" in reason and not Path(name).exists():
             reason = "there is no such folder"
+        advice = "Check the name and the connection."
+        if Path(name).is_dir():
+            saver = "image_processor" if loader is AutoImageProcessor else "model"
+            advice = f"Look what the folder lacks, and save it there (`{saver}.save_pretrained`)."
         raise ArgumentError(
             "`--model` must be the Hub id or the folder of an image classifier with its image processor; got "
-            f"{name!r} ({reason if len(reason) <= 300 else reason[:300] + '...'}). Check the name and the connection."
+            f"{name!r} ({reason if len(reason) <= 300 else reason[:300] + '...'}). {advice}"
         ) from error

@@ -72,6 +72,11 @@ class ArchitectureCheck:
     sentence: str = ""
 
     @property
+    def is_tried(self) -> bool:
+        """Whether what the architecture needs is installed."""
+        return " requires the " not in self.sentence
+
+    @property
     def reason(self) -> str:
         """The sentence without the name that it begins with, and without the advice that every refusal ends with."""
         name = self.architecture.name

@@ -18,6 +18,7 @@ SINGLE_PASS = [name for name, method in METHODS.items() if method.num_points is 
 LISTED = [name if name in SINGLE_PASS else f"{name}, with logits and gap" for name in METHODS]
 PATHS = [name for name in LISTED if name not in SINGLE_PASS] + ["path, 2 points alone", "path, 4 points alone"]
 CANDIDATES = ["floor", "forward", *LISTED, "gmar, L2", *PATHS[2:], "the 6 of one pass, at once"]
+IN_LONG_CELLS = [name for name in CANDIDATES if name not in PATHS or name.startswith("recommended")]
 OURS = ["gmar", "contribution", "removal", "gradient-rollout", "recommended, with logits and gap"]
 NUMBER = r"-?\d+\.\d\d"
 SPREAD = rf"{NUMBER} \({NUMBER} to {NUMBER}\)"
@@ -85,6 +86,7 @@ def test_the_page_of_costs(run):
     titles = [section.splitlines()[0] for section in sections]
     assert titles == [
         "# What explanations cost",
+        "In short",
         "TINY/16, 32 px, batch 1",
         "TINY/16, 64 px, batch 1",
         "How costs grow",
@@ -92,9 +94,12 @@ def test_the_page_of_costs(run):
         "Over data",
     ]
     assert re.search(r"on \d{4}-\d\d-\d\d: \d+ cores of .+\. torch \d.+ with 1 thread, transformers", page)
+    methods, *ranges = zip(*rows_of(sections[1])[1:], strict=True)
+    assert methods == ("gmar", "contribution", "removal", "recommended, with logits and gap")
+    assert all(re.fullmatch(r"-?\d+\.\d to -?\d+\.\d|-", cell) for column in ranges for cell in column)
     for section, names in (
-        (sections[1], CANDIDATES),
-        (sections[2], [name for name in CANDIDATES if name not in PATHS]),
+        (sections[2], CANDIDATES),
+        (sections[3], IN_LONG_CELLS),
     ):
         head, *rows = rows_of(section)
         assert head == ["", "time, in floors", "in forwards", "memory, MiB", "in floors", "in forwards"]
@@ -102,9 +107,9 @@ def test_the_page_of_costs(run):
         for row in rows:
             assert all(re.fullmatch(SPREAD, cell) for cell in row[1:3])
             assert all(re.fullmatch(rf"{NUMBER}|\d+|-", cell) for cell in row[3:])
-    assert [row[0] for row in rows_of(sections[3])] == ["", *(name for name in CANDIDATES if name not in PATHS)]
-    assert "\nTINY/16, batch 1, 5, 17 tokens:\n" in sections[3]
-    head, *rows = rows_of(sections[4])
+    assert [row[0] for row in rows_of(sections[4])] == ["", *IN_LONG_CELLS]
+    assert "\nTINY/16, batch 1, 5, 17 tokens:\n" in sections[4]
+    head, *rows = rows_of(sections[5])
     assert head == ["", "time, in floors", "in forwards", "gives"]
     assert [row[0] for row in rows[:7]] == ["floor", "forward", *(f"gmar_hf, {name}" for name in OURS)]
     assert all(row[3] for row in rows[2:])
@@ -113,7 +118,7 @@ def test_the_page_of_costs(run):
     )
     assert len(others) == len(set(others)) == 7
     assert re.search(
-        rf"images a second: \d+ with one process of one thread, \d+ with two; {SPREAD} times as", sections[5]
+        rf"images a second: \d+ with one process of one thread, \d+ with two; {SPREAD} times as", sections[6]
     )
 
 
