@@ -8,7 +8,6 @@ from torch import nn
 from gmar_hf.explanation.trace import traced
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.model_inputs import forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.targets import class_scores
 from gmar_hf.utils.tensors import at_least_float32
@@ -118,7 +117,7 @@ def _difference_quotient(
     nudges = torch.cat([directions, -directions]).flatten(0, 1) * step
     repeats = 2 * len(directions)
     with torch.no_grad(), frozen(model), recording(model, _Nudger(layer, nudges)):
-        logits = forward(model, pixels.repeat(repeats, 1, 1, 1)).logits
+        logits = model(pixel_values=pixels.repeat(repeats, 1, 1, 1)).logits
     (scores,) = class_scores(at_least_float32(logits), target.to(logits.device).repeat(repeats))
     forwards, backwards = scores.reshape(2, len(directions), len(pixels))
     return (forwards - backwards) / (2 * step)

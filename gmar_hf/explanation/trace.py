@@ -15,7 +15,7 @@ from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, miscounted, num_layers_of, unsupported
-from gmar_hf.models.model_inputs import forward
+from gmar_hf.models.model_inputs import logits_of
 from gmar_hf.models.patch_places import patches_in_place
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
@@ -97,10 +97,8 @@ class Trace(ComputingRecorder):
             stack.enter_context(gradients_passing(self.model))
             stack.enter_context(patches_in_place(self.model, pixel_values))
             stack.enter_context(zeros_left_out(self.model, self._is_behind_attention))
-            logits = getattr(forward(self.model, pixel_values, **model_kwargs), "logits", None)
+            logits = logits_of(self.model, pixel_values, **model_kwargs)
         # The forward is done: was it that of a model which can be explained?
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            raise unsupported(self.model, "it returns no logits of shape (batch, classes), as `.logits` of an object")
         if not self.layers:
             raise unsupported(self.model, OFF_THE_INTERFACE)
         if len(self.layers) != (num_layers := num_layers_of(self.layers[0].config)):

@@ -9,7 +9,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.introspection import checked_model
-from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, forward
+from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -63,7 +63,7 @@ def score_function(
 
     def score(pixel_values: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), frozen(model):
-            logits = forward(model, checked_pixels(model, pixel_values), **model_kwargs).logits.float()
+            logits = model(pixel_values=checked_pixels(model, pixel_values), **model_kwargs).logits.float()
         num_rows, num_classes = logits.shape
         if num_rows % len(classes) != 0:
             raise ArgumentError(

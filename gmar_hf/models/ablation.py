@@ -13,7 +13,7 @@ from gmar_hf.models.freezing import frozen
 from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.introspection import OFF_THE_INTERFACE, checked_model, encoder_layers, unsupported
 from gmar_hf.models.layer_order import LayerOrder
-from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, forward
+from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, logits_of
 from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
 from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
@@ -132,9 +132,7 @@ class AblatedModel(Recorder):
         }
 
     def _forward(self) -> torch.Tensor:
-        logits = getattr(forward(self._model, self._pixel_values, **self._model_kwargs), "logits", None)
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            raise unsupported(self._model, "it returns no logits of shape (batch, classes)")
+        logits = logits_of(self._model, self._pixel_values, **self._model_kwargs)
         if not logits.isfinite().all():
             raise NonFiniteError(
                 "The logits must be finite; got NaN or infinity. Check `pixel_values` and the model's weights for "

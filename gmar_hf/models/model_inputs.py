@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ImageArgumentError
-from gmar_hf.models.introspection import class_name, known_kwargs, setting
+from gmar_hf.models.introspection import class_name, known_kwargs, setting, unsupported
 from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.tensors import cast, check_images
 
@@ -57,6 +57,18 @@ def forward(model: nn.Module, pixels: torch.Tensor, **model_kwargs: Any) -> Any:
         What the model returns.
     """
     return model(pixel_values=pixels.clone(), **model_kwargs)
+
+
+def logits_of(model: nn.Module, pixels: torch.Tensor, **model_kwargs: Any) -> torch.Tensor:
+    """Make a model's forward, see [`forward`], and return its logits (batch, classes).
+
+    Raises:
+        UnsupportedModelError: If it returns none.
+    """
+    logits = getattr(forward(model, pixels, **model_kwargs), "logits", None)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise unsupported(model, "it returns no logits of shape (batch, classes), as `.logits` of an object")
+    return logits
 
 
 _OF_OUTPUTS = ("output_attentions", "output_hidden_states", "return_dict")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,26 @@ from tests.helpers.sampling import sample_product
 METHODS = ["gmar", "contribution", "removal", "path", "recommended", "rollout", "gradient-rollout", "attention"]
 # peft 0.21 still calls a method that transformers 5.20 renamed.
 OLD_NAMES_IN_PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+class Around(nn.Module):
+    """A module of the user's around a model, which a function calls; it has no config."""
+
+    def __init__(self, model: nn.Module, call: Callable[[nn.Module, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.model, self.call = model, call
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return self.call(self.model, pixel_values)
+
+
+def once(model: nn.Module, pixels: torch.Tensor) -> Any:
+    return model(pixel_values=pixels)
+
+
+def twice(model: nn.Module, pixels: torch.Tensor) -> Any:
+    model(pixel_values=pixels.flip(-1))
+    return model(pixel_values=pixels)
 
 
 def distributed(model: nn.Module) -> nn.Module:
@@ -208,32 +229,15 @@ class TestWrappers:
             gmar_hf.explain(traced, pixels, 1)
 
     def test_a_backbone_that_runs_twice(self):
-        class Twice(nn.Module):
-            def __init__(self, model: nn.Module) -> None:
-                super().__init__()
-                self.model = model
-
-            def forward(self, pixel_values: torch.Tensor) -> Any:
-                self.model(pixel_values=pixel_values.flip(-1))
-                return self.model(pixel_values=pixel_values)
-
         with pytest.raises(gmar_hf.UnsupportedModelError, match="it attends 6 times, with 3 layers in its config"):
-            gmar_hf.explain(Twice(zoo.vit()), zoo.pixel_values(zoo.vit()), 1)
+            gmar_hf.explain(Around(zoo.vit(), twice), zoo.pixel_values(zoo.vit()), 1)
 
     def test_a_module_without_a_config(self):
-        class Own(nn.Module):
-            def __init__(self, model: nn.Module) -> None:
-                super().__init__()
-                self.model = model
-
-            def forward(self, pixel_values: torch.Tensor) -> Any:
-                return self.model(pixel_values=pixel_values)
-
-        model, pixels = Own(zoo.vit()), zoo.pixel_values(zoo.vit())
+        model, pixels = Around(zoo.vit(), once), zoo.pixel_values(zoo.vit())
         out, expected = (gmar_hf.explain(each, pixels, 1) for each in (model, model.model))
         assert torch.equal(out.attribution, expected.attribution)
         assert check_parity(model, pixels).agrees
-        words = "Own must have a `config` that tells of its layers and heads; it has none"
+        words = "Around must have a `config` that tells of its layers and heads; it has none"
         for call in (
             lambda: gmar_hf.describe_heads(model, pixels),
             lambda: gmar_hf.explain(model, pixels, 1, head_weights=torch.ones(3, 3)),
