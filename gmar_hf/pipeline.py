@@ -21,10 +21,11 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.auto_model import AutoModelForImageClassification
-from gmar_hf.models.introspection import class_name, is_dual_encoder
 from gmar_hf.models.labels import check_label_names
+from gmar_hf.models.model_check import is_dual_encoder
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.models.text_classifier import TextClassifier
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
 from gmar_hf.plotting.values import has_sign

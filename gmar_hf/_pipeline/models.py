@@ -8,7 +8,7 @@ from torch import nn
 from transformers import Pipeline, PreTrainedConfig, PreTrainedModel
 
 from gmar_hf.errors import ArgumentTypeError
-from gmar_hf.models.introspection import config_of, runnable, unwrapped
+from gmar_hf.models.wrappers import config_of, runnable, unwrapped
 
 
 class Placed(nn.Module):

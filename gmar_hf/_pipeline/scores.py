@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from transformers.pipelines.image_classification import ClassificationFunction
 
-from gmar_hf.models.introspection import config_of, is_multi_label
+from gmar_hf.models.introspection import is_multi_label
 from gmar_hf.models.text_classifier import TextClassifier
+from gmar_hf.models.wrappers import config_of
 
 
 def scores_of(logits: torch.Tensor, model: nn.Module, function: ClassificationFunction | None) -> torch.Tensor:

@@ -10,8 +10,9 @@ from transformers.utils import cached_file
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.auto_model import revision_of
-from gmar_hf.models.introspection import class_name, config_of, is_dual_encoder, unwrapped
+from gmar_hf.models.model_check import is_dual_encoder
 from gmar_hf.models.text_classifier import TEMPLATE, TextClassifier, check_texts, text_classifier
+from gmar_hf.models.wrappers import class_name, config_of, unwrapped
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 _OF_TEXTS = ("candidate_labels", "hypothesis_template")

@@ -17,8 +17,9 @@ from gmar_hf.cli.app import tell
 from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.passes import methods_of
 from gmar_hf.models.auto_model import AutoModelForImageClassification
-from gmar_hf.models.introspection import class_name, is_dual_encoder
+from gmar_hf.models.model_check import is_dual_encoder
 from gmar_hf.models.text_classifier import TEMPLATE, text_classifier
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.pipeline import GMARExplainer
 from gmar_hf.utils.text import printable
 

@@ -17,7 +17,8 @@ from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.explicit_maps import map_errors
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.parity import TOLERANCE, check_parity
-from gmar_hf.models.introspection import ADVICE, is_dual_encoder
+from gmar_hf.models.model_check import is_dual_encoder
+from gmar_hf.models.refusals import ADVICE
 from gmar_hf.models.text_classifier import TextClassifier, checked_encoder
 from gmar_hf.models.tiny_models import tiny_model
 from gmar_hf.utils.text import shown

@@ -24,11 +24,13 @@ from gmar_hf.explanation.request import Request, requests_of
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.explanation.trace import traced
 from gmar_hf.images.baselines import Baseline
-from gmar_hf.models.introspection import checked_model, class_name, setting
+from gmar_hf.models.introspection import setting
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.model_state import describe_state
 from gmar_hf.models.patches import by_size
 from gmar_hf.models.targets import Choice, Target, choose_target
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.utils.tensors import described
 from gmar_hf.utils.text import did_you_mean
 

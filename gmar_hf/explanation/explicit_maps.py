@@ -17,7 +17,7 @@ from gmar_hf.explanation.passes import path_points
 from gmar_hf.explanation.request import Request
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention

@@ -15,7 +15,7 @@ from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.passes import methods_of, path_points
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention

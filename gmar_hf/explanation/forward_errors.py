@@ -9,9 +9,12 @@ from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import class_name, known_kwargs, setting, unsupported, unwrapped
+from gmar_hf.models.introspection import setting
+from gmar_hf.models.model_check import known_kwargs
 from gmar_hf.models.model_inputs import forward
 from gmar_hf.models.patches import by_size, pair
+from gmar_hf.models.refusals import unsupported
+from gmar_hf.models.wrappers import class_name, unwrapped
 from gmar_hf.utils.text import shown
 
 

@@ -14,10 +14,12 @@ from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, full_precision, gradients_on
 from gmar_hf.models.hooks import of_this_thread
-from gmar_hf.models.introspection import checked_model, encoder_layers, encoder_shape, miscounted
+from gmar_hf.models.introspection import encoder_layers, encoder_shape
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, forward, usable_kwargs
 from gmar_hf.models.patches import Grid, find_grid, patch_size
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
+from gmar_hf.models.refusals import miscounted
 from gmar_hf.models.targets import Choice, Target, choose_target
 from gmar_hf.utils.tensors import at_least_float32
 

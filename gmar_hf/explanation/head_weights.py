@@ -9,9 +9,10 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.head_scores import head_weights as shares_of_layer
-from gmar_hf.models.introspection import class_name, config_of, encoder_shape
+from gmar_hf.models.introspection import encoder_shape
 from gmar_hf.models.model_state import WHOLE, describe_state
 from gmar_hf.models.weight_sample import same_weights, weight_sample
+from gmar_hf.models.wrappers import class_name, config_of
 from gmar_hf.utils.tensors import check_plain, described
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from gmar_hf.explanation.finite_differences import gradient_errors, tolerance_of
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.models.freezing import frozen, gradients_on
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.retention import retain_attention
 from gmar_hf.models.windows import attends_in_windows

@@ -17,10 +17,11 @@ from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Start, Trace, traced
 from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.introspection import class_name, unsupported
 from gmar_hf.models.patches import Grid, by_size, find_grid, pair, patch_size_in
+from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.targets import Choice
 from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.utils.blame import blaming
 from gmar_hf.utils.text import quoted
 

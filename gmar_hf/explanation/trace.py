@@ -14,11 +14,12 @@ from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, sco
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, miscounted, num_layers_of, unsupported
+from gmar_hf.models.introspection import num_layers_of
 from gmar_hf.models.model_inputs import logits_of
 from gmar_hf.models.patch_places import patches_in_place
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
+from gmar_hf.models.refusals import OFF_THE_INTERFACE, miscounted, unsupported
 from gmar_hf.models.separate_images import check_head_separates, check_no_batch_statistics
 from gmar_hf.models.sparse_backward import zeros_left_out
 from gmar_hf.models.window_layout import grid_of

@@ -11,7 +11,7 @@ from torch import nn
 from gmar_hf.errors import ArgumentError
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.metrics.imputation import NoisyLinearImputation
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.token_removal import without_patches
 
 

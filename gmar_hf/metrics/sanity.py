@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from gmar_hf.metrics.localization import checked_maps, energy_pointing_game
-from gmar_hf.models.introspection import checked_model, class_name, encoder_layers, unwrapped
+from gmar_hf.models.introspection import encoder_layers
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_state import has_disabled_adapters
 from gmar_hf.models.recorders import silenced_heads
+from gmar_hf.models.wrappers import class_name, unwrapped
 from gmar_hf.utils.checks import check_seed, check_whole
 from gmar_hf.utils.correlation import pearson, spearman
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
 

@@ -11,10 +11,12 @@ from gmar_hf.errors import ArgumentError, NonFiniteError
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen
 from gmar_hf.models.hooks import BorrowedHook
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, checked_model, encoder_layers, unsupported
+from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.layer_order import LayerOrder
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, logits_of
 from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
+from gmar_hf.models.refusals import OFF_THE_INTERFACE, unsupported
 from gmar_hf.utils.checks import check_choice
 from gmar_hf.utils.tensors import at_least_float32
 

@@ -22,9 +22,9 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.freezing import Borrowed, Undo
 from gmar_hf.models.hooks import BorrowedHook
 from gmar_hf.models.implementations import check_implementations
-from gmar_hf.models.introspection import CAUSAL, unsupported
 from gmar_hf.models.off_interface import has_reader, reroute
 from gmar_hf.models.recorders import Recorder, call_of, heard, is_recording, record, recorders_of
+from gmar_hf.models.refusals import CAUSAL, unsupported
 from gmar_hf.models.timm_models import is_timm
 from gmar_hf.models.timm_recording import overheard
 from gmar_hf.models.windows import config_around, windows_known

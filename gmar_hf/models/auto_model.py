@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING,
 )
 
-from gmar_hf.models.introspection import config_of
+from gmar_hf.models.wrappers import config_of
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _revisions: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()

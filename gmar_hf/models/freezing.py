@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.introspection import shards
 from gmar_hf.models.packed_weights import unpack
+from gmar_hf.models.wrappers import shards
 
 Undo = Callable[[], None]
 

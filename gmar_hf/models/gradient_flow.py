@@ -10,7 +10,7 @@ from torch import nn
 
 from gmar_hf.errors import UnsupportedModelError
 from gmar_hf.models.hooks import of_this_thread
-from gmar_hf.models.introspection import class_name
+from gmar_hf.models.wrappers import class_name
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 

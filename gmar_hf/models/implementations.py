@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gmar_hf.errors import UnsupportedModelError
-from gmar_hf.models.introspection import class_name
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.utils.text import shown
 
 _KNOWN = ("transformers", "torch", "gmar_hf")  # torch's are decorators around transformers'

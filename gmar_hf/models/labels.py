@@ -7,7 +7,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
-from gmar_hf.models.introspection import label_names, unwrapped
+from gmar_hf.models.introspection import label_names
+from gmar_hf.models.wrappers import unwrapped
 from gmar_hf.utils.checks import is_whole
 from gmar_hf.utils.text import quantity
 

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError, ImageArgumentError
-from gmar_hf.models.introspection import class_name, known_kwargs, setting, unsupported
+from gmar_hf.models.introspection import setting
+from gmar_hf.models.model_check import known_kwargs
+from gmar_hf.models.refusals import unsupported
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.utils.checks import check_flags
 from gmar_hf.utils.tensors import cast, check_images
 

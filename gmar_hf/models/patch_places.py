@@ -10,9 +10,10 @@ from torch import nn
 from gmar_hf.errors import UnsupportedModelError
 from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.hooks import of_this_thread
-from gmar_hf.models.introspection import class_name, encoder_layers, is_sharded
+from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.patches import known_patch_size
 from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.wrappers import class_name, is_sharded
 
 _ROUNDING = 2.0**-7  # of the largest value: bfloat16 rounds by up to 2^-9
 

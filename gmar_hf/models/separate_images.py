@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import UnsupportedModelError
-from gmar_hf.models.introspection import class_name
+from gmar_hf.models.wrappers import class_name
 
 
 def are_separate(outputs: torch.Tensor, inputs: torch.Tensor) -> bool:

@@ -12,7 +12,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.models.flat_patches import ImagesAsPatches, takes_flat_patches
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import check_weights, class_name, is_dual_encoder, unsupported, unwrapped
+from gmar_hf.models.model_check import check_weights, is_dual_encoder
+from gmar_hf.models.refusals import unsupported
+from gmar_hf.models.wrappers import class_name, unwrapped
 
 TEMPLATE = "This is a photo of {}."
 # The model types whose logits are the scaled cosines of [`_TextHead`].

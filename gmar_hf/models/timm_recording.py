@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from gmar_hf.models.freezing import Borrowed, Undo
-from gmar_hf.models.introspection import CAUSAL, unsupported
 from gmar_hf.models.recorders import AttentionCall, call_of, record, recorders_of
+from gmar_hf.models.refusals import CAUSAL, unsupported
 from gmar_hf.models.sdpa_calls import answer_calls, replace, replace_method
 from gmar_hf.models.timm_models import TimmEncoder, describe_encoder, pooling_of
 

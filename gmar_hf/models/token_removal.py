@@ -10,9 +10,10 @@ from torch import nn
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.attention import recording
 from gmar_hf.models.hooks import BorrowedHook
-from gmar_hf.models.introspection import OFF_THE_INTERFACE, encoder_layers, setting, unsupported
+from gmar_hf.models.introspection import encoder_layers, setting
 from gmar_hf.models.patches import patch_grid
 from gmar_hf.models.recorders import AttentionCall, Recorder, is_recording
+from gmar_hf.models.refusals import OFF_THE_INTERFACE, unsupported
 from gmar_hf.utils.tensors import at_least_float32
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool1d
 
-from gmar_hf.models.introspection import unwrapped
+from gmar_hf.models.wrappers import unwrapped
 
 _PER_TENSOR = 16
 _ACROSS = 64  # on how many rows or so the norms of columns are taken, and those of rows on how many columns

@@ -17,19 +17,12 @@ from torch import nn
 from gmar_hf.data import MapData, StreamData
 from gmar_hf.errors import ArgumentTypeError
 from gmar_hf.models.auto_model import Revision, revision_of
-from gmar_hf.models.introspection import (
-    OFF_THE_INTERFACE,
-    class_name,
-    config_of,
-    encoder_shape,
-    heads_by_layer,
-    label_names,
-    unsupported,
-    unwrapped,
-)
+from gmar_hf.models.introspection import encoder_shape, heads_by_layer, label_names
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_state import WHOLE, describe_state
+from gmar_hf.models.refusals import OFF_THE_INTERFACE, unsupported
 from gmar_hf.models.text_classifier import TextClassifier
+from gmar_hf.models.wrappers import class_name, config_of, unwrapped
 from gmar_hf.runs.plan import Plan
 from gmar_hf.utils.text import quantity
 

@@ -11,7 +11,8 @@ from torch import nn
 from gmar_hf.data.opening import open_data
 from gmar_hf.data.sample import MapData, StreamData
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.introspection import checked_model, is_sharded
+from gmar_hf.models.model_check import checked_model
+from gmar_hf.models.wrappers import is_sharded
 from gmar_hf.runs.identity import describe_model
 from gmar_hf.runs.plan import Plan
 

@@ -14,10 +14,12 @@ from gmar_hf.explanation.head_weights import check_report, open_report
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.introspection import checked_model, class_name, unsupported
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
+from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.wrappers import class_name
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import HeadMeans
 from gmar_hf.utils.blame import blaming

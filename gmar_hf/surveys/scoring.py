@@ -12,8 +12,8 @@ from gmar_hf.explanation.head_scores import head_weights
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.trace import Trace, traced
 from gmar_hf.models.freezing import full_precision
-from gmar_hf.models.introspection import checked_model
 from gmar_hf.models.labels import check_label_names
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, patch_size
 from gmar_hf.models.targets import Target, choose_target

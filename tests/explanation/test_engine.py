@@ -26,7 +26,7 @@ from transformers import (
 import gmar_hf
 from gmar_hf.explanation.parity import check_parity
 from gmar_hf.metrics import head_ablation
-from gmar_hf.models.introspection import OFF_THE_INTERFACE
+from gmar_hf.models.refusals import OFF_THE_INTERFACE
 from tests.helpers import state, zoo
 from tests.helpers.explainers import image_processor, make_explainer, name_classes, photo
 from tests.helpers.sampling import sample_product

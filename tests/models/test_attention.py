@@ -11,8 +11,9 @@ from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassifica
 
 from gmar_hf.errors import ArgumentTypeError, UnsupportedModelError
 from gmar_hf.models.attention import IMPLEMENTATION, recording
-from gmar_hf.models.introspection import class_name, unsupported
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, is_recording
+from gmar_hf.models.refusals import unsupported
+from gmar_hf.models.wrappers import class_name
 from tests.helpers import state, zoo
 from tests.helpers.threads import in_threads
 

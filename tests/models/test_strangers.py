@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 import gmar_hf
-from gmar_hf.models.introspection import checked_model
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.tiny_models import TINY_CONFIGS
 from tests.helpers.zoo import DINO, NARROW, SQUARE, TEXT, WIDE, build, pixel_values
 

@@ -12,11 +12,14 @@ from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.hooks import BorrowedHook
-from gmar_hf.models.introspection import checked_model, encoder_layers, unsupported, unwrapped
+from gmar_hf.models.introspection import encoder_layers
+from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.patches import find_grid, pair, patch_size, to_grid
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, is_recording
+from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.targets import choose_target, class_scores
+from gmar_hf.models.wrappers import unwrapped
 from gmar_hf.utils.tensors import at_least_float32
 
 _HALF_SCALE = 2.0**10  # fp16 gradients of a head that averages many tokens would underflow
