@@ -125,7 +125,8 @@ def describe_attention(call: AttentionCall, grid: Grid) -> torch.Tensor:
     places = torch.arange(num_patches, device=device)
     centres = torch.stack([places // grid.cols, places % grid.cols], dim=1).float()
     total = at_least_float32(call.query).new_zeros(*call.query.shape[:2], 3)
-    for images, rows, attention in attention_blocks(call):
+    for piece, attention in attention_blocks(call):
+        rows = piece.rows
         first = max(rows.start, grid.prefix)  # rows of prefix tokens are passed over
         if first >= rows.stop:
             continue
@@ -137,7 +138,7 @@ def describe_attention(call: AttentionCall, grid: Grid) -> torch.Tensor:
         mean_distance = (to_patches * distance).sum(dim=-1) / share.clamp_min(torch.finfo(share.dtype).tiny)
         entropy = torch.special.entr(attention).sum(dim=-1)
         on_prefix = attention[..., : grid.prefix].sum(dim=-1)
-        total[images] += torch.stack([mean_distance, entropy, on_prefix], dim=-1).sum(dim=2)
+        total[piece[:2]] += torch.stack([mean_distance, entropy, on_prefix], dim=-1).sum(dim=2)
     return total / num_patches
 
 

@@ -1,33 +1,33 @@
 """A row vector through a layer's attention, whose rows are made again block by block from queries and keys."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
-from gmar_hf.explanation.blocks import pieces
+from gmar_hf.explanation.blocks import Piece, pieces, reached_rows
 from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.utils.tensors import at_least_float32
 
 
-def attention_blocks(call: AttentionCall) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Make a layer's post-softmax attention again, a block at a time.
+def attention_blocks(call: AttentionCall) -> Iterator[tuple[Piece, torch.Tensor]]:
+    """Make a layer's post-softmax attention again, a piece at a time.
 
     Args:
         call ([`AttentionCall`]): The layer's queries, keys, bias and scaling.
 
     Yields:
-        `tuple[slice, slice, torch.Tensor]`: Images, rows, and their attention (images, heads, rows, tokens), at least
-            float32, in [0, 1].
+        `tuple[Piece, torch.Tensor]`: Images, heads and rows, and their attention (images, heads, rows, tokens), at
+            least float32, in [0, 1].
     """
     scaled, keys = at_least_float32(call.query) * call.scaling, at_least_float32(call.key).transpose(-2, -1)
     bias = call.bias
-    for images, rows in pieces(call.query, call.key):
-        # A bias may be shared by all images, or by all rows.
-        scores = scaled[images, :, rows] @ keys[images]
-        if bias is not None:
-            of_images = bias[images] if bias.shape[0] > 1 else bias
-            scores += of_images[:, :, rows] if bias.shape[2] > 1 else of_images
-        yield images, rows, scores.softmax(dim=-1)
+    for piece in pieces(call.query, call.key):
+        scores = scaled[piece] @ keys[piece.images, piece.heads]
+        if bias is not None:  # which may be shared by all images, all heads or all rows
+            sizes = zip(piece, bias.shape[:3], strict=True)
+            scores += bias[tuple(part if size > 1 else slice(None) for part, size in sizes)]
+        yield piece, scores.softmax(dim=-1)
 
 
 def fuse(row: torch.Tensor, weights: torch.Tensor, call: AttentionCall) -> torch.Tensor:
@@ -42,8 +42,11 @@ def fuse(row: torch.Tensor, weights: torch.Tensor, call: AttentionCall) -> torch
         `torch.Tensor` of shape (batch, tokens): At least float32; it sums to `row`'s sum where the weights sum to one.
     """
     fused = torch.zeros_like(row)
-    for images, rows, attention in attention_blocks(call):
-        fused[images] += _through(weights[images, :, None] * row[images, None, rows], attention)
+    if (rows := reached_rows(row[:, None, :, None])) is not None:
+        row, call = row[:, rows], _of_queries(call, rows)
+    for piece, attention in attention_blocks(call):
+        by_head = weights[piece.images, piece.heads, None] * row[piece.images, None, piece.rows]
+        fused[piece.images] += _through(by_head, attention)
     return fused
 
 
@@ -61,10 +64,13 @@ def fuse_gradient(row: torch.Tensor, output_grad: torch.Tensor, call: AttentionC
     num_heads = call.query.shape[1]
     output_grad, values = at_least_float32(output_grad), at_least_float32(call.value).transpose(-2, -1)
     fused = torch.zeros_like(row)
-    for images, rows, attention in attention_blocks(call):
+    if (rows := reached_rows(row[:, None, :, None])) is not None:
+        row, output_grad, call = row[:, rows], output_grad[:, :, rows], _of_queries(call, rows)
+    for piece, attention in attention_blocks(call):
         # A >= 0, so relu(G * A) = relu(G) * A
-        attention *= (output_grad[images, :, rows] @ values[images]).clamp_min_(0)
-        fused[images] += _through(row[images, None, rows].expand(-1, num_heads, -1), attention)
+        attention *= (output_grad[piece] @ values[piece.images, piece.heads]).clamp_min_(0)
+        by_head = row[piece.images, None, piece.rows].expand(attention.shape[:3])
+        fused[piece.images] += _through(by_head, attention)
     return fused / num_heads
 
 
@@ -79,8 +85,10 @@ def attend_back(by_query: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         `torch.Tensor` of shape (batch, heads, keys): At least float32; each head's sum is that of `r`.
     """
     by_key = by_query.new_zeros(call.key.shape[:3])
-    for images, rows, attention in attention_blocks(call):
-        by_key[images] += (by_query[images, :, None, rows] @ attention)[:, :, 0]
+    if (rows := reached_rows(by_query[..., None])) is not None:
+        by_query, call = by_query[:, :, rows], _of_queries(call, rows)
+    for piece, attention in attention_blocks(call):
+        by_key[piece.images, piece.heads] += (by_query[piece][:, :, None] @ attention)[:, :, 0]
     return by_key
 
 
@@ -93,3 +101,11 @@ def residual(fused: torch.Tensor, row: torch.Tensor, residual_weight: float) -> 
 def _through(rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """Sum over heads and rows of `rows` (batch, heads, rows) times `attention` (batch, heads, rows, tokens)."""
     return (rows.flatten(1)[:, None] @ attention.flatten(1, 2))[:, 0]
+
+
+def _of_queries(call: AttentionCall, rows: torch.Tensor) -> AttentionCall:
+    """Return a call of some queries alone, by their indices."""
+    bias = call.bias
+    if bias is not None and bias.shape[2] > 1:
+        bias = bias[:, :, rows]
+    return replace(call, query=call.query[:, :, rows], bias=bias)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from gmar_hf.explanation import blocks
-from gmar_hf.explanation.rollout import attention_blocks, fuse
+from gmar_hf.explanation.rollout import attend_back, attention_blocks, fuse, fuse_gradient
 from gmar_hf.models.recorders import AttentionCall
 
 LOG_2, LOG_3 = math.log(2.0), math.log(3.0)
@@ -54,17 +56,17 @@ def whole_attention(query, key, bias, scaling) -> torch.Tensor:
     return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
-def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
-    """Put the blocks where their slices say; NaN where no block came. Gives the pieces (image, row) of each too."""
+def assemble(query, key, bias, scaling) -> tuple[torch.Tensor, list[list[tuple[int, int, int]]]]:
+    """Put the blocks where their slices say; NaN where none came. Gives the (image, head, row) of each piece too."""
     batch, heads, tokens, _ = query.shape
     whole = torch.full((batch, heads, tokens, tokens), math.nan)
     parts = []
-    for images, rows, block in attention_blocks(layer_of(query, key, bias, scaling)):
-        image_numbers, row_numbers = range(*images.indices(batch)), range(*rows.indices(tokens))
-        assert block.shape == (len(image_numbers), heads, len(row_numbers), tokens)
+    for piece, block in attention_blocks(layer_of(query, key, bias, scaling)):
+        numbers = [range(*part.indices(size)) for part, size in zip(piece, (batch, heads, tokens), strict=True)]
+        assert block.shape == (*map(len, numbers), tokens)
         assert block.dtype == torch.float32
-        whole[images, :, rows] = block
-        parts.append([(image, row) for image in image_numbers for row in row_numbers])
+        whole[piece] = block
+        parts.append(list(itertools.product(*numbers)))
     return whole, parts
 
 
@@ -102,9 +104,12 @@ class TestAttentionBlocks:
         _, parts = assemble(*random_layer(), None, 0.5)
         assert len(parts) == 1
 
-    @pytest.mark.parametrize("block_elements", [1, 3 * 13, 3 * 13 * 4 + 5, 3 * 13 * 13 + 5])
+    @pytest.mark.parametrize(
+        ("block_elements", "most_rows"),
+        [(1, 1), (13, 1), (13 * 4 + 5, 4), (13 * 13 + 5, 13), (2 * 13 * 13, 2 * 13), (3 * 13 * 13 + 5, 3 * 13)],
+    )
     @pytest.mark.parametrize("bias_shape", [None, (1, 3), (2, 1), (2, 3), (1, 1)])
-    def test_blocks_together_are_the_whole_softmax(self, monkeypatch, block_elements, bias_shape):
+    def test_blocks_together_are_the_whole_softmax(self, monkeypatch, block_elements, most_rows, bias_shape):
         monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", block_elements)
         query, key = random_layer()
         bias = None if bias_shape is None else random_bias(*bias_shape, tokens=13)
@@ -113,9 +118,9 @@ class TestAttentionBlocks:
         torch.testing.assert_close(whole.sum(dim=-1), torch.ones(2, 3, 13))
         assert len(parts) > 1
         covered = [place for part in parts for place in part]
-        assert sorted(covered) == [(image, row) for image in range(2) for row in range(13)]
+        assert sorted(covered) == list(itertools.product(range(2), range(3), range(13)))
         # Four rows and a bit are four rows; what is smaller than a row still has to be one.
-        assert max(len(part) for part in parts) <= max(1, block_elements // (3 * 13))
+        assert max(map(len, parts)) == most_rows
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_layers_give_float32_rows(self, dtype):
@@ -159,18 +164,36 @@ class TestFuse:
         assert fused.shape == (2, 13)
         torch.testing.assert_close(fused.sum(dim=-1), torch.ones(2))
 
-    @pytest.mark.parametrize("block_elements", [None, 1, 3 * 13 * 4 + 5, 3 * 13 * 13])
+    @pytest.mark.parametrize("block_elements", [None, 1, 13 * 4 + 5, 2 * 13 * 13, 3 * 13 * 13])
     @pytest.mark.parametrize("bias_shape", [None, (1, 3), (2, 1)])
-    def test_equals_the_whole_product(self, monkeypatch, block_elements, bias_shape):
+    @pytest.mark.parametrize("num_reached", [13, 2])
+    def test_equals_the_whole_product(self, monkeypatch, block_elements, bias_shape, num_reached):
         if block_elements is not None:
             monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", block_elements)
         query, key = random_layer()
         bias = None if bias_shape is None else random_bias(*bias_shape, tokens=13)
         row = torch.randn(2, 13, generator=torch.Generator().manual_seed(2))
+        row[:, num_reached:] = 0
         weights = torch.rand(2, 3, generator=torch.Generator().manual_seed(3))
         attention = whole_attention(query, key, bias, 0.7)
         expected = torch.einsum("bi,bh,bhij->bj", row.double(), weights.double(), attention).float()
         torch.testing.assert_close(fuse(row, weights, layer_of(query, key, bias, 0.7)), expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("bias_shape", [None, (2, 3), (1, 1)])
+    @pytest.mark.parametrize("num_reached", [13, 2, 0])
+    def test_the_other_products_too(self, bias_shape, num_reached):
+        query, key = random_layer()
+        value, output_grad = random_layer()
+        bias = None if bias_shape is None else random_bias(*bias_shape, tokens=13)
+        by_query = torch.randn(2, 3, 13, generator=torch.Generator().manual_seed(2))
+        by_query[:, :, num_reached:] = 0
+        call = replace(layer_of(query, key, bias, 0.7), value=value)
+        attention = whole_attention(query, key, bias, 0.7)
+        back = torch.einsum("bhi,bhij->bhj", by_query.double(), attention).float()
+        torch.testing.assert_close(attend_back(by_query, call), back, rtol=1e-5, atol=1e-6)
+        positive = (output_grad.double() @ value.double().transpose(-1, -2)).relu() * attention
+        fused = torch.einsum("bi,bhij->bj", by_query[:, 0].double(), positive).float() / 3
+        torch.testing.assert_close(fuse_gradient(by_query[:, 0], output_grad, call), fused, rtol=1e-5, atol=1e-6)
 
     def test_inputs_are_left_alone(self):
         row, weights = torch.tensor([[0.25, 0.75]]), torch.ones(1, 1)

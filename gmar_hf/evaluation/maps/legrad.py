@@ -137,6 +137,7 @@ def _positive_mean(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tens
     output_grad, values = at_least_float32(output_grad), at_least_float32(value).transpose(-2, -1)
     batch, heads, num_tokens, _ = value.shape
     total = output_grad.new_zeros(batch, num_tokens)
-    for images, rows in pieces(output_grad, value):
-        total[images] += (output_grad[images, :, rows] @ values[images]).clamp_min_(0).sum(dim=(1, 2))
+    for piece in pieces(output_grad, value):
+        gradient = output_grad[piece] @ values[piece.images, piece.heads]
+        total[piece.images] += gradient.clamp_min_(0).sum(dim=(1, 2))
     return total / (heads * num_tokens)
