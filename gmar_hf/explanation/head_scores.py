@@ -7,7 +7,7 @@ attention is `G = dO V^T`, where `dO = dy/dO`.
 
 import torch
 
-from gmar_hf.explanation.blocks import pieces, reached_rows
+from gmar_hf.explanation.blocks import pieces
 from gmar_hf.utils.tensors import at_least_float32
 
 
@@ -23,8 +23,6 @@ def l1_norm(output_grad: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """
     output_grad, keys = at_least_float32(output_grad), at_least_float32(value).transpose(-2, -1)
     total = output_grad.new_zeros(output_grad.shape[:2])
-    if (rows := reached_rows(output_grad)) is not None:
-        output_grad = output_grad[:, :, rows]
     for piece in pieces(output_grad, value):
         total[piece[:2]] += (output_grad[piece] @ keys[piece[:2]]).abs_().sum(dim=(-2, -1))
     return total

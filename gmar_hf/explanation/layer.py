@@ -5,6 +5,7 @@ from functools import cached_property
 
 import torch
 
+from gmar_hf.explanation.blocks import reached_rows
 from gmar_hf.explanation.head_scores import (
     head_contribution,
     l1_norm,
@@ -89,7 +90,10 @@ class LayerGradients:
         """
         if norm not in self._norms:
             assert self.output_grad is not None
-            norms = NORMS[norm](self.output_grad, self.call.value.detach())
+            # Rows of the gradient that are zero add nothing; there are such rows in the last layer alone.
+            rows = reached_rows(self.output_grad) if self.is_last else None
+            output_grad = self.output_grad if rows is None else self.output_grad[:, :, rows]
+            norms = NORMS[norm](output_grad, self.call.value.detach())
             if self.call.layout is not None:
                 by_window = norms.unflatten(0, (-1, self.call.layout.num_windows))
                 norms = torch.linalg.vector_norm(by_window, ord={"l1": 1, "l2": 2}[norm], dim=1)
