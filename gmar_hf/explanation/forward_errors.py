@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from gmar_hf.errors import ArgumentError, GMARError
 from gmar_hf.models.freezing import frozen
-from gmar_hf.models.introspection import setting
+from gmar_hf.models.introspection import setting, timm_model
 from gmar_hf.models.model_check import known_kwargs
 from gmar_hf.models.model_inputs import forward
 from gmar_hf.models.patches import by_size, pair
@@ -41,7 +41,8 @@ def forward_errors_worded(
     except (GMARError, torch.OutOfMemoryError):
         raise
     except (ValueError, RuntimeError, TypeError, AttributeError, LookupError, AssertionError) as error:
-        size = setting(model, "image_size")
+        takes_other_sizes = getattr(timm_model(model), "dynamic_img_size", False)
+        size = None if takes_other_sizes else setting(model, "image_size")
         is_other_size = size is not None and pair(size) != tuple(pixels.shape[-2:])
         # The model refused another size than its own before its first layer.
         if is_other_size and not layers and isinstance(error, ValueError | RuntimeError | AssertionError):
@@ -51,6 +52,11 @@ def forward_errors_worded(
             raise ArgumentError(
                 f"`pixel_values` must be {by_size(size)} pixels for {class_name(model)}; "
                 f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
+            ) from error
+        if size is None and not layers and isinstance(error, ValueError | AssertionError):
+            raise ArgumentError(
+                f"`pixel_values` must be of a size that {class_name(model)} takes ({shown(error, 100)}); "
+                f"got {pixels.shape[-2]} x {pixels.shape[-1]}. Resize to one."
             ) from error
         if arguments:
             names = ", ".join(f"`{name}`" for name in sorted(arguments))

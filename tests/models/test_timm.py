@@ -110,6 +110,8 @@ class TestWhatTheModelSays:
         actual = gmar_hf.explain(model, images, TARGETS, "contribution")
         (expected, _) = timm_zoo.explicit_reference(model, images, TARGETS)
         assert zoo.relative_error(actual.attribution[0], oracle.contribution_map(expected)) <= 1e-5
+        with pytest.raises(ArgumentError, match=r"of a size that \w+ takes \(.*divisible by patch.*\); got 48 x 30\."):
+            gmar_hf.explain(model, zoo.pixel_values(model, size=(48, 30)))
 
     @pytest.mark.parametrize(
         ("architecture", "reason"),
