@@ -63,7 +63,7 @@ def describe_heads(
 ) -> HeadDescription:
     """Describe the heads: attention distance, entropy, share on prefix tokens, direct effect on the logit.
 
-    One forward, whose attention matrices are made in blocks of rows, layer by layer, and reduced at once; the
+    One forward, whose attention matrices are made piece by piece, layer by layer, and reduced at once; the
     direct effect takes a backward through output projections and skip connections alone.
 
     Args:
@@ -111,7 +111,7 @@ def describe_heads(
 
 
 def describe_attention(call: AttentionCall, grid: Grid) -> torch.Tensor:
-    """Reduce a layer's attention from the patch tokens, block by block of rows.
+    """Reduce a layer's attention from the patch tokens, piece by piece.
 
     Args:
         call ([`AttentionCall`]): The layer's queries, keys, bias and scaling.

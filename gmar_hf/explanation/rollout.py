@@ -1,4 +1,4 @@
-"""A row vector through a layer's attention, whose rows are made again block by block from queries and keys."""
+"""A row vector through a layer's attention, which is made again piece by piece from queries and keys."""
 
 from collections.abc import Iterator
 from dataclasses import replace
