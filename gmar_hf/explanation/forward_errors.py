@@ -31,8 +31,8 @@ def forward_errors_worded(
         arguments (`Collection[str]`, defaults to ()): Which others it is given, by the user.
 
     Raises:
-        ArgumentError: If the model refuses images of this size; the message says which it takes. Or if it fails where
-            it is given more than images.
+        ArgumentError: If the model refuses images of this size; the message says which it takes, or why not this one.
+            Or if it fails where it is given more than images.
         UnsupportedModelError: If it is one of transformers' that fails on images of its own size, or one of the user's
             that does not fail by itself.
     """
@@ -41,8 +41,8 @@ def forward_errors_worded(
     except (GMARError, torch.OutOfMemoryError):
         raise
     except (ValueError, RuntimeError, TypeError, AttributeError, LookupError, AssertionError) as error:
-        takes_other_sizes = getattr(timm_model(model), "dynamic_img_size", False)
-        size = None if takes_other_sizes else setting(model, "image_size")
+        takes_any_size = getattr(timm_model(model), "dynamic_img_size", False)
+        size = None if takes_any_size else setting(model, "image_size")
         is_other_size = size is not None and pair(size) != tuple(pixels.shape[-2:])
         # The model refused another size than its own before its first layer.
         if is_other_size and not layers and isinstance(error, ValueError | RuntimeError | AssertionError):
@@ -53,7 +53,7 @@ def forward_errors_worded(
                 f"`pixel_values` must be {by_size(size)} pixels for {class_name(model)}; "
                 f"got {pixels.shape[-2]} x {pixels.shape[-1]}. {advice}."
             ) from error
-        if size is None and not layers and isinstance(error, ValueError | AssertionError):
+        if takes_any_size and not layers and isinstance(error, AssertionError):  # of timm's patch embedding
             raise ArgumentError(
                 f"`pixel_values` must be of a size that {class_name(model)} takes ({shown(error, 100)}); "
                 f"got {pixels.shape[-2]} x {pixels.shape[-1]}. Resize to one."

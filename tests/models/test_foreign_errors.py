@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,22 @@ class WithoutGradients(Around):
     def forward(self, pixel_values):
         with torch.inference_mode():
             return self.model(pixel_values=pixel_values)
+
+
+class WithAnErrorOfItsOwn(Around):
+    """Its config has no `image_size`, as that of a model of any size may."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(patch_size=8, num_hidden_layers=3, num_attention_heads=4)
+
+    def forward(self, pixel_values):
+        raise ValueError("only at night")
+
+
+def test_errors_of_a_module_are_not_about_sizes():
+    with pytest.raises(ValueError, match=r"^only at night$"):
+        gmar_hf.explain(WithAnErrorOfItsOwn(), torch.randn(2, 3, 32, 32))
 
 
 @pytest.mark.parametrize("ask", [gmar_hf.explain, gmar_hf.describe_heads, gmar_hf.metrics.head_ablation])
