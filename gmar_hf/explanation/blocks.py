@@ -1,4 +1,4 @@
-"""How large a piece of an attention matrix is held at once, and which of its rows are needed at all."""
+"""How large a piece of an attention matrix is held at once."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -41,21 +41,3 @@ def pieces(query: torch.Tensor, key: torch.Tensor) -> Iterator[Piece]:
                     slice(head, min(head + num_heads, heads)),
                     slice(row, min(row + num_rows, num_queries)),
                 )
-
-
-def reached_rows(tensor: torch.Tensor) -> torch.Tensor | None:
-    """Find the rows that are not zero in all images and heads; None where they are most of them, or not on a CPU.
-
-    In the last layer a head of the class token reads one row, and those of all other tokens need not be made.
-    Elsewhere than on a CPU, looking for them would make the CPU wait for the device.
-
-    Args:
-        tensor (`torch.Tensor` of shape (batch, heads, rows, channels)): What the rows are multiplied by.
-
-    Returns:
-        `torch.Tensor` of shape (reached,), *optional*: Indices.
-    """
-    if tensor.device.type != "cpu":
-        return None
-    rows = tensor.any(dim=-1).flatten(0, 1).any(dim=0).nonzero()[:, 0]
-    return rows if 2 * len(rows) <= tensor.shape[2] else None

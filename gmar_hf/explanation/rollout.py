@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from gmar_hf.explanation.blocks import Piece, pieces, reached_rows
+from gmar_hf.explanation.blocks import Piece, pieces
 from gmar_hf.models.recorders import AttentionCall
-from gmar_hf.utils.tensors import at_least_float32
+from gmar_hf.utils.tensors import at_least_float32, reached_rows
 
 
 def attention_blocks(call: AttentionCall) -> Iterator[tuple[Piece, torch.Tensor]]:
@@ -42,7 +42,7 @@ def fuse(row: torch.Tensor, weights: torch.Tensor, call: AttentionCall) -> torch
         `torch.Tensor` of shape (batch, tokens): At least float32; it sums to `row`'s sum where the weights sum to one.
     """
     fused = torch.zeros_like(row)
-    if (rows := reached_rows(row[:, None, :, None])) is not None:
+    if (rows := reached_rows(row)) is not None:
         row, call = row[:, rows], _of_queries(call, rows)
     for piece, attention in attention_blocks(call):
         by_head = weights[piece.images, piece.heads, None] * row[piece.images, None, piece.rows]
@@ -64,7 +64,7 @@ def fuse_gradient(row: torch.Tensor, output_grad: torch.Tensor, call: AttentionC
     num_heads = call.query.shape[1]
     output_grad, values = at_least_float32(output_grad), at_least_float32(call.value).transpose(-2, -1)
     fused = torch.zeros_like(row)
-    if (rows := reached_rows(row[:, None, :, None])) is not None:
+    if (rows := reached_rows(row)) is not None:
         row, output_grad, call = row[:, rows], output_grad[:, :, rows], _of_queries(call, rows)
     for piece, attention in attention_blocks(call):
         # A >= 0, so relu(G * A) = relu(G) * A
@@ -85,7 +85,7 @@ def attend_back(by_query: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         `torch.Tensor` of shape (batch, heads, keys): At least float32; each head's sum is that of `r`.
     """
     by_key = by_query.new_zeros(call.key.shape[:3])
-    if (rows := reached_rows(by_query[..., None])) is not None:
+    if (rows := reached_rows(by_query)) is not None:
         by_query, call = by_query[:, :, rows], _of_queries(call, rows)
     for piece, attention in attention_blocks(call):
         by_key[piece.images, piece.heads] += (by_query[piece][:, :, None] @ attention)[:, :, 0]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gmar_hf.models.hooks import of_this_thread
+from gmar_hf.utils.tensors import reached_rows
 
 
 @contextmanager
@@ -67,8 +68,8 @@ class _Product(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         by_token = gradient.flatten(0, -2)
-        reached = by_token.any(dim=-1).nonzero()[:, 0]
-        if 2 * len(reached) > len(by_token):
+        reached = reached_rows(by_token.any(dim=-1))
+        if reached is None:
             return gradient @ ctx.weight, None
         product = by_token.new_zeros(len(by_token), ctx.weight.shape[1])
         product[reached] = by_token[reached] @ ctx.weight

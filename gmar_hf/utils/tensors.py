@@ -16,6 +16,29 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def reached_rows(by_row: torch.Tensor) -> torch.Tensor | None:
+    """Find the rows that are not zero, where these are so few that the others are worth leaving out.
+
+    Behind the last attention, and in its queries, a head of the class token reads one row. Elsewhere than on a CPU
+    looking for it would make the CPU wait for the device.
+
+    Args:
+        by_row (`torch.Tensor` of shape (..., rows)): A number a row, or whether it has one that is not zero.
+
+    Returns:
+        `torch.Tensor` of shape (reached,), *optional*: The rows' indices; None on another device than a CPU, or where
+            they are more than half.
+
+    Example:
+        >>> reached_rows(torch.tensor([[0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0]]))
+        tensor([1, 3])
+    """
+    if by_row.device.type != "cpu":
+        return None
+    rows = torch.atleast_2d(by_row).flatten(0, -2).any(dim=0).nonzero()[:, 0]
+    return rows if 2 * len(rows) <= by_row.shape[-1] else None
+
+
 def check_plain(name: str, tensor: torch.Tensor) -> None:
     """Refuse a tensor that does not hold real numbers, one behind the other.
 

@@ -51,6 +51,15 @@ def view(
 ROW = torch.tensor([[0.2, 0.8]])
 
 
+@pytest.mark.parametrize(("norm", "expected"), [("l1", [16.0, 14.0]), ("l2", [160**0.5, 116**0.5])])
+@pytest.mark.parametrize("is_last", [True, False])
+def test_norms_where_one_query_is_read(norm, expected, is_last):
+    # G = dO V^T: first rows zero, second rows 4 (1, 3) and 2 (2, 5).
+    output_grad = torch.tensor([[[[0.0], [4.0]], [[0.0], [2.0]]]])
+    norms = view(output_grad=output_grad, is_last=is_last).layer.gradient_norm(norm)
+    torch.testing.assert_close(norms, torch.tensor([expected]))
+
+
 class TestSteps:
     @pytest.mark.parametrize("name", ["gmar", "rollout"])
     def test_rollout(self, name):

@@ -10,7 +10,7 @@ import gmar_hf
 from gmar_hf import metrics, plotting
 from gmar_hf.images.baselines import baseline_pixels
 from gmar_hf.images.placement import heatmap, placed_map
-from gmar_hf.utils.tensors import at_least_float32, cast
+from gmar_hf.utils.tensors import at_least_float32, cast, reached_rows
 from tests.helpers import oracle, zoo
 from tests.helpers.zoo import relative_error
 
@@ -116,3 +116,17 @@ def test_casts():
     assert cast(torch.tensor([65520.0]), torch.float16) is None
     assert cast(torch.tensor([3]), torch.float16).dtype == torch.float16
     assert at_least_float32(torch.ones(1).to(torch.float8_e4m3fn)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("by_row", "rows"),
+    [
+        ([0.0, float("nan"), 0.0, -1.0], [1, 3]),  # half of them
+        ([True, False, True, True], None),
+        ([[0.0, 0.0], [0.0, 0.0]], []),
+        ([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]], None),  # of two images, each another row
+    ],
+)
+def test_reached_rows(by_row, rows):
+    reached = reached_rows(torch.tensor(by_row))
+    assert (reached if reached is None else reached.tolist()) == rows
