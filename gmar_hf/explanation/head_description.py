@@ -32,7 +32,8 @@ NOT_LINEAR = "what follows the last layer, or a branch without a layer norm befo
 class HeadDescription:
     """What the heads are like on a batch of images: float32, detached, on the inputs' device.
 
-    Attention is that of the patch tokens: means over the rows of all patches, and not over those of prefix tokens.
+    Attention is that of the patch tokens: means over the rows of all patches that attend to something, and not over
+    those of prefix tokens.
 
     Args:
         attention_distance (`torch.Tensor` of shape (batch, layers, heads)): How far from its own place a patch looks,
@@ -139,7 +140,15 @@ def describe_attention(call: AttentionCall, grid: Grid) -> torch.Tensor:
         entropy = torch.special.entr(attention).sum(dim=-1)
         on_prefix = attention[..., : grid.prefix].sum(dim=-1)
         total[piece[:2]] += torch.stack([mean_distance, entropy, on_prefix], dim=-1).sum(dim=2)
-    return total / num_patches
+    return total / _num_attending(call, num_patches)
+
+
+def _num_attending(call: AttentionCall, num_patches: int) -> torch.Tensor | int:
+    """Count the patches whose rows attend to something, (batch or 1, heads or 1, 1); all of them without padding."""
+    if (idle := call.idle_queries) is None:
+        return num_patches
+    of_patches = idle.expand(-1, -1, call.query.shape[2], -1)[:, :, -num_patches:]
+    return (~of_patches).sum(dim=2).clamp_min(1)
 
 
 class _Recorder(ComputingRecorder):

@@ -21,13 +21,13 @@ def attention_blocks(call: AttentionCall) -> Iterator[tuple[Piece, torch.Tensor]
             least float32, in [0, 1].
     """
     scaled, keys = at_least_float32(call.query) * call.scaling, at_least_float32(call.key).transpose(-2, -1)
-    bias = call.bias
+    bias, idle = call.bias, call.idle_queries
     for piece in pieces(call.query, call.key):
         scores = scaled[piece] @ keys[piece.images, piece.heads]
-        if bias is not None:  # which may be shared by all images, all heads or all rows
-            sizes = zip(piece, bias.shape[:3], strict=True)
-            scores += bias[tuple(part if size > 1 else slice(None) for part, size in sizes)]
-        yield piece, scores.softmax(dim=-1)
+        if bias is not None:
+            scores += _part(bias, piece)
+        attention = scores.softmax(dim=-1)
+        yield piece, attention if idle is None else attention.masked_fill_(_part(idle, piece), 0)
 
 
 def fuse(row: torch.Tensor, weights: torch.Tensor, call: AttentionCall) -> torch.Tensor:
@@ -96,6 +96,12 @@ def residual(fused: torch.Tensor, row: torch.Tensor, residual_weight: float) -> 
     """Mix in the skip connection: `(row A~ + a row) / (1 + a)` (Abnar and Zuidema 2020, there with a = 1)."""
     attention_share = 1 / (1 + residual_weight)  # in Python's floats: `a` may be beyond what the tensors' dtype holds
     return fused * attention_share + row * (residual_weight * attention_share)
+
+
+def _part(shared: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """Return a piece's part of a tensor that all images, all heads or all rows may share."""
+    sizes = zip(piece, shared.shape[:3], strict=True)
+    return shared[tuple(part if size > 1 else slice(None) for part, size in sizes)]
 
 
 def _through(rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,8 @@ class AttentionCall:
         config: The config of the encoder that it is in, or what tells the same of a timm model; None where none does.
         query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): As the module made them; inside
             windows a layer may merge its queries, which are fewer tokens then, like its outputs.
-        bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached.
+        bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached, of four
+            dimensions; minus infinity where a key takes no part.
         scaling (`float`): Factor of the products of queries and keys.
         dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
         layout ([`WindowLayout`], *optional*): Of attention inside windows, where their tokens lie; then "batch" is
@@ -54,6 +55,17 @@ class AttentionCall:
         """Return queries or outputs (batch, heads, tokens, ...) of this call by images, without their padding."""
         return tensor if self.layout is None else self.layout.of_outputs.by_image(tensor)
 
+    @property
+    def idle_queries(self) -> torch.Tensor | None:
+        """Which queries attend to nothing, as the bias takes all keys from them; None where all attend.
+
+        Such rows, of padding, have a softmax of NaN; `scaled_dot_product_attention` lets zero come of them.
+        """
+        if self.bias is None:
+            return None
+        idle = self.bias.isneginf().all(dim=-1, keepdim=True)
+        return idle if idle.any() else None
+
     def compute_output(self) -> torch.Tensor:
         """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""
         bias = None if self.bias is None else self.bias.to(self.query.dtype)
@@ -67,7 +79,9 @@ class AttentionCall:
         if self.bias is not None:
             scores = scores + self.bias
         wide = torch.promote_types(scores.dtype, torch.float32)
-        return scores.softmax(dim=-1, dtype=wide).to(self.query.dtype)
+        probabilities = scores.softmax(dim=-1, dtype=wide).to(self.query.dtype)
+        idle = self.idle_queries
+        return probabilities if idle is None else probabilities.masked_fill(idle, 0)
 
     def output_of(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return the heads' outputs (batch, heads, tokens, head_dim) by explicit probabilities."""
@@ -203,5 +217,5 @@ def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
     if mask is None:
         return None
     if mask.dtype == torch.bool:  # a mask of four dimensions arrives as the user made it: True takes part
-        return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-    return mask.detach()
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    return torch.atleast_2d(mask.detach())[(None,) * (4 - max(mask.ndim, 2))]

@@ -453,6 +453,19 @@ class TestSurroundings:
         actual = explain(case, method, return_head_maps=True, attention_mask=mask)
         assert_matches(actual, expected_fields(references, method))
 
+    @with_methods
+    @pytest.mark.parametrize("is_boolean", [False, True])
+    def test_padding_that_attends_to_nothing(self, method, is_boolean):
+        case = make_case("vit")
+        takes_part = torch.ones(len(TARGETS), 1, 17, 17, dtype=torch.bool)
+        takes_part[0, :, :, -3:] = takes_part[0, :, -3:] = False
+        additive = torch.zeros(takes_part.shape).masked_fill(~takes_part, -torch.inf)
+        references = oracle.explicit_reference(case.model, case.images, TARGETS, attention_mask=additive)
+        assert (references[0].attention[:, :, -3:] == 0).all()
+        mask = takes_part if is_boolean else additive
+        actual = explain(case, method, return_head_maps=True, attention_mask=mask)
+        assert_matches(actual, expected_fields(references, method))
+
     @on_families(FEW_FAMILIES)
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
     def test_half_precision(self, case, dtype, tolerance):

@@ -143,6 +143,18 @@ def test_uniform_attention_by_hand():
     assert prefix == pytest.approx(1 / 3)
 
 
+def test_patches_that_attend_to_nothing_do_not_count():
+    """As above, beside a third patch that nothing attends to and that attends to nothing, in one image of two."""
+    zeros, bias = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    bias[0, :, 3] = bias[0, :, :, 3] = -torch.inf
+    call = AttentionCall(
+        module=nn.Identity(), query=zeros, key=zeros, value=zeros, bias=bias, scaling=1.0, dropout=0.0
+    )
+    padded, whole = describe_attention(call, Grid(1, 1, 3))[:, 0].tolist()
+    assert padded == pytest.approx([0.5, math.log(3), 1 / 3])
+    assert whole == pytest.approx([8 / 9, math.log(4), 1 / 4])
+
+
 class TestUndefined:
     def test_a_head_that_is_not_linear(self):
         model = zoo.vit()

@@ -325,8 +325,10 @@ class Tape:
         scores = torch.einsum("bhid,bhjd->bhij", query, key) * scaling
         if attention_mask is not None:
             scores = scores + attention_mask
-        exponentials = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
-        attention = exponentials / exponentials.sum(dim=-1, keepdim=True)
+        tiny = torch.finfo(scores.dtype)
+        # A row of minus infinities, which attends to nothing, is a row of zeros.
+        exponentials = torch.exp(scores - scores.max(dim=-1, keepdim=True).values.clamp_min(tiny.min))
+        attention = exponentials / exponentials.sum(dim=-1, keepdim=True).clamp_min(tiny.tiny)
         output = self.scale * torch.einsum("bhij,bhjd->bhid", attention, value)
         self.attentions.append(attention)
         self.values.append(value)

@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification, ViTModel
 
 from gmar_hf.errors import ArgumentTypeError, UnsupportedModelError
+from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import IMPLEMENTATION, recording
-from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, is_recording
+from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, call_of, is_recording
 from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.wrappers import class_name
 from tests.helpers import state, zoo
@@ -262,6 +264,18 @@ class TestMasks:
         assert not torch.allclose(plain, run(model))
         with recording(model, book):
             torch.testing.assert_close(run(model, attention_mask=mask), plain)
+
+    @pytest.mark.parametrize("dimensions", [2, 3])
+    def test_a_mask_of_fewer_dimensions(self, dimensions):
+        """As torch's attention takes it: of (queries, keys), or of (heads, queries, keys)."""
+        query, key, value = torch.randn(3, 2, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+        mask = torch.randn((2, 5, 5)[-dimensions:], generator=torch.Generator().manual_seed(1))
+        call = call_of(nn.Identity(), None, query, key, value, mask)
+        expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        made_again = torch.zeros(2, 2, 5, 5)
+        for piece, attention in attention_blocks(call):
+            made_again[piece] = attention
+        torch.testing.assert_close(made_again @ value, expected)
 
     def test_bias_of_beit_is_detached(self):
         model, book = zoo.beit_relative(), Notebook()
