@@ -15,7 +15,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from gmar_hf._pipeline.texts import find_tokenizer
 from gmar_hf.cli.app import tell
 from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation.passes import methods_of
+from gmar_hf.explanation.patch_layout import methods_of
 from gmar_hf.models.auto_model import AutoModelForImageClassification
 from gmar_hf.models.model_check import is_dual_encoder
 from gmar_hf.models.text_classifier import TEMPLATE, text_classifier

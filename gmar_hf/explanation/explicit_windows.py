@@ -12,7 +12,8 @@ from torch import nn
 from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.layer import OUTPUT
 from gmar_hf.explanation.methods import METHODS
-from gmar_hf.explanation.passes import methods_of, path_points
+from gmar_hf.explanation.passes import path_points
+from gmar_hf.explanation.patch_layout import methods_of
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.model_check import checked_model

@@ -3,38 +3,26 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from gmar_hf.errors import ArgumentError
 from gmar_hf.explanation.backward import Walk, go_back, readout_of
 from gmar_hf.explanation.head_weights import GivenWeights
 from gmar_hf.explanation.masking import masked_images
-from gmar_hf.explanation.methods import METHODS
+from gmar_hf.explanation.patch_layout import Patches, find_patches
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Start, Trace, traced
 from gmar_hf.models.freezing import full_precision, gradients_on
-from gmar_hf.models.patches import Grid, by_size, find_grid, pair, patch_size_in
-from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.targets import Choice
-from gmar_hf.models.windows import attends_in_windows
 from gmar_hf.models.wrappers import class_name
 from gmar_hf.utils.blame import blaming
-from gmar_hf.utils.text import quoted
 
 _OF_NO_TOKEN = ("readout", "head_contribution_centred")  # averages over passes that no token weights are part of
 Results = dict[str, torch.Tensor]
 Choose = Callable[[torch.Tensor], Choice]
-
-
-class Patches(NamedTuple):
-    """Where the patches stand among the tokens, and their height and width in pixels."""
-
-    grid: Grid
-    size: tuple[int, int]
 
 
 class Images:
@@ -71,7 +59,7 @@ class Images:
         if self._is_settled:
             return self.choice.again(logits)
         trace.check_images_are_separate()
-        self.patches = _find_patches(trace, requests, self.pixels)
+        self.patches = find_patches(trace, requests, self.pixels)
         self.choice = self._choose(logits)
         self.dtype = trace.hidden.dtype
         self.num_heads = [call.query.shape[1] for call in trace.layers]
@@ -104,60 +92,6 @@ def start_of_all(requests: Sequence[Request]) -> Start:
     """
     starts = {request.start for request in requests if not request.has_passes}
     return next((start for start in ("value", "output") if start in starts), "head")
-
-
-def _find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tensor) -> Patches:
-    """Find the patches among the tokens of a forward.
-
-    Raises:
-        ArgumentError: If a request starts at a layer that the model does not have.
-        UnsupportedModelError: If the tokens are not those of the patches with some before them.
-    """
-    num_layers = len(trace.layers)
-    for request in requests:
-        if request.start_layer >= num_layers:
-            raise ArgumentError(f"`start_layer` must be in [0, {num_layers - 1}]; got {request.start_layer}.")
-    size = patch_size_in(trace.layers[0].config)
-    if size is None:
-        raise unsupported(trace.model, "its config has no `patch_size`")
-    if trace.grid is not None:
-        _check_windows(trace, requests, pixels, size)
-        return Patches(trace.grid, size)
-    return Patches(find_grid(pair(pixels.shape[-2:]), size, trace.hidden.shape[1]), size)
-
-
-def methods_of(model: nn.Module) -> list[str]:
-    """Return the methods that are defined for a model: inside windows those that multiply no attention matrices.
-
-    Args:
-        model (`nn.Module`): The classifier.
-    """
-    if not attends_in_windows(model):
-        return list(METHODS)
-    return [name for name, method in METHODS.items() if method.value_reference is not None]
-
-
-def _check_windows(
-    trace: Trace, requests: Sequence[Request], pixels: torch.Tensor, patch_size: tuple[int, int]
-) -> None:
-    """Refuse what is not defined for attention inside windows over maps that are merged.
-
-    Raises:
-        ArgumentError: If a method multiplies attention matrices, or the images are not made of whole patches.
-    """
-    defined = methods_of(trace.model)
-    for request in requests:
-        if request.method not in defined:
-            raise ArgumentError(
-                f"`method` must be one of {quoted(defined)} for {class_name(trace.model)} (it attends inside windows, "
-                f"and the others multiply attention over all tokens); got {request.method!r}."
-            )
-    height, width = pixels.shape[-2:]
-    if height % patch_size[0] or width % patch_size[1]:
-        raise ArgumentError(
-            f"`pixel_values` must be whole patches of {by_size(patch_size)} pixels for {class_name(trace.model)} (it "
-            f"would pad them); got {height} x {width}. Resize to that."
-        )
 
 
 def walk_back(
