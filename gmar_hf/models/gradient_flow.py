@@ -30,27 +30,31 @@ def gradients_passing(model: nn.Module) -> Iterator[None]:
     Raises:
         UnsupportedModelError: With the name of the module.
     """
+    hook = of_this_thread(partial(_check_output, model))
     with ExitStack() as stack:
-        for name, module in model.named_modules():
-            hook = of_this_thread(partial(_check_output, model, name))
+        for module in model.modules():
             stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 
 
-def _check_output(model: nn.Module, name: str, module: nn.Module, args: Any, *rest: Any) -> None:
+def _check_output(model: nn.Module, module: nn.Module, args: Any, *rest: Any) -> None:
     # Where another thread takes its hooks away meanwhile, torch hands this one no keyword arguments.
     *keywords, output = rest
     if isinstance(output, torch.Tensor) and output.is_inference():
         raise UnsupportedModelError(
-            f"{class_name(model)} cannot be explained: its `{name}` ({type(module).__name__}) computes inside "
-            "`torch.inference_mode`, where nothing has a gradient. Take that out of the model's forward."
+            f"{class_name(model)} cannot be explained: its `{_name_of(model, module)}` ({type(module).__name__}) "
+            "computes inside `torch.inference_mode`, where nothing has a gradient. Take that out of its forward."
         )
     kwargs = keywords[0] if keywords else {}
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or _has_backward(module, output):
         return
     inputs = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor) and each.requires_grad]
     if any(each.shape[:-1] == output.shape[:-1] for each in inputs) and _depends(module, args, kwargs, output):
-        raise _cut(model, name, module)
+        raise _cut(model, module)
+
+
+def _name_of(model: nn.Module, module: nn.Module) -> str:
+    return next(name for name, each in model.named_modules() if each is module)
 
 
 def _has_backward(module: nn.Module, output: torch.Tensor) -> bool:
@@ -76,7 +80,7 @@ def _depends(module: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) ->
     return not torch.equal(again, output)
 
 
-def _cut(model: nn.Module, name: str, module: nn.Module) -> UnsupportedModelError:
+def _cut(model: nn.Module, module: nn.Module) -> UnsupportedModelError:
     if _is_quantised(module):
         kind = "dynamic" if ".dynamic" in type(module).__module__ else "static"
         dtype = "float16" if "float16" in str(module) else "int8"
@@ -84,7 +88,7 @@ def _cut(model: nn.Module, name: str, module: nn.Module) -> UnsupportedModelErro
             f"{class_name(model)} is quantised (torch.ao {kind} {dtype}): no gradient passes its linear layers. "
             "Load it in float."
         )
-    weight = type(getattr(module, "weight", None))
+    name, weight = _name_of(model, module), type(getattr(module, "weight", None))
     if weight.__module__.startswith("torchao."):
         return UnsupportedModelError(
             f"{class_name(model)} is quantised (torchao {weight.__name__}, activations too): no gradient passes its "
