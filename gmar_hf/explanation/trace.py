@@ -118,9 +118,7 @@ class Trace(ComputingRecorder):
         first = not self.layers
         if self._start == "value" and first:
             call.value = call.value.detach().requires_grad_()
-        output = call.compute_output()
-        if self.attention_scale != 1:
-            output = output * self.attention_scale
+        output = self._output_of(call)
         last = len(self.layers) + 1 == num_layers_of(call.config)
         if (self._start == "output" and first) or (self._start == "head" and last):
             output = output.detach().requires_grad_()
@@ -210,6 +208,12 @@ class Trace(ComputingRecorder):
     def _is_behind_attention(self) -> bool:
         """Tell whether the forward has passed the last layer's attention, and its backward goes further than that."""
         return self.has_backward and bool(self.layers) and len(self.layers) == num_layers_of(self.layers[0].config)
+
+    def _output_of(self, call: AttentionCall) -> torch.Tensor:
+        if self.attention_scale == 0:  # what is multiplied by zero need not be computed
+            return call.value.new_zeros(*call.query.shape[:3], call.value.shape[3])
+        output = call.compute_output()
+        return output if self.attention_scale == 1 else output * self.attention_scale
 
     def _check(self, call: AttentionCall) -> None:
         batch, heads, tokens, _ = call.query.shape
