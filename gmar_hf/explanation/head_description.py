@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gmar_hf.explanation.finiteness import check_encoder_gradients
+from gmar_hf.explanation.forward_errors import forward_errors_worded
 from gmar_hf.explanation.head_scores import head_contribution
 from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import recording
@@ -93,7 +94,7 @@ def describe_heads(
     pixels = checked_pixels(model, pixel_values)
     with gradients_on(), frozen(model), _direct_path(model):
         recorder = _Recorder(model, pixels)
-        with recording(model, recorder):
+        with recording(model, recorder), forward_errors_worded(model, pixels, recorder.looks, model_kwargs):
             logits = forward(model, pixels, **usable_kwargs(model_kwargs)).logits
         recorder.check()
         choice = choose_target(target, at_least_float32(logits))

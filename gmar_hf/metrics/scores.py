@@ -37,7 +37,8 @@ def score_function(
         target (ints of shape (batch,), or an int for all): The class of each image of the batch.
         function (`str`, defaults to "softmax"): What makes scores of logits: "softmax" (probabilities of classes that
             exclude each other), "sigmoid" (of labels that do not), or "logit" (the logits themselves).
-        **model_kwargs: Handed to the model, such as `interpolate_pos_encoding=True`.
+        **model_kwargs: Handed to the model, such as `interpolate_pos_encoding=True`; tensors of the batch, such as
+            masks, are repeated as it is.
 
     Returns:
         A function from pixel values (M, channels, height, width) to float32 scores (M,), M being a whole multiple of
@@ -63,7 +64,8 @@ def score_function(
 
     def score(pixel_values: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), frozen(model):
-            logits = model(pixel_values=checked_pixels(model, pixel_values), **model_kwargs).logits.float()
+            pixels = checked_pixels(model, pixel_values)
+            logits = model(pixel_values=pixels, **_repeated(model_kwargs, len(pixels))).logits.float()
         num_rows, num_classes = logits.shape
         if num_rows % len(classes) != 0:
             raise ArgumentError(
@@ -79,6 +81,17 @@ def score_function(
         return FUNCTIONS[function](logits).gather(1, wanted[:, None])[:, 0]
 
     return score
+
+
+def _repeated(model_kwargs: dict[str, Any], num_rows: int) -> dict[str, Any]:
+    """Return a model's keyword arguments, tensors of a batch repeated until they have as many rows."""
+
+    def repeat(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.ndim == 0 or len(value) == 0 or num_rows % len(value):
+            return value
+        return value.repeat(num_rows // len(value), *[1] * (value.ndim - 1))
+
+    return {name: repeat(value) for name, value in model_kwargs.items()}
 
 
 def score_rows(score_fn: ScoreFunction, rows: torch.Tensor) -> torch.Tensor:

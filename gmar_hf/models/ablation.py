@@ -119,8 +119,11 @@ class AblatedModel(Recorder):
             self._means[layer] = at_least_float32(output).mean(dim=0).to(output.dtype)
 
     def enter(self, layer: nn.Module, inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Repeat the batch into rows at the entrance: a hook before every layer, which elsewhere changes nothing."""
-        if not is_recording(layer, self) or self._entering.find(layer) != self._entrance or self._silent is None:
+        """Repeat the batch into rows at the entrance, and masks that come behind it: a hook before every layer."""
+        if self._silent is None or not is_recording(layer, self):
+            return None
+        index = self._entering.find(layer)
+        if index is None or index < self._entrance:
             return None
         repeats = len(self._silent) // len(self._pixel_values)
 

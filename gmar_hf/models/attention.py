@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
-from transformers.masking_utils import eager_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -149,9 +149,17 @@ def _attention(
     if kwargs.get("is_causal") or getattr(module, "is_causal", False):
         raise unsupported(module, CAUSAL)
     config = getattr(module, "config", None) or config_around(module)
+    is_explicit = _own_name(config) == "eager"
+    if is_explicit and attention_mask is not None and attention_mask.dtype == torch.bool:
+        attention_mask = attention_mask.to(query.dtype)  # to which transformers' eager attention adds it
     call = call_of(module, config, query, key, value, attention_mask, scaling, dropout)
-    output, probabilities = record(call, recorders, is_explicit=_own_name(config) == "eager")
+    output, probabilities = record(call, recorders, is_explicit=is_explicit)
     return output.transpose(1, 2).contiguous(), probabilities
+
+
+def _mask(*args: Any, config: PreTrainedConfig, **kwargs: Any) -> torch.Tensor | None:
+    """Make of a padding mask what the model's own implementation would: padding attends to all alike, or nothing."""
+    return (eager_mask if _own_name(config) == "eager" else sdpa_mask)(*args, config=config, **kwargs)
 
 
 def _own_function(module: nn.Module) -> Any:
@@ -170,4 +178,4 @@ def _own_name(config: Any) -> str | None:
 _rerouted = Borrowed(partial(reroute, attention=_attention, is_heard=lambda module: bool(recorders_of(module))))
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
-AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)  # without it a padding mask would silently be dropped
+AttentionMaskInterface.register(IMPLEMENTATION, _mask)  # without it a padding mask would silently be dropped

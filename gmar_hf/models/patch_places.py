@@ -1,5 +1,6 @@
 """Whether a model's patches are where a map takes them to be: on the pixels that were given, last of the tokens."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import UnsupportedModelError
+from gmar_hf.models.flat_patches import takes_flat_patches
 from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.hooks import of_this_thread
 from gmar_hf.models.introspection import encoder_layers
@@ -39,6 +41,9 @@ def patches_in_place(model: nn.Module, pixels: torch.Tensor) -> Iterator[None]:
     with ExitStack() as stack:
         for embedding in embeddings:
             stack.callback(embedding.register_forward_pre_hook(of_this_thread(places.check_pixels)).remove)
+        for module in filter(takes_flat_patches, model.modules()):
+            hook = of_this_thread(places.check_no_padding)
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         first = _first_layer(model)
         # A backward inside the forward of a sharded model would take the weights away that its layers have gathered.
         if embeddings and first is not None and not is_sharded(model):
@@ -90,6 +95,15 @@ class _Places:
             f"{class_name(self._model)} cannot be explained: its patch embedding gets other pixels than "
             f"`pixel_values`, {how}, so a map would lie elsewhere than what it shows. Do that to the images first."
         )
+
+    def check_no_padding(self, module: nn.Module, inputs: Any, kwargs: Any) -> None:
+        """Refuse flattened patches of which some are padding, which stands behind them, where a map takes patches."""
+        mask = inspect.signature(module.forward).bind_partial(*inputs, **kwargs).arguments.get("pixel_attention_mask")
+        if isinstance(mask, torch.Tensor) and not mask.all():
+            raise UnsupportedModelError(
+                f"{class_name(self._model)} cannot be explained with padded patches (they stand behind the others, so "
+                "a map would lie elsewhere than it shows). Give it patches without padding, one shape at a time."
+            )
 
     def begin(self, embedding: nn.Module, inputs: Any, output: Any) -> torch.Tensor | None:
         """Let gradients arrive at the patches, until the first layer begins."""

@@ -11,8 +11,11 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from gmar_hf.errors import ArgumentError
 from gmar_hf.models.window_layout import WindowLayout
 from gmar_hf.models.windows import layout_of
+
+_LOW = -1e3  # far below any score
 
 
 @dataclass(kw_only=True)
@@ -25,7 +28,7 @@ class AttentionCall:
         query, key, value (`torch.Tensor` of shape (batch, heads, tokens, head_dim)): As the module made them; inside
             windows a layer may merge its queries, which are fewer tokens then, like its outputs.
         bias (`torch.Tensor` broadcastable to (batch, heads, tokens, tokens), *optional*): Additive, detached, of four
-            dimensions; minus infinity where a key takes no part.
+            dimensions, in the queries' dtype; minus infinity where a key takes no part.
         scaling (`float`): Factor of the products of queries and keys.
         dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
         layout ([`WindowLayout`], *optional*): Of attention inside windows, where their tokens lie; then "batch" is
@@ -64,13 +67,13 @@ class AttentionCall:
         if self.bias is None:
             return None
         idle = self.bias.isneginf().all(dim=-1, keepdim=True)
-        return idle if idle.any() else None
+        # Elsewhere than on a CPU looking whether there is one would make the CPU wait for the device.
+        return idle if idle.device.type != "cpu" or idle.any() else None
 
     def compute_output(self) -> torch.Tensor:
         """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""
-        bias = None if self.bias is None else self.bias.to(self.query.dtype)
         return scaled_dot_product_attention(
-            self.query, self.key, self.value, attn_mask=bias, dropout_p=self.dropout, scale=self.scaling
+            self.query, self.key, self.value, attn_mask=self.bias, dropout_p=self.dropout, scale=self.scaling
         )
 
     def compute_probabilities(self) -> torch.Tensor:
@@ -78,9 +81,10 @@ class AttentionCall:
         scores = (self.query @ self.key.transpose(-2, -1)) * self.scaling
         if self.bias is not None:
             scores = scores + self.bias
+        if (idle := self.idle_queries) is not None:
+            scores = scores.masked_fill(idle, 0)  # before the softmax: its backward would multiply NaN
         wide = torch.promote_types(scores.dtype, torch.float32)
         probabilities = scores.softmax(dim=-1, dtype=wide).to(self.query.dtype)
-        idle = self.idle_queries
         return probabilities if idle is None else probabilities.masked_fill(idle, 0)
 
     def output_of(self, probabilities: torch.Tensor) -> torch.Tensor:
@@ -169,13 +173,14 @@ def call_of(
     dropout: float = 0.0,
 ) -> AttentionCall:
     """Return one module's call, from what attention functions of transformers or of torch are given."""
+    query, bias = (query, None) if mask is None else _with_bias(query, mask)
     return AttentionCall(
         module=module,
         config=config,
         query=query,
         key=key,
         value=value,
-        bias=_bias(mask, query.dtype),
+        bias=bias,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout,
         layout=layout_of(module),
@@ -212,10 +217,28 @@ def record(
     return output, probabilities
 
 
-def _bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return what is added to the scores; detached, as SDPA leaves its fused path for a bias that wants gradients."""
-    if mask is None:
-        return None
+def _with_bias(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return queries, and what is added to their scores: detached, else SDPA leaves its fused path for its gradient.
+
+    Of rows that are low throughout, of padding, torch's fused backward is wrong. They are lifted to zero, which a
+    softmax does not notice; where they are so low that the scores are lost beside them, the queries are lost, too.
+
+    Raises:
+        ArgumentError: If the mask is neither boolean nor floating point: torch would refuse it, or add its ones.
+    """
     if mask.dtype == torch.bool:  # a mask of four dimensions arrives as the user made it: True takes part
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
-    return torch.atleast_2d(mask.detach())[(None,) * (4 - max(mask.ndim, 2))]
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+    if not mask.is_floating_point():
+        kind = str(mask.dtype).removeprefix("torch.")
+        raise ArgumentError(
+            f"`attention_mask` must be boolean or floating point for each pair of tokens; got {kind} of shape "
+            f"{tuple(mask.shape)}. Call `.bool()`, where ones take part."
+        )
+    mask = torch.atleast_2d(mask.detach())[(None,) * (4 - max(mask.ndim, 2))]
+    peak = mask.amax(dim=-1, keepdim=True)
+    bias = (mask - peak.where(peak.isfinite() & (peak < _LOW), 0)).to(query.dtype)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    is_lost = peak.isfinite() & (peak < -1 / torch.finfo(wide).eps)
+    if is_lost.device.type != "cpu" or is_lost.any():
+        query = query.masked_fill(is_lost, 0)
+    return query, bias

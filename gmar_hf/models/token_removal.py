@@ -52,13 +52,10 @@ class _TokenRemoval(Recorder):
         self._hide_keys(call, call.key.shape[2] - self._hidden.shape[1])
 
     def _hide_keys(self, call: AttentionCall, num_prefix: int) -> None:
-        # A row without any key left attends as ever: nobody reads what comes of it, and it stays finite.
         hidden = self._hidden.to(call.query.device)
-        if num_prefix == 0:
-            hidden = hidden & ~hidden.all(dim=1, keepdim=True)
         hidden = torch.cat([hidden.new_zeros(len(hidden), num_prefix), hidden], dim=1)[:, None, None, :]
-        bias = torch.zeros((), dtype=call.query.dtype, device=hidden.device) if call.bias is None else call.bias
-        call.bias = torch.where(hidden, torch.finfo(bias.dtype).min, bias)
+        bias = call.query.new_zeros(()) if call.bias is None else call.bias
+        call.bias = torch.where(hidden, -torch.inf, bias)
 
     def let_heads_read_the_rest(self, module: nn.Module, inputs: Any, output: Any) -> torch.Tensor | None:
         """Replace hidden patches' states behind the last layer by the mean of those that are left: a forward hook."""
@@ -77,7 +74,7 @@ class _TokenRemoval(Recorder):
 def without_patches(model: nn.Module, pixel_values: torch.Tensor, hidden: torch.Tensor) -> Iterator[None]:
     """Take patches out of every forward inside the block; the model is as it was after it.
 
-    The hidden patches' tokens are no keys of any layer: an additive bias of the dtype's minimum takes them out of the
+    The hidden patches' tokens are no keys of any layer: an additive bias of minus infinity takes them out of the
     attention, so that no other token reads them. Prefix tokens (class, distillation, registers) always stay. A head
     that averages the patches averages those that are left: hidden ones stand at their mean, at zero where none is
     left. So the logits are those of the sequence without these tokens; with all patches hidden they are the same for

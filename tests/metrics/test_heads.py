@@ -88,6 +88,18 @@ class TestAblation:
                 assert expected.abs().max() > 1e-3
                 torch.testing.assert_close(found[:, layer, head], expected.float(), rtol=1e-5, atol=1e-7)
 
+    def test_masks_of_the_batch(self):
+        model = zoo.vit()
+        images = zoo.pixel_values(model, batch=2)
+        mask = torch.ones(2, 17)
+        mask[0, -3:] = 0
+        batch = head_ablation(model, images, [1, 2], attention_mask=mask).change
+        loop = [
+            head_ablation(model, images[row : row + 1], [row + 1], attention_mask=mask[row : row + 1]).change
+            for row in range(2)
+        ]
+        torch.testing.assert_close(batch, torch.cat(loop))
+
     def test_the_sign(self):
         """All that the classifier reads comes through the only head, so by hand: it spoke for class 1, against 0."""
         config = zoo.ViTConfig(

@@ -108,3 +108,14 @@ def test_unknown_functions_and_no_model():
         score_function(zoo.vit(), 0, "relu")
     with pytest.raises(ArgumentTypeError, match="`model` must be"):
         score_function("google/vit", 0)
+
+
+def test_masks_of_the_batch_are_repeated_with_it():
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=2)
+    mask = torch.ones(2, 17)
+    mask[0, -3:] = 0
+    score = score_function(model, 1, "logit", attention_mask=mask)
+    once = score(images)
+    assert not torch.allclose(once, score_function(model, 1, "logit")(images))
+    torch.testing.assert_close(score(images.repeat(3, 1, 1, 1)), once.repeat(3))

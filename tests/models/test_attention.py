@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification, ViTModel
 
-from gmar_hf.errors import ArgumentTypeError, UnsupportedModelError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import IMPLEMENTATION, recording
-from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, call_of, is_recording
+from gmar_hf.models.recorders import AttentionCall, ComputingRecorder, Recorder, call_of, is_recording
 from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.wrappers import class_name
 from tests.helpers import state, zoo
@@ -35,6 +35,10 @@ class Notebook(ComputingRecorder):
         scores = call.query @ call.key.transpose(-2, -1) * call.scaling
         scores = scores if call.bias is None else scores + call.bias
         return scores.softmax(dim=-1) @ call.value, None
+
+
+class Silence(Recorder):
+    """A recorder that hears and changes nothing."""
 
 
 @torch.no_grad()
@@ -264,6 +268,29 @@ class TestMasks:
         assert not torch.allclose(plain, run(model))
         with recording(model, book):
             torch.testing.assert_close(run(model, attention_mask=mask), plain)
+
+    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    @pytest.mark.parametrize("kind", ["two dimensions", "boolean"])
+    def test_as_the_models_own_implementation_takes_it(self, implementation, kind):
+        """An image wholly padded: its tokens attend to nothing, in eager attention to all alike."""
+        model, book = zoo.vit(), Silence()
+        model.set_attn_implementation(implementation)
+        mask = torch.ones(2, 17, dtype=torch.bool)
+        mask[0], mask[1, -3:] = False, False
+        if kind == "boolean":
+            mask = mask[:, None, None].expand(-1, 1, 17, -1)
+        plain = run(model, attention_mask=mask)
+        with recording(model, book):
+            torch.testing.assert_close(run(model, attention_mask=mask), plain)
+
+    def test_a_mask_of_whole_numbers_is_refused(self):
+        model = zoo.vit()
+        mask = torch.ones(2, 1, 17, 17, dtype=torch.int64)
+        with (
+            recording(model, Notebook()),
+            pytest.raises(ArgumentError, match=r"boolean or floating point .* got int64 .* `.bool\(\)`"),
+        ):
+            run(model, attention_mask=mask)
 
     @pytest.mark.parametrize("dimensions", [2, 3])
     def test_a_mask_of_fewer_dimensions(self, dimensions):

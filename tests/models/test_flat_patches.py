@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from transformers import Siglip2ForImageClassification, pipeline
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
@@ -142,3 +143,19 @@ def test_adapters():
     with torch.no_grad():
         expected = inner(**naflex.inputs_of(inner, make_images())).logits
     assert relative_error(gmar_hf.explain(model, make_images()).logits, expected) < 1e-6
+
+
+def test_padded_patches_of_an_own_module_are_refused():
+    """A map would take the padding for the last patches."""
+
+    class Own(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.config = inner, inner.config
+
+        def forward(self, pixel_values):
+            return self.inner(**naflex.inputs_of(self.inner, pixel_values))
+
+    inner = naflex.siglip2()
+    with pytest.raises(gmar_hf.UnsupportedModelError, match="padded patches"):
+        gmar_hf.explain(Own(inner), make_images(), 1)

@@ -115,6 +115,18 @@ class TestProbabilities:
             assert (attention[0, ..., -3:] == 0).all()
             assert (attention[1] > 0).all()
 
+    def test_padding_that_attends_to_nothing_has_gradients(self):
+        model = zoo.vit()
+        pixels = zoo.pixel_values(model)
+        mask = torch.ones(len(pixels), 1, 17, 17, dtype=torch.bool)
+        mask[:, :, -3:] = mask[..., -3:] = False
+        with gmar_hf.retain_attention(model) as attentions:
+            model(pixel_values=pixels, attention_mask=mask).logits[:, 1].sum().backward()
+        for attention in attentions:
+            assert (attention[:, :, -3:] == 0).all()
+            assert attention.grad is None or attention.grad.isfinite().all()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
     def test_other_dtypes(self, dtype):
         model = zoo.beit_relative().to(dtype)

@@ -66,6 +66,27 @@ def test_the_logits_are_those_of_the_shorter_sequence(name):
     assert (ours - logits(model, images)).abs()[::2].max() > 1e-2
 
 
+@pytest.mark.parametrize("padding", [0.0, -torch.inf])
+def test_a_mask_of_the_users_own_takes_out_no_less(padding):
+    """Padded patches attend to each other, or to nothing; what is hidden beside them is read by nobody."""
+    model = zoo.ijepa()  # which has no prefix token that would always be left
+    first = zoo.pixel_values(model, batch=1)
+    num_patches = hidden_patches(model, 1).numel()
+    hidden = torch.ones_like(hidden_patches(model, 1))
+    hidden.flatten(1)[:, -3:] = False
+    second = first.clone()
+    second[..., : zoo.patch_size(model)[0], :] += 1  # the first row of patches, all hidden
+    mask = torch.full((1, 1, num_patches, num_patches), -torch.inf)
+    mask[..., :-3, :-3] = 0  # rows whose keys are all hidden
+    mask[..., -3:, -3:] = padding
+    found = []
+    for images in (first, second):
+        with without_patches(model, images, hidden), torch.no_grad():
+            found.append(model(pixel_values=images, attention_mask=mask).logits)
+    assert found[0].isfinite().all()
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("name", ["vit", "beit_shared", "dinov2", "siglip"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_without_any_patch_all_images_are_alike(name, dtype):
