@@ -184,6 +184,11 @@ def describe_target(
         result["head_maps"] = fields["head_maps"]
     if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
         result["note"] = note
+    if settings["versus"] is not None and METHODS[settings["method"]].weights is not None:
+        result["note"] = (
+            f'The map of method "{settings["method"]}" is nearly the same for every label, and so it is for two of '
+            'them: ask method "recommended" why this one and not that.'
+        )
     if "completeness_gap" in tensors:
         result["completeness_gap"] = gap = tensors["completeness_gap"][0, number].item()
         if note := completeness_note(fields["head_contribution"], gap):
@@ -199,7 +204,7 @@ def covered_box(image_size: tuple[int, int], settings: Mapping[str, Any], image_
 
 
 def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
-    """Say what a result's map is of, how it was made and what its scale counts; and how much of the image a crop left.
+    """Say what a result's map is of, how it was made and what its scale counts; what is amiss, and what a crop left.
 
     Args:
         result (`Mapping[str, Any]`): The result.
@@ -208,6 +213,7 @@ def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
     parts = [
         _title(result),
         f"{result['method']}, {result['unit']}",
+        "do not read amounts" if "note" in result and "completeness_gap" in result else "",
         sight_mark(seen_share(result["box"], image_size)),
     ]
     return " · ".join(filter(None, parts))

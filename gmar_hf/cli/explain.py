@@ -179,9 +179,7 @@ def _print(options: ExplainOptions, done: _Done) -> None:
         if done.summary or not done.is_stopped:
             echo_json(done.summary)
         return
-    print_table(done.summary, options.out)
-    if done.page is not None:
-        typer.echo(f"All of it on one page, which can be sent: {printable(done.page)}")
+    print_table(done.summary, options.out, done.page)
 
 
 def _explain(options: ExplainOptions, sources: list[str], done: _Done) -> None:

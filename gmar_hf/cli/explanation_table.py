@@ -11,18 +11,19 @@ from gmar_hf.explanation.methods import why_heads_differ
 from gmar_hf.utils.text import printable
 
 
-def print_table(summary: list[dict[str, Any]], out: Path) -> None:
+def print_table(summary: list[dict[str, Any]], out: Path, page: Path | None = None) -> None:
     """Print a row for each label and method of each image.
 
     Args:
         summary (`list[dict]`): What is said of each image.
         out (`Path`): The folder of the files.
+        page (`Path`, *optional*): The page of all images, where there is one.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("image", "label", "score", "map", "strongest heads (layer.head)")
+    table = Table(Column("image", overflow="fold"), "label", "score", "map", "strongest heads (layer.head)")
     for entry, name in zip(summary, shortest_names([entry["image"] for entry in summary]), strict=True):
         for result in entry.get("results", []):
             heads = ", ".join(_head_text(head) for head in result["top_heads"])
@@ -32,8 +33,12 @@ def print_table(summary: list[dict[str, Any]], out: Path) -> None:
     if table.row_count:
         Console().print(table)
         typer.echo(f"Overlays, maps and head scores are in {printable(out)}")
-        first = next(entry["files"]["overlays"][0] for entry in summary if "files" in entry)
-        typer.echo(f"Look first at {printable(out / first)}")
+        first = out / next(entry["files"]["overlays"][0] for entry in summary if "files" in entry)
+        typer.echo(
+            f"Look first at {printable(first)}"
+            if page is None
+            else f"Look first at {printable(page)}: all of it on one page, which can be sent"
+        )
         for line in remarks(summary):
             typer.echo(line)
     for entry in summary:

@@ -20,11 +20,12 @@ def expand(arguments: list[str], *, recursive: bool = False) -> list[str]:
         recursive (`bool`, defaults to False): Whether images in subfolders of folders are taken, too.
 
     Raises:
-        ArgumentError: If a folder holds no images, or a glob matches nothing.
+        ArgumentError: If a folder holds no images, or there is nothing but globs that match nothing.
     """
     from gmar_hf.images.own_pictures import is_own_picture
 
     sources: list[str] = []
+    unmatched: list[str] = []
     for argument in arguments:
         # A folder, a pattern that matches, or else the name of one image.
         path = Path(argument)
@@ -40,12 +41,15 @@ def expand(arguments: list[str], *, recursive: bool = False) -> list[str]:
         elif not path.exists() and not _is_url(argument) and glob.has_magic(argument):
             matches = glob.glob(argument, recursive=True)
             files = sorted(match for match in matches if Path(match).is_file() and not is_own_picture(match))
-            if not files:
-                raise ArgumentError(f"`IMAGE` must match at least one file; got {argument!r}, which matches none.")
-            sources += files
+            if files:
+                sources += files
+            else:
+                unmatched.append(argument)
         else:
             sources.append(argument)  # what is missing is reported with the other bad images
-    return list(dict.fromkeys(sources))
+    if unmatched and not sources:
+        raise ArgumentError(f"`IMAGE` must match at least one file; got {unmatched[0]!r}, which matches none.")
+    return list(dict.fromkeys([*sources, *unmatched]))  # which is reported with the other bad images
 
 
 def num_in_subfolders(arguments: list[str]) -> int:

@@ -60,11 +60,16 @@ def load_model(name: str, revision: str | None, dtype: Any = "auto") -> Any:
 
     Raises:
         ArgumentError: If it cannot be loaded, or brings code of its own, which is never run and never asked about; the
-            message holds what transformers says.
+            message holds what transformers says. Or if its head has no weights.
     """
     tell(f"Loading {name} ..." if _is_here(name, revision) else f"Downloading {name}, once, into the Hub's cache ...")
     model, info = _load(AutoModelForImageClassification, name, revision, dtype=dtype, output_loading_info=True)
     missing = sorted(info["missing_keys"])
+    if head := [key for key in missing if not key.startswith(f"{model.base_model_prefix}.")]:
+        raise ArgumentError(
+            f"`--model` must be a trained classifier; got {name!r}, which has no weights for {', '.join(head[:3])}: "
+            "they would be random, and so would what is explained. Use a model that was trained to classify images."
+        )
     if missing:
         typer.echo(
             f"gmar-hf: {printable(name)} has no weights for {', '.join(missing[:3])}{' ...' if missing[3:] else ''}: "
@@ -167,6 +172,9 @@ def _load(loader: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
         if Path(name).is_dir():
             saver = "image_processor" if loader is AutoImageProcessor else "model"
             advice = f"Look what the folder lacks, and save it there (`{saver}.save_pretrained`)."
+        if "Unrecognized configuration class" in reason:
+            reason = reason.partition(" for this kind of ")[0]
+            advice = "It is a model of another kind; `gmar-hf check --all` shows which are served."
         raise ArgumentError(
             "`--model` must be the Hub id or the folder of an image classifier with its image processor; got "
             f"{name!r} ({reason if len(reason) <= 300 else reason[:300] + '...'}). {advice}"

@@ -67,7 +67,10 @@ class DataOptions:
         ExplainedTarget.PREDICTED
     )
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Take so many images only.")] = None
-    shuffle_seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Draw the order of the images.")] = None
+    shuffle_seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Draw the order of the images, so that --limit takes of all classes."),
+    ] = None
     label_map: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON object from folder or class names to the model's labels.")
     ] = None
@@ -76,7 +79,7 @@ class DataOptions:
         int, typer.Option(metavar="N", min=0, help="Processes that read images, for each that explains.")
     ] = 0
     max_unreadable: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the images that may be unreadable.")
+        float, typer.Option(metavar="SHARE", help="Share of the images that may be unreadable, rounded up.")
     ] = 0.01
     no_resume: Annotated[bool, typer.Option("--no-resume", help="Delete checkpoints and start anew.")] = False
     force: Annotated[bool, typer.Option("--force", help="Replace what a finished run left in the folder.")] = False

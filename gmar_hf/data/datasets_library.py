@@ -127,7 +127,8 @@ def _library(name: str) -> Any:
         before = "" if os.path.exists(name) else f"{no_folder(name)} "
         raise ArgumentError(
             f"{before}`data` must be images where the library `datasets` is not installed (it reads data sets of the "
-            f"Hub, Parquet files and what it saved itself); got neither ({error}). Run `pip install datasets`."
+            f"Hub, Parquet files and what it saved itself); got neither ({error}). "
+            f"{'Check the path, or for such a data set run' if before else 'Run'} `pip install datasets`."
         ) from error
     return datasets
 

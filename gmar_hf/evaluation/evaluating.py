@@ -99,8 +99,8 @@ def evaluate(
         limit (`int`, *optional*): Take so many images only: the first, or with `shuffle_seed` any.
         shuffle_seed (`int`, *optional*): Take the images in an order drawn with this seed.
         num_workers (`int`, defaults to 0): Processes that read images, for each process that explains.
-        max_unreadable (`float`, defaults to 0.01): Share of the images that may be unreadable, in [0, 1], those
-            counted on which the model's numbers are NaN or infinite.
+        max_unreadable (`float`, defaults to 0.01): Share of the images that may be unreadable, in [0, 1], rounded
+            up to whole images; those counted on which the model's numbers are NaN or infinite.
         split (`str`, *optional*): The split of a data set with several.
         label_map (`Mapping[str, str | int]`, *optional*): From the names of class folders, or of the data set's
             classes, to the model's labels or indices, where they are not the same letter by letter.

@@ -1,5 +1,6 @@
 """How a run over a data set goes: which images, how many at once, when to save and when to stop."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -79,9 +80,9 @@ class Plan:
             named (`Sequence`): `image` and `reason` of some of the unreadable ones.
 
         Raises:
-            ArgumentError: If their share is larger than `max_unreadable`.
+            ArgumentError: If they are more than a share of `max_unreadable`, rounded up to whole images.
         """
-        if seen is not None and bad > self.max_unreadable * seen:
+        if seen is not None and bad > math.ceil(round(self.max_unreadable * seen, 6)):
             names = ", ".join(repr(entry["image"]) for entry in named[:_NAMED])
             more = f" and {bad - _NAMED} more" if names and bad > _NAMED else ""
             first = f" The first: {named[0]['reason'].rstrip('.')}." if named else ""

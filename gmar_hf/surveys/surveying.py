@@ -83,8 +83,8 @@ def survey(
             nothing of each other. [`HeadImportanceReport.merge`] makes one report of theirs.
         num_workers (`int`, defaults to 0): Processes that read images, for each process that explains.
         save_every (`int`, defaults to 20): Number of batches of a process between its checkpoints.
-        max_unreadable (`float`, defaults to 0.01): Share of the images that may be unreadable, in [0, 1], those
-            counted on which the model's numbers are NaN or infinite.
+        max_unreadable (`float`, defaults to 0.01): Share of the images that may be unreadable, in [0, 1], rounded
+            up to whole images; those counted on which the model's numbers are NaN or infinite.
         until_stable (`float`, *optional*): Stop as soon as the largest standard error of the heads'
             "contribution_abs", the score that ranks them, is below this share of the largest mean. Looked at every 16
             batches. Means of the signed contribution settle last, where its signs cancel.

@@ -233,7 +233,7 @@ def test_the_page_of_all_images(run, here, model):
         "-o",
         "out",
     )[1]
-    assert "All of it on one page, which can be sent: out/index.html" in out
+    assert "Look first at out/index.html: all of it on one page, which can be sent" in out
     text = Path("out/index.html").read_text(encoding="utf-8")
     assert str(here) not in text  # a page that is sent tells no folders
     page = Page(text)
@@ -554,14 +554,29 @@ def test_progress_is_shown_for_many_images_on_a_terminal(run, here, model, monke
         assert "4.png" in out or number == 4
 
 
-def test_an_untrained_head_is_told_of(run, here, tmp_path_factory):
+@pytest.mark.parametrize("command", [["explain", "one.png", "-o", "out"], ["check"]])
+def test_an_untrained_head_is_refused(run, here, tmp_path_factory, command):
     config = zoo.ViTMSNConfig(**zoo.NARROW, **zoo.SQUARE)
     backbone = zoo.build(zoo.ViTMSNForImageClassification, config).vit
     folder = save_model(tmp_path_factory.mktemp("headless"), backbone)
+    assert refusal(run(*command, "-m", folder)) == (
+        f"`--model` must be a trained classifier; got '{folder}', which has no weights for classifier.bias, "
+        "classifier.weight: they would be random, and so would what is explained. Use a model that was trained to "
+        "classify images.\n"
+    )
+    assert not Path("out").exists()
+
+
+def test_untrained_weights_of_the_encoder_are_told_of(run, here, tmp_path_factory):
+    model = zoo.vit()
+    folder = save_model(tmp_path_factory.mktemp("holed"), model)
+    states = model.state_dict()
+    del states["vit.layernorm.bias"]
+    model.save_pretrained(folder, state_dict=states)
     code, _, err = run("explain", "one.png", "-m", folder, "-o", "out")
     assert code == 0
     assert err == (
-        f"gmar-hf: {folder} has no weights for classifier.bias, classifier.weight: "
+        f"gmar-hf: {folder} has no weights for vit.layernorm.bias: "
         "these are random now, and what is explained is too.\n"
     )
 

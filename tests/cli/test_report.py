@@ -208,9 +208,9 @@ def test_without_labels(report, here):
 
 def test_unreadable_images(report, here):
     Path("pets/cat/bro\x1bken.png").write_bytes(b"no picture")
-    err = refusal(report())
+    err = refusal(report("--max-unreadable", 0))
     assert err.startswith(
-        "`dataset` (`--data`) must not have more unreadable images than a share of 0.01; got 1 of 8 so far: 'cat/bro"
+        "`dataset` (`--data`) must not have more unreadable images than a share of 0; got 1 of 8 so far: 'cat/bro"
     )
     assert err.endswith("Mend them, or raise `max_unreadable` (`--max-unreadable`).\n")
     assert [path.name for path in Path("out").iterdir()] == ["checkpoints"]  # from which the next goes on

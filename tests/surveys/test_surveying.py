@@ -582,10 +582,10 @@ class TestUnreadable:
 
     def test_too_many_stop_the_survey(self, model, folder, tmp_path):
         with pytest.raises(ArgumentError) as caught:
-            survey(model, folder, output_dir=tmp_path / "out", save_every=1)
+            survey(model, folder, output_dir=tmp_path / "out", save_every=1, max_unreadable=0)
         message = str(caught.value)
         assert message.startswith(
-            "`dataset` (`--data`) must not have more unreadable images than a share of 0.01; got 1 of 10 so"
+            "`dataset` (`--data`) must not have more unreadable images than a share of 0; got 1 of 10 so"
         )
         assert "so far: '3.png'. The first: `image` must be of a format that Pillow reads; got '3.png'." in message
         assert message.endswith("Mend them, or raise `max_unreadable` (`--max-unreadable`).")
@@ -603,7 +603,12 @@ class TestUnreadable:
     def test_a_share_that_is_just_met(self, model, folder):
         assert survey(model, folder, max_unreadable=0.2).num_images == 8
         with pytest.raises(ArgumentError, match="got 2 of 10"):
-            survey(model, folder, max_unreadable=0.19)
+            survey(model, folder, max_unreadable=0.1)
+
+    def test_a_share_is_rounded_up_to_whole_images(self, model, folder):
+        """Of ten images 1 % is one: a broken file does not stop a small survey."""
+        (folder / "3.png").unlink()
+        assert survey(model, folder).num_images == 8
 
     def test_none_is_readable(self, model, tmp_path):
         for name in "ab":
