@@ -21,7 +21,7 @@ from gmar_hf.evaluation import Evaluation, evaluate, find_map_methods
 from gmar_hf.evaluation.costs import forwards_of_class
 from gmar_hf.evaluation.rows_and_columns import Metric
 
-METHODS = ("path-half-centred", "contribution", "removal", "gradient-rollout", "gmar-l1", "rollout")
+METHODS = ("recommended", "contribution", "removal", "gradient-rollout", "gmar-l1", "rollout")
 METRIC, BASELINES = "insertion_minus_deletion", ("blur", "zero", "other")
 BATCH = 8
 

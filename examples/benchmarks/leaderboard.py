@@ -35,7 +35,7 @@ DOCUMENT = Path(__file__).with_name("leaderboard.md")
 BASELINES = ("blur", "zero", "other")
 DIFFERENCE = ("insertion_minus_deletion", "insertion_minus_deletion_zero", "insertion_minus_deletion_other")
 IN_SHORT = (
-    "path-half-centred", "path", "removal", "contribution", "partition-contribution", "gradient-rollout", "gmar-l1",
+    "recommended", "path", "removal", "contribution", "partition-contribution", "gradient-rollout", "gmar-l1",
     "rollout", "legrad", "integrated-gradients",
 )  # fmt: skip
 METRICS = (

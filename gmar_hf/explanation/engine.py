@@ -151,8 +151,9 @@ def explain(
             patch averaged over the masks that show it. A partition of 4 hides less, and is nearer to the image.
         seed (`int`, defaults to 0): The seed that the masks are drawn from.
         num_points (`int`, *optional*): For "path" and "recommended": at how many points of the path from no attention
-            to the model as it is gradients are taken, by Gauss and Legendre's rule; a forward and a backward each. 2
-            by default.
+            to the model as it is gradients are taken, a forward and a backward each. 2 by default. They are those of
+            Gauss and Legendre's rule; two of "recommended" are where attention is scaled by 1/3 and by 3/4, weighted
+            3/5 and 2/5, which is exact where the gradient changes evenly.
         value_reference (`float` or "output", *optional*): For "contribution" and the paths: what a token's value is
             compared with before it is multiplied by its gradient. 0 (the default; 0.5 for "recommended"): nothing, so
             that the parts of all tokens sum to `head_contribution`. A share in (0, 1] of the mean value over the

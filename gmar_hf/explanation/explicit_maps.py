@@ -13,7 +13,7 @@ from torch import nn
 from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.explicit_windows import window_map_errors
 from gmar_hf.explanation.methods import METHODS
-from gmar_hf.explanation.passes import path_points
+from gmar_hf.explanation.path import path_points
 from gmar_hf.explanation.request import Request
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
@@ -115,9 +115,8 @@ def map_errors(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Modul
     errors = {}
     for method, explanation in explanations.items():
         assert explanation.attribution is not None
-        num_points = METHODS[method].num_points
         expected: torch.Tensor | int = 0
-        for scale, weight in [(1.0, 1.0)] if num_points is None else path_points(num_points):
+        for scale, weight in path_points(METHODS[method], METHODS[method].num_points):
             attention, gradient = passes[scale]
             expected = expected + FORMULAS[method](attention, gradient / scale, readout.to(attention)) * weight
         ours = explanation.attribution.flatten(1)
@@ -128,8 +127,7 @@ def map_errors(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Modul
 
 def _scales() -> set[float]:
     """Return what outputs are multiplied by in the passes that the methods take."""
-    by_method = [method.num_points for method in METHODS.values()]
-    return {1.0, *(scale for num_points in by_method if num_points for scale, _ in path_points(num_points))}
+    return {scale for method in METHODS.values() for scale, _ in path_points(method, method.num_points)}
 
 
 def _explicit_pass(

@@ -12,8 +12,8 @@ from torch import nn
 from gmar_hf.explanation.engine import explain
 from gmar_hf.explanation.layer import OUTPUT
 from gmar_hf.explanation.methods import METHODS
-from gmar_hf.explanation.passes import path_points
 from gmar_hf.explanation.patch_layout import methods_of
+from gmar_hf.explanation.path import path_points
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.model_check import checked_model
@@ -121,7 +121,7 @@ def window_map_errors(
         assert explanation.target is not None
         row, expected = METHODS[method], torch.zeros(())
         assert row.value_reference is not None
-        for scale, weight in [(1.0, 1.0)] if row.num_points is None else path_points(row.num_points):
+        for scale, weight in path_points(row, row.num_points):
             run = explicit_windows(explicit, pixel_values, explanation.target, scale)
             expected = expected + run.by_token(row.value_reference).nan_to_num(0.0).sum(dim=(1, 2)) * weight
         ours = explanation.attribution.flatten(1)

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +12,7 @@ from gmar_hf.explanation.backward import Walk, go_back, readout_of
 from gmar_hf.explanation.head_weights import GivenWeights
 from gmar_hf.explanation.masking import masked_images
 from gmar_hf.explanation.patch_layout import Patches, find_patches
+from gmar_hf.explanation.path import path_points
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Start, Trace, traced
 from gmar_hf.models.freezing import full_precision, gradients_on
@@ -203,7 +203,7 @@ def completeness_gap(images: Images, scores: list[torch.Tensor], results: Result
 
 
 def _passes(images: Images, request: Request) -> Iterator[Pass]:
-    points = [(1.0, 1.0)] if request.num_points is None else path_points(request.num_points)
+    points = path_points(request.describes, request.num_points)
     seen: Iterator[tuple[torch.Tensor, torch.Tensor | None]] = iter([(images.pixels, None)])
     if request.num_masks:
         seen = masked_images(images.pixels, request, images.patches.grid, images.patches.size)
@@ -215,21 +215,6 @@ def _passes(images: Images, request: Request) -> Iterator[Pass]:
                 point_weight=weight,
                 token_weights=token_weights,
             )
-
-
-def path_points(num_points: int) -> list[tuple[float, float]]:
-    """Return the scales of attention, in (0, 1), and their weights, which sum to one: Gauss-Legendre's.
-
-    Args:
-        num_points (`int`): How many; the average is exact for logits that are polynomials of degree
-            `2 * num_points` in the scale.
-
-    Example:
-        >>> [(round(scale, 4), weight) for scale, weight in path_points(2)]
-        [(0.2113, 0.5), (0.7887, 0.5)]
-    """
-    scales, weights = np.polynomial.legendre.leggauss(num_points)  # on [-1, 1], weights of sum 2
-    return [((1 + scale) / 2, weight / 2) for scale, weight in zip(scales.tolist(), weights.tolist(), strict=True)]
 
 
 def _stack(by_score: list[dict[str, torch.Tensor | None]], has_axis: bool) -> Results:

@@ -51,9 +51,9 @@ class TestTheChoice:
         assert "Ahead of b by 0.20 (0.20 to 0.20); of c by 1.00 (1.00 to 1.00)." in verdict.sentences
 
     def test_a_map_that_explain_calls_otherwise_is_named_as_one_calls_it(self):
-        verdict = judged({"path-half-centred": [2, 2, 2], "rollout": [1, 1, 1]}).verdict()
+        verdict = judged({"gmar-l1": [2, 2, 2], "rollout": [1, 1, 1]}).verdict()
         assert verdict.sentences[:2] == (
-            "Believe path-half-centred (recommended) on this model and these data.",
+            "Believe gmar-l1 (gmar) on this model and these data.",
             'To draw it: method="recommended" of `explain`, the pipeline and `gmar-hf explain`.',
         )
 
@@ -268,10 +268,10 @@ class TestMapsAtChance:
 
     def test_names_that_end_in_brackets_get_no_second_pair(self):
         metrics = [*srg(), Metric("class_sensitivity", "class_sensitivity", None, False)]
-        maps = {"a": [3, 3, 3, 0.1], "gmar-l1": [1, 1, 1, 1], "path-half-centred": [2, 2, 2, 1]}
+        maps = {"a": [3, 3, 3, 0.1], "gmar-l1": [1, 1, 1, 1], "recommended": [2, 2, 2, 1]}
         text = judged(maps, metrics, made_with={"gmar-l1": "blur"}).verdict().text
         assert "Not judged under their own filling: gmar-l1 (gmar), made with blur." in text
-        assert "gmar-l1 (gmar): correlation with another class's map 1.00; path-half-centred (recommended): " in text
+        assert "gmar-l1 (gmar): correlation with another class's map 1.00; recommended: " in text
         assert ") (correlation" not in text
         assert ") (blur" not in text
 

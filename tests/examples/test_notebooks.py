@@ -59,7 +59,7 @@ def says_what_the_text_says(name, text):
         assert all(float(most) < min(float(least), float(chance)) for _, least, chance, most in table)
         assert float(table[-1][1]) > float(table[-1][2])  # half of the heads: the least important, and by chance
     else:
-        best, chance = after(text, "path-half-centred "), after(text, "random ")
+        best, chance = after(text, "recommended "), after(text, "random ")
         assert len(best) == len(chance) == 5
         assert all(mine > theirs for mine, theirs in zip(best[:4], chance[:4], strict=True))
 

@@ -121,7 +121,7 @@ class TestRegistry:
         [
             ("legrad", "`evaluate` alone draws it: `gmar-hf evaluate --methods legrad`."),
             ("legrd", "Did you mean 'legrad'?"),
-            ("path-half-centred", 'In Python pass method="recommended".'),
+            ("path-half-centred", 'In Python pass method="path", value_reference=0.5.'),
             ("path-centred", 'In Python pass method="path", value_reference=1.0.'),
             ("GMAR", "Did you mean 'gmar'?"),
         ],

@@ -8,7 +8,8 @@ import torch
 
 import gmar_hf
 from gmar_hf import ArgumentError
-from gmar_hf.explanation.passes import path_points
+from gmar_hf.explanation.methods import METHODS
+from gmar_hf.explanation.path import path_points
 from tests.helpers import oracle, zoo
 from tests.helpers.sampling import sample
 from tests.helpers.state import snapshot
@@ -20,6 +21,7 @@ POINTS = {
     1: [(0.5, 1.0)],
     2: [(0.5 - 12**-0.5, 0.5), (0.5 + 12**-0.5, 0.5)],
     3: [(0.5 - 0.15**0.5, 5 / 18), (0.5, 8 / 18), (0.5 + 0.15**0.5, 5 / 18)],
+    "recommended": [(1 / 3, 0.6), (3 / 4, 0.4)],
 }
 KINDS = {
     "removal": ({"method": "removal"}, "output", None),
@@ -27,6 +29,8 @@ KINDS = {
     "centred contribution": ({"method": "contribution", "value_reference": 1.0}, 1.0, None),
     "path": ({"method": "path"}, 0.0, 2),
     "half-centred path": ({"method": "path", "value_reference": 0.5}, 0.5, 2),
+    "recommended": ({"method": "recommended"}, 0.5, "recommended"),
+    "recommended at three": ({"method": "recommended", "num_points": 3}, 0.5, 3),
     "path of one point": ({"method": "path", "num_points": 1}, 0.0, 1),
     "removal on a path of three": ({"method": "path", "num_points": 3, "value_reference": "output"}, "output", 3),
 }
@@ -204,6 +208,12 @@ def test_bad_arguments_are_refused(options, message):
         gmar_hf.explain(model, zoo.pixel_values(model), **options)
 
 
-@pytest.mark.parametrize("num_points", POINTS)
+@pytest.mark.parametrize("num_points", [1, 2, 3])
 def test_points_are_those_of_gauss_and_legendre(num_points):
-    np.testing.assert_allclose(path_points(num_points), POINTS[num_points], atol=1e-15)
+    np.testing.assert_allclose(path_points(METHODS["path"], num_points), POINTS[num_points], atol=1e-15)
+
+
+def test_recommended_points_are_exact_for_lines():
+    points = path_points(METHODS["recommended"], 2)
+    assert sum(weight for _, weight in points) == pytest.approx(1)
+    assert sum(weight * scale for scale, weight in points) == pytest.approx(1 / 2)  # the integral of a line

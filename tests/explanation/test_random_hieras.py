@@ -12,7 +12,7 @@ import torch
 from transformers import HieraConfig, HieraForImageClassification
 
 import gmar_hf
-from tests.explanation.test_windows import METHODS, POINTS
+from tests.explanation.test_windows import METHODS
 from tests.helpers import hiera_oracle, window_oracle, zoo
 
 pytest.importorskip("hypothesis")
@@ -70,9 +70,8 @@ def check(call: Call) -> None:
     """Compare every tensor of an explanation with the oracle's."""
     model = zoo.build(HieraForImageClassification, HieraConfig(**call.config)).to(call.dtype)
     images = zoo.pixel_values(model, call.batch, call.seed)
-    arguments, reference, on_path = METHODS[call.method]
+    arguments, reference, points = METHODS[call.method]
     actual = gmar_hf.explain(model, images, return_head_maps=True, **arguments)
-    points = POINTS if on_path else [(1.0, 1.0)]
     runs = [
         (hiera_oracle.reference_runs(model, images, actual.target.tolist(), point), share) for point, share in points
     ]

@@ -13,28 +13,30 @@ from transformers import PreTrainedModel
 
 import gmar_hf
 from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation.passes import path_points
 from tests.helpers import hiera_oracle, state, window_oracle, zoo
 from tests.helpers.sampling import pick, sample_product
 from tests.helpers.threads import in_threads
 
 TOLERANCE = 1e-5
 TARGETS = [1, 3]
-# What each method compares values with, and whether gradients are taken along the path.
-METHODS: dict[str, tuple[dict[str, object], float | str, bool]] = {
-    "contribution": ({"method": "contribution"}, 0.0, False),
-    "centred": ({"method": "contribution", "value_reference": 1.0}, 1.0, False),
-    "removal": ({"method": "removal"}, "output", False),
-    "path": ({"method": "path"}, 0.0, True),
-    "path-centred": ({"method": "path", "value_reference": 1.0}, 1.0, True),
-    "recommended": ({"method": "recommended"}, 0.5, True),
-    "path-removal": ({"method": "path", "value_reference": "output"}, "output", True),
+# Scales of attention and their weights, by hand.
+AS_IT_IS = [(1.0, 1.0)]
+PATH = [(0.5 - 12**-0.5, 0.5), (0.5 + 12**-0.5, 0.5)]
+RECOMMENDED = [(1 / 3, 0.6), (3 / 4, 0.4)]
+# What each method compares values with, and where its gradients are taken.
+METHODS: dict[str, tuple[dict[str, object], float | str, list[tuple[float, float]]]] = {
+    "contribution": ({"method": "contribution"}, 0.0, AS_IT_IS),
+    "centred": ({"method": "contribution", "value_reference": 1.0}, 1.0, AS_IT_IS),
+    "removal": ({"method": "removal"}, "output", AS_IT_IS),
+    "path": ({"method": "path"}, 0.0, PATH),
+    "path-centred": ({"method": "path", "value_reference": 1.0}, 1.0, PATH),
+    "recommended": ({"method": "recommended"}, 0.5, RECOMMENDED),
+    "path-removal": ({"method": "path", "value_reference": "output"}, "output", PATH),
 }
 FAMILIES = sorted(zoo.WINDOWED)
 PADDED = ("swin_padded", "swinv2_padded", "donut_swin")
 # Every family and every method is in the default run, though not every pair.
 SOME_PAIRS = sample_product(FAMILIES, sorted(METHODS), number=12)
-POINTS = path_points(2)
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,8 @@ class Case:
     images: torch.Tensor
     runs: dict[float, list[window_oracle.Reference]]
 
-    def mean(self, function, on_path: bool) -> np.ndarray:
-        """Return what a function says of each image's references, (B, ...), averaged over the path if asked for."""
-        points = POINTS if on_path else [(1.0, 1.0)]
+    def mean(self, function, points: list[tuple[float, float]]) -> np.ndarray:
+        """Return what a function says of each image's references, (B, ...), averaged over points of the path."""
         return np.stack(
             [
                 sum(weight * function(self.runs[scale][image]) for scale, weight in points)
@@ -60,7 +61,7 @@ class Case:
 def make_case(name: str) -> Case:
     model = zoo.WINDOWED[name]()
     images = zoo.pixel_values(model, batch=len(TARGETS))
-    scales = [1.0, *(scale for scale, _ in POINTS)]
+    scales = [scale for scale, _ in (*AS_IT_IS, *PATH, *RECOMMENDED)]
     oracle = hiera_oracle if name.startswith("hiera") else window_oracle
     runs = {scale: oracle.reference_runs(model, images, TARGETS, scale) for scale in scales}
     return Case(model, images, runs)
@@ -80,18 +81,18 @@ def assert_close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 
 
 @pytest.mark.parametrize(("name", "method"), SOME_PAIRS)
 def test_parity(name, method):
-    case, (arguments, reference, on_path) = make_case(name), METHODS[method]
+    case, (arguments, reference, points) = make_case(name), METHODS[method]
     explanation = explain(case, return_head_maps=True, **arguments)
-    maps = case.mean(lambda run: window_oracle.head_maps(run, reference)[0], on_path)
-    padding = case.mean(lambda run: window_oracle.head_maps(run, reference)[1], on_path)
+    maps = case.mean(lambda run: window_oracle.head_maps(run, reference)[0], points)
+    padding = case.mean(lambda run: window_oracle.head_maps(run, reference)[1], points)
     assert_close(explanation.head_maps, maps)
     assert_close(explanation.attribution, np.nansum(maps, axis=(1, 2)))
     if explanation.prefix_contribution.shape[-1]:
         assert_close(explanation.prefix_contribution[..., 0], padding)
     else:
         assert np.nanmax(np.abs(padding)) == 0
-    assert_close(explanation.head_contribution, case.mean(window_oracle.head_contributions, on_path))
-    assert_close(explanation.head_contribution_centred, case.mean(window_oracle.centred_head_contributions, on_path))
+    assert_close(explanation.head_contribution, case.mean(window_oracle.head_contributions, points))
+    assert_close(explanation.head_contribution_centred, case.mean(window_oracle.centred_head_contributions, points))
     assert_close(explanation.logits, np.stack([run.logits for run in case.runs[1.0]]))
 
 

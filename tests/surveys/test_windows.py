@@ -180,7 +180,7 @@ def test_what_is_not_defined(model, processor, survey):
 
 def test_default_maps_are_those_that_are_defined(model):
     names = default_methods(model)
-    assert {"contribution", "removal", "path", "path-half-centred", "random"} <= set(names)
+    assert {"contribution", "removal", "path", "recommended", "random"} <= set(names)
     assert not {"gmar-l1", "rollout", "legrad", "attention", "gmar-shuffled"} & set(names)
     assert default_methods(zoo.vit()) == list(DEFAULT_METHODS)
 

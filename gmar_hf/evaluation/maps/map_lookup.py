@@ -21,8 +21,8 @@ def shown_name(name: str) -> str:
         name (`str`): Of the row among the maps, which files keep.
 
     Example:
-        >>> shown_name("path-half-centred"), shown_name("rollout")
-        ('path-half-centred (recommended)', 'rollout')
+        >>> shown_name("gmar-l1"), shown_name("rollout")
+        ('gmar-l1 (gmar)', 'rollout')
     """
     known = next((f" ({explain})" for explain, row in NAMES_IN_EXPLAIN.items() if row == name), "")
     return printable(name) + known

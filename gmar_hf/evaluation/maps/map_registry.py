@@ -33,15 +33,21 @@ BUILT_IN = (
         is_default=True,
     ),
     MapMethod(
-        name="path-half-centred",
+        name="recommended",
         draw=explained(method="recommended", return_logits=False),
         cost=4,
-        about='method "recommended": as path, leaving out half of what all tokens have in common; signed',
+        about="as path-half-centred, at two points of the path that are nearer to each other; signed",
         is_default=True,
     ),
     MapMethod(
+        name="path-half-centred",
+        draw=explained(method="path", value_reference=0.5, return_logits=False),
+        cost=4,
+        about="as path, leaving out half of what all tokens have in common; signed",
+    ),
+    MapMethod(
         name="path-half-centred-4",
-        draw=explained(method="recommended", num_points=4, return_logits=False),
+        draw=explained(method="path", value_reference=0.5, num_points=4, return_logits=False),
         cost=8,
         about="as path-half-centred, at four points of the path in place of two; signed",
     ),
@@ -208,7 +214,7 @@ BUILT_IN = (
 MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in BUILT_IN}
 """All maps by name: those that come along, then those that users registered."""
 
-NAMES_IN_EXPLAIN = {"gmar": "gmar-l1", "recommended": "path-half-centred"}
+NAMES_IN_EXPLAIN = {"gmar": "gmar-l1"}
 """What `explain` calls a method by default settings, and its row among the maps."""
 
 DEFAULT_METHODS = tuple(method.name for method in BUILT_IN if method.is_default)
