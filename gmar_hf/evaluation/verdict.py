@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from gmar_hf.evaluation.maps.map_lookup import shown_name
 from gmar_hf.evaluation.maps.map_registry import NAMES_IN_EXPLAIN
+from gmar_hf.explanation.methods import METHODS
 from gmar_hf.utils.text import listed, quantity
 
 RULE = (
@@ -137,7 +138,8 @@ class Verdict:
             yield f"Which map to believe cannot be said: {self.reason}."
             return
         yield self._headline()
-        for name in (name for name, row in NAMES_IN_EXPLAIN.items() if row == self.map):
+        name = next((name for name, row in NAMES_IN_EXPLAIN.items() if row == self.map), self.map)
+        if name in METHODS:
             yield f'To draw it: method="{name}" of `explain`, the pipeline and `gmar-hf explain`.'
         assert self.criterion is not None
         yield (

@@ -60,8 +60,12 @@ def test_what_holds_nothing(here):
         "d*p": "`IMAGE` must match at least one file; got 'd*p', which matches none.",
     }.items():
         with pytest.raises(ArgumentError) as caught:
-            expand(["b.png", argument])
+            expand([argument])
         assert str(caught.value) == message
+
+
+def test_a_glob_that_matches_nothing_is_left_to_be_told_with_the_bad_images(here):
+    assert expand(["*.bmp", "b.png"]) == ["b.png", "*.bmp"]
 
 
 @pytest.mark.parametrize(

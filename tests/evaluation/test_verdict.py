@@ -54,7 +54,7 @@ class TestTheChoice:
         verdict = judged({"gmar-l1": [2, 2, 2], "rollout": [1, 1, 1]}).verdict()
         assert verdict.sentences[:2] == (
             "Believe gmar-l1 (gmar) on this model and these data.",
-            'To draw it: method="recommended" of `explain`, the pipeline and `gmar-hf explain`.',
+            'To draw it: method="gmar" of `explain`, the pipeline and `gmar-hf explain`.',
         )
 
     def test_where_it_was_measured_the_logit_decides(self):

@@ -171,7 +171,7 @@ def test_a_function_is_found_by_its_module(monkeypatch):
         ("my_maps:other", "must name a function that its module has; got 'my_maps:other'"),
         ("no_such_module_here:f", "can be imported"),
         ("my_maps:nothing", "must name a function; got 'my_maps:nothing'"),
-        ("nothing", r"must be among gmar, recommended, contribution, .*; got 'nothing'\.$"),
+        ("nothing", r"must be among gmar, contribution, removal, path, recommended, .*; got 'nothing'\.$"),
         ("recomended", r"Did you mean 'recommended'\?$"),
         ("gmar-l", r"got 'gmar-l'\. Did you mean 'gmar-l2' or 'gmar-l1'\?$"),
         (":", "can be imported"),
