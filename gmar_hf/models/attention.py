@@ -152,7 +152,7 @@ def _attention(
     is_explicit = _own_name(config) == "eager"
     if is_explicit and attention_mask is not None and attention_mask.dtype == torch.bool:
         attention_mask = attention_mask.to(query.dtype)  # to which transformers' eager attention adds it
-    call = call_of(module, config, query, key, value, attention_mask, scaling, dropout)
+    call = call_of(module, config, query, key, value, attention_mask, scaling, dropout, is_explicit=is_explicit)
     output, probabilities = record(call, recorders, is_explicit=is_explicit)
     return output.transpose(1, 2).contiguous(), probabilities
 

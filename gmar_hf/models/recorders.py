@@ -171,9 +171,18 @@ def call_of(
     mask: torch.Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    *,
+    is_explicit: bool = False,
 ) -> AttentionCall:
-    """Return one module's call, from what attention functions of transformers or of torch are given."""
-    query, bias = (query, None) if mask is None else _with_bias(query, mask)
+    """Return one module's call, from what attention functions of transformers or of torch are given.
+
+    Where the module by itself `is_explicit`, it adds masks in its own dtype, and else in float32 at least.
+    """
+    if mask is None:
+        bias = None
+    else:
+        scores = query.dtype if is_explicit else torch.promote_types(query.dtype, torch.float32)
+        query, bias = _with_bias(query, mask, scores)
     return AttentionCall(
         module=module,
         config=config,
@@ -217,11 +226,12 @@ def record(
     return output, probabilities
 
 
-def _with_bias(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _with_bias(query: torch.Tensor, mask: torch.Tensor, scores: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Return queries, and what is added to their scores: detached, else SDPA leaves its fused path for its gradient.
 
     Of rows that are low throughout, of padding, torch's fused backward is wrong. They are lifted to zero, which a
-    softmax does not notice; where they are so low that the scores are lost beside them, the queries are lost, too.
+    softmax does not notice; where they are so low that the scores, of their dtype, are lost beside them, the queries
+    are lost, too.
 
     Raises:
         ArgumentError: If the mask is neither boolean nor floating point: torch would refuse it, or add its ones.
@@ -237,8 +247,7 @@ def _with_bias(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
     mask = torch.atleast_2d(mask.detach())[(None,) * (4 - max(mask.ndim, 2))]
     peak = mask.amax(dim=-1, keepdim=True)
     bias = (mask - peak.where(peak.isfinite() & (peak < _LOW), 0)).to(query.dtype)
-    wide = torch.promote_types(query.dtype, torch.float32)
-    is_lost = peak.isfinite() & (peak < -1 / torch.finfo(wide).eps)
+    is_lost = peak.isfinite() & (peak < -1 / torch.finfo(scores).eps)
     if is_lost.device.type != "cpu" or is_lost.any():
         query = query.masked_fill(is_lost, 0)
     return query, bias
