@@ -140,7 +140,7 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
     check_same_image("explained", picture, results)
     content, (width, height) = photo_bytes(picture)
     labels = list(dict.fromkeys(_label(result) for result in results))
-    scores = {_label(result): float(result["score"]) for result in results}
+    scores = {_label(result): _scores(result) for result in results}
     shown = {
         "name": printable(name),
         "seen": sight_note(seen_share(results[0]["box"], picture.size)),
@@ -151,10 +151,7 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
             "height": height,
             "is_tiny": max(width, height) < _TINY,
         },
-        "labels": [
-            {"text": label, "score": f"{scores[label]:z.3f}" if math.isfinite(scores[label]) else "?"}
-            for label in labels
-        ],
+        "labels": [{"text": label, "score": scores[label]} for label in labels],
     }
     maps = [_result(result, labels.index(_label(result))) for result in results]
     data = {"box": shares_of(results[0]["box"], picture.size), "labels": labels, "maps": maps, "heads": []}
@@ -207,6 +204,12 @@ def _label(result: Mapping[str, Any]) -> str:
     """Say what was explained: two labels where the result tells them apart."""
     names = [printable(result[key]) for key in ("label", "versus") if key in result]
     return ", not ".join(names)
+
+
+def _scores(result: Mapping[str, Any]) -> str:
+    """Say what the model gives to the label, or to each of two."""
+    scores = [float(result[key]) for key in ("score", "versus_score") if key in result]
+    return " against ".join(f"{score:z.3f}" if math.isfinite(score) else "?" for score in scores)
 
 
 def _marker() -> Any:

@@ -109,14 +109,14 @@ def test_methods_of_one_pass_share_their_head_maps(tmp_path):
 
 
 def test_a_label_against_another_one_and_a_note_are_said(tmp_path):
-    explained = [result(versus="dog", note="Two patches hold most of it.")]
+    explained = [result(versus="dog", versus_score=0.2, note="Two patches hold most of it.")]
     page = page_of(tmp_path, ("one", photo(), explained), title="Mine", methods={"gmar": "a < b"})
     (data,) = data_of(page)
     assert data["labels"] == ["cat, not dog"]
     assert data["maps"][0]["note"] == "Two patches hold most of it."
     assert page.texts("h1") == ["Mine"] == page.texts("title")
     assert (page.texts("dt"), page.texts("dd")) == (["gmar"], ["a < b"])
-    assert page.texts("button") == ["cat, not dog 0.750", "Back to the whole map"]
+    assert page.texts("button") == ["cat, not dog 0.750 against 0.200", "Back to the whole map"]
     assert "Choose a label:" not in page.texts("p")
 
 
