@@ -47,8 +47,8 @@ def test_a_survey_leaves_it_out(vit, batch_size):
 def test_within_the_same_limit(vit):
     for ask in (gmar_hf.survey, evaluate):
         with pytest.raises(ArgumentError) as caught:
-            ask(vit, data(BAD, 5), batch_size=4)
-        assert "more unreadable images than a share of 0.01; got 1 of 7 so far: 'item 3'." in str(caught.value)
+            ask(vit, data(BAD, 5), batch_size=4, max_unreadable=0)
+        assert "more unreadable images than a share of 0; got 1 of 7 so far: 'item 3'." in str(caught.value)
         assert f"The first: {LOGITS}" in str(caught.value)
 
 
