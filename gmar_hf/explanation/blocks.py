@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-BLOCK_ELEMENTS = 2**17  # numbers of one piece on a CPU: half a MB in float32, which a core's own cache holds
+BLOCK_ELEMENTS = 2**17  # numbers of a piece for each thread of a CPU: half a MB, which a core's own cache holds
 _ACCELERATOR_FACTOR = 256  # elsewhere few large pieces beat many small ones: 128 MB
 
 
@@ -25,11 +25,11 @@ def pieces(query: torch.Tensor, key: torch.Tensor) -> Iterator[Piece]:
         key (`torch.Tensor` of shape (batch, heads, keys, head_dim)): What the columns belong to.
 
     Yields:
-        [`Piece`]: It has at most `BLOCK_ELEMENTS` numbers, or one row.
+        [`Piece`]: It has at most `BLOCK_ELEMENTS` numbers for each thread, or one row.
     """
     batch, heads, num_queries, _ = query.shape
     num_keys = key.shape[2]
-    limit = BLOCK_ELEMENTS * (1 if query.device.type == "cpu" else _ACCELERATOR_FACTOR)
+    limit = BLOCK_ELEMENTS * (torch.get_num_threads() if query.device.type == "cpu" else _ACCELERATOR_FACTOR)
     num_rows = max(1, min(num_queries, limit // num_keys))
     num_heads = max(1, min(heads, limit // (num_rows * num_keys)))
     num_images = max(1, limit // (num_heads * num_rows * num_keys))
