@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 BLOCK_ELEMENTS = 2**17  # numbers of a piece for each thread of a CPU: half a MB, which a core's own cache holds
+_MOST_THREADS = 8  # that pieces grow with: nothing of tokens squared is held on a machine of many cores either
 _ACCELERATOR_FACTOR = 256  # elsewhere few large pieces beat many small ones: 128 MB
 
 
@@ -25,11 +26,12 @@ def pieces(query: torch.Tensor, key: torch.Tensor) -> Iterator[Piece]:
         key (`torch.Tensor` of shape (batch, heads, keys, head_dim)): What the columns belong to.
 
     Yields:
-        [`Piece`]: It has at most `BLOCK_ELEMENTS` numbers for each thread, or one row.
+        [`Piece`]: It has at most `BLOCK_ELEMENTS` numbers for each of up to eight threads, or one row.
     """
     batch, heads, num_queries, _ = query.shape
     num_keys = key.shape[2]
-    limit = BLOCK_ELEMENTS * (torch.get_num_threads() if query.device.type == "cpu" else _ACCELERATOR_FACTOR)
+    is_cpu = query.device.type == "cpu"
+    limit = BLOCK_ELEMENTS * (min(torch.get_num_threads(), _MOST_THREADS) if is_cpu else _ACCELERATOR_FACTOR)
     num_rows = max(1, min(num_queries, limit // num_keys))
     num_heads = max(1, min(heads, limit // (num_rows * num_keys)))
     num_images = max(1, limit // (num_heads * num_rows * num_keys))
