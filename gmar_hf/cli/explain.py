@@ -92,7 +92,7 @@ class ExplainOptions:
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
     num_points: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Points of recommended and path, two passes each; 2 by default."),
+        typer.Option(metavar="N", min=1, help="Points of recommended and path, a pass each; 2 by default."),
     ] = None
     overlay: Annotated[
         OverlayStyle, typer.Option(help="Draw what speaks for and against the label, or only what speaks for it.")

@@ -130,7 +130,7 @@ def explain(
         return_maps (`bool`, defaults to True): Whether to make the map over the patches.
         return_head_maps (`bool`, defaults to False): Whether to give every head's contribution by patch, which takes a
             backward with every method.
-        return_logits (`bool`, defaults to True): Whether "path" gives the logits and its completeness gap, by two more
+        return_logits (`bool`, defaults to True): Whether a path gives the logits and its completeness gap, by two more
             forwards, which its map does without if `target` names classes; other methods have the logits from the
             forward that they make, and give them always.
         head_weights ([`HeadImportanceReport`], its repo id or folder, or `torch.Tensor`, *optional*): For "gmar":
@@ -139,7 +139,7 @@ def explain(
             images are used (`settings["head_weights"]` of the result says for which classes). A tensor (layers, heads)
             or (batch, layers, heads), not negative, holds weights of your own, which are divided by their sum in each
             layer.
-        num_masks (`int`, defaults to 0): For "contribution", "removal" and "path": average maps and head contributions
+        num_masks (`int`, defaults to 0): For "contribution", "removal" and paths: average maps and head contributions
             over this many images of which some patches are hidden, by masks that are drawn once for the batch. Each
             takes a forward, and a backward for each target; logits and predicted class are the whole image's. The
             average estimates what a patch adds in the company of random others (Okhrati and Lipani 2021).
@@ -153,7 +153,7 @@ def explain(
         num_points (`int`, *optional*): For "path" and "recommended": at how many points of the path from no attention
             to the model as it is gradients are taken, a forward and a backward each. 2 by default. They are those of
             Gauss and Legendre's rule; two of "recommended" are where attention is scaled by 1/3 and by 3/4, weighted
-            3/5 and 2/5, which is exact where the gradient changes evenly.
+            3/5 and 2/5, which is exact where the gradient is linear in the scale.
         value_reference (`float` or "output", *optional*): For "contribution" and the paths: what a token's value is
             compared with before it is multiplied by its gradient. 0 (the default; 0.5 for "recommended"): nothing, so
             that the parts of all tokens sum to `head_contribution`. A share in (0, 1] of the mean value over the

@@ -94,8 +94,8 @@ METHODS: dict[str, Method] = {
         num_points=2,
     ),
     "recommended": Method(
-        summary="what raised and lowered the logit while all attention was switched on, step by step, signed; "
-        "measured best on a real model (path, less half of what all tokens have in common)",
+        summary="what raised and lowered the logit while all attention was switched on, less half of what all tokens "
+        "have in common; two passes, signed; ahead of gradient rollout on photographs of a real model",
         step_name="gmar_hf.explanation.steps:add_contribution",
         weights=None,
         needs="token_contribution",
@@ -159,13 +159,13 @@ def why_heads_differ(contributing: Iterable[str], weighing: Iterable[str] = ()) 
     Example:
         >>> print(why_heads_differ(["recommended", "gmar"]))
         Strongest heads differ between maps, even in sign. recommended: what a head added while all attention was \
-switched on, step by step; gmar: what the label would lose, to first order, if a head were removed now.
+switched on; gmar: what the label would lose, to first order, if a head were removed now.
         >>> why_heads_differ(["gmar", "contribution"])
         ''
     """
     names = list(dict.fromkeys(contributing))
     answers = {
-        "what a head added while all attention was switched on, step by step": [
+        "what a head added while all attention was switched on": [
             name for name in names if METHODS[name].num_points is not None
         ],
         "what the label would lose, to first order, if a head were removed now": [

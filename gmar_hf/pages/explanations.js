@@ -211,7 +211,7 @@
     // The title of the matrix, and its strongest heads with their numbers: a telephone shows no titles of squares.
     nameHeads() {
       const { heads, largest, article } = this;
-      const title = this.result.on_path ? "What each head added while attention was switched on, step by step" : "What the label would lose without a head, to first order";
+      const title = this.result.on_path ? "What each head added while attention was switched on" : "What the label would lose without a head, to first order";
       find(".largest", article).firstChild.data = `${title}; full colour at `;
       find(".largest b", article).textContent = `±${largest.toPrecision(2)} logits`;
       const order = [...heads.contributions.keys()].filter((place) => heads.contributions[place] !== null);

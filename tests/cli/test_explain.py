@@ -211,7 +211,7 @@ def test_what_puzzles_is_remarked():
     entries = [{"seen_share": 0.75, "results": signed}, {"seen_share": 0.5, "results": [weighed]}]
     assert remarks(entries) == [
         "Strongest heads differ between maps, even in sign. recommended: what a head added while all attention "
-        "was switched on, step by step; gmar: what the label would lose, to first order, if a head were removed now; "
+        "was switched on; gmar: what the label would lose, to first order, if a head were removed now; "
         "rollout: what weight a head has in its layer.",
         "The model saw only the middle of 2 of 2 pictures, 50% to 75% of each; the rest, which is grey, was cropped.",
     ]

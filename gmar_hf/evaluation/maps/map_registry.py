@@ -36,7 +36,7 @@ BUILT_IN = (
         name="recommended",
         draw=explained(method="recommended", return_logits=False),
         cost=4,
-        about="as path-half-centred, at two points of the path that are nearer to each other; signed",
+        about="contributions with all attention scaled to 1/3 and to 3/4, less half of what all tokens share; signed",
         is_default=True,
     ),
     MapMethod(
