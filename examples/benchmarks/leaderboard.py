@@ -35,8 +35,8 @@ DOCUMENT = Path(__file__).with_name("leaderboard.md")
 BASELINES = ("blur", "zero", "other")
 DIFFERENCE = ("insertion_minus_deletion", "insertion_minus_deletion_zero", "insertion_minus_deletion_other")
 IN_SHORT = (
-    "recommended", "path", "removal", "contribution", "partition-contribution", "gradient-rollout", "gmar-l1",
-    "rollout", "legrad", "integrated-gradients",
+    "recommended", "path-half-centred", "path", "removal", "contribution", "partition-contribution",
+    "gradient-rollout", "gmar-l1", "rollout", "legrad", "integrated-gradients",
 )  # fmt: skip
 METRICS = (
     "insertion", "deletion", "insertion_minus_deletion", "energy_pointing_game", "energy_on_other", "pointing_game",

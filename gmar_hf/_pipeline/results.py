@@ -182,18 +182,24 @@ def describe_target(
         result["versus_score"] = scores[settings["versus"]].item()
     if "head_maps" in fields:
         result["head_maps"] = fields["head_maps"]
-    if METHODS[settings["method"]].from_readout and (note := concentration_note(fields["attribution"])):
+    if "completeness_gap" in tensors:
+        result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
+    if note := _note(result):
         result["note"] = note
-    if settings["versus"] is not None and METHODS[settings["method"]].weights is not None:
-        result["note"] = (
-            f'The map of method "{settings["method"]}" is nearly the same for every label, and so it is for two of '
+    return result
+
+
+def _note(result: Mapping[str, Any]) -> str | None:
+    """Say what to beware of in a result, the gravest only; None of one that can be read as it is."""
+    method = METHODS[result["method"]]
+    if "completeness_gap" in result:
+        return completeness_note(result["head_contribution"], result["completeness_gap"])
+    if "versus" in result and method.weights is not None:
+        return (
+            f'The map of method "{result["method"]}" is nearly the same for every label, and so it is for two of '
             'them: ask method "recommended" why this one and not that.'
         )
-    if "completeness_gap" in tensors:
-        result["completeness_gap"] = gap = tensors["completeness_gap"][0, number].item()
-        if note := completeness_note(fields["head_contribution"], gap):
-            result["note"] = note
-    return result
+    return concentration_note(result["attribution"]) if method.from_readout else None
 
 
 def covered_box(image_size: tuple[int, int], settings: Mapping[str, Any], image_processor: Any) -> Box:

@@ -89,7 +89,7 @@ def _repeated(model_kwargs: dict[str, Any], num_rows: int) -> dict[str, Any]:
     def repeat(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.ndim == 0 or len(value) == 0 or num_rows % len(value):
             return value
-        return value.repeat(num_rows // len(value), *[1] * (value.ndim - 1))
+        return torch.cat([value] * (num_rows // len(value)))
 
     return {name: repeat(value) for name, value in model_kwargs.items()}
 

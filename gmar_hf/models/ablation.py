@@ -130,7 +130,7 @@ class AblatedModel(Recorder):
         def spread(value: Any) -> Any:
             # A bias of one matrix for all images broadcasts by itself; timm's rotations are the same for all.
             of_images = isinstance(value, torch.Tensor) and value.ndim > 2 and len(value) == len(self._pixel_values)
-            return value.repeat(repeats, *[1] * (value.ndim - 1)) if of_images else value
+            return torch.cat([value] * repeats) if of_images else value
 
         return tuple(map(spread, inputs)), {
             name: value if name == "rope" else spread(value) for name, value in kwargs.items()

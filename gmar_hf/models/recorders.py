@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.window_layout import WindowLayout
 from gmar_hf.models.windows import layout_of
+from gmar_hf.utils.tensors import may_hold
 
 _LOW = -1e3  # far below any score
 
@@ -67,8 +68,7 @@ class AttentionCall:
         if self.bias is None:
             return None
         idle = self.bias.isneginf().all(dim=-1, keepdim=True)
-        # Elsewhere than on a CPU looking whether there is one would make the CPU wait for the device.
-        return idle if idle.device.type != "cpu" or idle.any() else None
+        return idle if may_hold(idle) else None
 
     def compute_output(self) -> torch.Tensor:
         """Return the heads' outputs (batch, heads, tokens, head_dim), by `scaled_dot_product_attention`."""
@@ -246,8 +246,9 @@ def _with_bias(query: torch.Tensor, mask: torch.Tensor, scores: torch.dtype) -> 
         )
     mask = torch.atleast_2d(mask.detach())[(None,) * (4 - max(mask.ndim, 2))]
     peak = mask.amax(dim=-1, keepdim=True)
-    bias = (mask - peak.where(peak.isfinite() & (peak < _LOW), 0)).to(query.dtype)
-    is_lost = peak.isfinite() & (peak < -1 / torch.finfo(scores).eps)
-    if is_lost.device.type != "cpu" or is_lost.any():
+    peak = peak.where(peak.isfinite(), 0)
+    if may_hold(is_low := peak < _LOW):
+        mask = mask - peak.where(is_low, 0)
+    if may_hold(is_lost := peak < -1 / torch.finfo(scores).eps):
         query = query.masked_fill(is_lost, 0)
-    return query, bias
+    return query, mask.to(query.dtype)

@@ -16,6 +16,18 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def may_hold(flags: torch.Tensor) -> bool:
+    """Tell whether one of the flags may be set: on a CPU whether one is.
+
+    Elsewhere looking would make the CPU wait for the device, which costs more than what it could leave out.
+
+    Example:
+        >>> may_hold(torch.tensor([False, True])), may_hold(torch.tensor([False]))
+        (True, False)
+    """
+    return flags.device.type != "cpu" or bool(flags.any())
+
+
 def reached_rows(by_row: torch.Tensor) -> torch.Tensor | None:
     """Find the rows that are not zero, where these are so few that the others are worth leaving out.
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 import gmar_hf
 from gmar_hf.errors import ArgumentError
+from tests.explanation.test_passes import POINTS
 from tests.helpers import hiera_oracle, state, window_oracle, zoo
 from tests.helpers.sampling import pick, sample_product
 from tests.helpers.threads import in_threads
@@ -20,9 +21,7 @@ from tests.helpers.threads import in_threads
 TOLERANCE = 1e-5
 TARGETS = [1, 3]
 # Scales of attention and their weights, by hand.
-AS_IT_IS = [(1.0, 1.0)]
-PATH = [(0.5 - 12**-0.5, 0.5), (0.5 + 12**-0.5, 0.5)]
-RECOMMENDED = [(1 / 3, 0.6), (3 / 4, 0.4)]
+AS_IT_IS, PATH, RECOMMENDED = [(1.0, 1.0)], POINTS[2], POINTS["recommended"]
 # What each method compares values with, and where its gradients are taken.
 METHODS: dict[str, tuple[dict[str, object], float | str, list[tuple[float, float]]]] = {
     "contribution": ({"method": "contribution"}, 0.0, AS_IT_IS),
