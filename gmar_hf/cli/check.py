@@ -121,7 +121,7 @@ def _noise(model: Any, processor: Any) -> "torch.Tensor":
 def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
     from gmar_hf.explanation.parity import check_parity
     from gmar_hf.models.labels import check_label_names
-    from gmar_hf.models.windows import attends_in_windows
+    from gmar_hf.models.windows import has_stages
 
     parity = check_parity(model, pixel_values)
     assert parity.explanation.logits is not None
@@ -135,7 +135,7 @@ def _measure(model: Any, pixel_values: "torch.Tensor") -> dict[str, Any]:
         "pixels": list(pixel_values.shape[-2:]),
         "layers": explanation.head_contribution.shape[1],
         "heads": explanation.settings.get("num_heads") or explanation.head_contribution.shape[2],
-        "in_windows": attends_in_windows(model),
+        "in_stages": has_stages(model),
         "prefix_tokens": grid["prefix"],
         "grid": [grid["rows"], grid["cols"]],
         "readout": {
@@ -201,9 +201,9 @@ def _print(summary: dict[str, Any]) -> None:
         heads = summary["heads"] if isinstance(summary["heads"], int) else ", ".join(map(str, summary["heads"]))
         row("layers x heads", f"{summary['layers']} x {heads}")
         row("pixels", " x ".join(map(str, summary["pixels"])))
-        if summary["in_windows"]:
-            padded = ", padded to whole ones" if summary["prefix_tokens"] else ""
-            row("tokens", f"{rows} x {cols} patches, merged from stage to stage; attention inside windows{padded}")
+        if summary["in_stages"]:
+            others = "; class tokens or padding beside them" if summary["prefix_tokens"] else ""
+            row("tokens", f"{rows} x {cols} patches, merged from stage to stage{others}")
         else:
             row("tokens", f"{summary['prefix_tokens']} prefix + {rows} x {cols} patches")
             shares = ", ".join(f"{share:.2f}" for share in summary["readout"]["prefix"]) or "none"

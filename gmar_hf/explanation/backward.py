@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from gmar_hf.explanation.finiteness import check_encoder_gradients
-from gmar_hf.explanation.head_gradient import HeadGradient
+from gmar_hf.explanation.head_gradient import HeadGradient, tokens_of
 from gmar_hf.explanation.head_scores import head_weights
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.request import Request
@@ -162,16 +161,18 @@ def go_back(
 def readout_of(head_gradient: HeadGradient, trace: Trace) -> torch.Tensor:
     """Return how much the head reads of each token (batch, tokens): the gradient's norms, as shares of one.
 
-    Of attention inside windows "tokens" are the patches, and before them the padding, see [`Trace.grid`].
+    Of layers in stages "tokens" are the patches, and before them what is off the map, see [`Trace.grid`].
     """
-    norms = head_gradient.relative.norm(dim=-1)
+    norms = tokens_of(head_gradient.relative).norm(dim=-1)
     shares = norms / norms.sum(dim=-1, keepdim=True)
     layout, grid = trace.layers[-1].layout, trace.grid
     if layout is None or grid is None:
         return shares
-    # The head reads the merged tokens of the last map, and no padding.
+    # The head reads the merged tokens of the last map, its class tokens, and no padding.
     last = layout.of_outputs
-    return nn.functional.pad(spread(last.by_place(shares), last, grid), (grid.prefix, 0))
+    prefix, on_the_map = shares.tensor_split([last.num_prefix], dim=1)
+    by_patch = spread(last.by_place(on_the_map), last, grid)
+    return torch.cat([prefix.sum(dim=1, keepdim=True), by_patch], dim=1) if grid.prefix else by_patch
 
 
 def _by_layer(tensors: dict[int, torch.Tensor]) -> torch.Tensor | None:

@@ -21,7 +21,7 @@ from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.recorders import AttentionCall, Recorder
 from gmar_hf.models.retention import retain_attention
-from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.windows import has_stages
 from gmar_hf.utils.tensors import relative_error
 
 Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -102,9 +102,9 @@ def map_errors(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Modul
         reference (`nn.Module`, *optional*): A copy of the model in a finer dtype; the model itself by default.
 
     Returns:
-        `dict[str, float]`: By method, `max|a - b| / max|b|`; of attention inside windows for the methods that it has.
+        `dict[str, float]`: By method, `max|a - b| / max|b|`; of layers in stages for the methods that they have.
     """
-    if attends_in_windows(model):
+    if has_stages(model):
         return window_map_errors(model, pixel_values, reference)
     explanations = dict(zip(METHODS, explain(model, pixel_values, method=[*METHODS]), strict=True))
     target, readout = explanations["gmar"].target, explanations["gmar"].readout

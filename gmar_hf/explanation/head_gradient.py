@@ -18,7 +18,8 @@ class HeadGradient(NamedTuple):
     """Gradient of a score with respect to the backbone's last hidden state: `relative * size`, at least float32.
 
     Args:
-        relative (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of a size that any dtype holds, squared too.
+        relative (`torch.Tensor` of shape (batch, tokens, hidden_size)): Of a size that any dtype holds, squared too;
+            of the shape of the hidden state, see [`tokens_of`].
         size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
         slope (`torch.Tensor` of shape (batch, classes)): The score's gradient in the logits, divided by `size`.
     """
@@ -26,6 +27,16 @@ class HeadGradient(NamedTuple):
     relative: torch.Tensor
     size: torch.Tensor
     slope: torch.Tensor
+
+
+def tokens_of(hidden: torch.Tensor) -> torch.Tensor:
+    """Return a last hidden state as (batch, tokens, hidden_size), also a map (batch, hidden_size, rows, cols).
+
+    Example:
+        >>> tokens_of(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 49, 16])
+    """
+    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
 
 def score_slope(score: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +69,8 @@ def hidden_gradient(
 
     Args:
         logits (`torch.Tensor` of shape (batch, classes)): As the model made them from `hidden`.
-        hidden (`torch.Tensor` of shape (batch, tokens, hidden_size)): The last hidden state.
+        hidden (`torch.Tensor` of shape (batch, tokens, hidden_size)): The last hidden state, or as a map, see
+            [`tokens_of`].
         slope, slope_size: What [`score_slope`] returned.
 
     Returns:
@@ -85,7 +97,9 @@ def hidden_gradient(
     _check_each_depends(gradient)
     lift = _power_of_two(gradient) / _PEAK
     size = lift * slope_size.to(lift.device) / scale
-    return HeadGradient(gradient / lift[:, :, None], size, slope * (scale / lift.to(slope.device)))
+    return HeadGradient(
+        gradient / lift.view(-1, *[1] * (gradient.ndim - 1)), size, slope * (scale / lift.to(slope.device))
+    )
 
 
 def _power_of_two(tensor: torch.Tensor) -> torch.Tensor:

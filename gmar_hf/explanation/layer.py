@@ -37,7 +37,7 @@ class LayerGradients:
             divided by `gradient_size`; None where no token's part is asked for.
         gradient_size (`torch.Tensor` of shape (batch, 1)): A power of two for every image.
         attention_scale (`float`): What the outputs of all layers were multiplied by in this pass, in (0, 1].
-        grid ([`Grid`], *optional*): Of attention inside windows, where the patches are, see [`Trace.grid`].
+        grid ([`Grid`], *optional*): Of a layer in a stage, where the patches are, see [`Trace.grid`].
 
     Inside windows "batch" of the tensors that come in is images times windows; what goes out belongs to images.
     """
@@ -103,7 +103,7 @@ class LayerGradients:
         """Return `sum_i A_ij <g_i, V_j - reference>` (batch, heads, tokens) in logits; None where not asked for.
 
         Inside windows "tokens" are the patches, over which those of merged tokens are spread evenly, and before them
-        the padding as one, if any layer has some.
+        padding and class tokens as one, if any layer has some.
 
         Args:
             reference (`float` or `str`): What each value is compared with: 0 nothing, a share of the mean value over

@@ -14,7 +14,7 @@ from gmar_hf.models.freezing import frozen, gradients_on
 from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels, forward
 from gmar_hf.models.retention import retain_attention
-from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.windows import has_stages
 from gmar_hf.utils.tensors import at_least_float32, relative_error
 
 TOLERANCE = 1e-4  # of a tensor's largest magnitude, in float32; agreement is about 1e-6
@@ -83,12 +83,12 @@ def check_parity(model: nn.Module, pixel_values: torch.Tensor, reference: nn.Mod
             `copy.deepcopy(model).double()`; the model itself by default.
 
     Returns:
-        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map, and of the gradient. Of attention
-            inside windows, which has no GMAR, errors of logits, contributions and their map.
+        [`Parity`]: Errors of logits, both norms, contributions and the GMAR map, and of the gradient. Of layers
+            in stages, which have no GMAR, errors of logits, contributions and their map.
     """
     model = checked_model(model)
     explicit = model if reference is None else checked_model(reference)
-    compare = _compare_windows if attends_in_windows(model) else _compare_matrices
+    compare = _compare_windows if has_stages(model) else _compare_matrices
     explanation, expected = compare(model, explicit, pixel_values)
     errors = {}
     for name, (ours, theirs) in expected.items():

@@ -12,7 +12,7 @@ from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Trace
 from gmar_hf.models.patches import Grid, by_size, find_grid, pair, patch_size_in
 from gmar_hf.models.refusals import unsupported
-from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.windows import has_stages
 from gmar_hf.models.wrappers import class_name
 from gmar_hf.utils.text import quoted
 
@@ -44,26 +44,26 @@ def find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tensor
     if size is None:
         raise unsupported(trace.model, "its config has no `patch_size`")
     if trace.grid is not None:
-        _check_windows(trace, requests, pixels, size)
+        _check_stages(trace, requests, pixels, size)
         return Patches(trace.grid, size)
     return Patches(find_grid(pair(pixels.shape[-2:]), size, trace.hidden.shape[1]), size)
 
 
 def methods_of(model: nn.Module) -> list[str]:
-    """Return the methods that are defined for a model: inside windows those that multiply no attention matrices.
+    """Return the methods that are defined for a model: of layers in stages those that multiply no attention matrices.
 
     Args:
         model (`nn.Module`): The classifier.
     """
-    if not attends_in_windows(model):
+    if not has_stages(model):
         return list(METHODS)
     return [name for name, method in METHODS.items() if method.value_reference is not None]
 
 
-def _check_windows(
+def _check_stages(
     trace: Trace, requests: Sequence[Request], pixels: torch.Tensor, patch_size: tuple[int, int]
 ) -> None:
-    """Refuse what is not defined for attention inside windows over maps that are merged.
+    """Refuse what is not defined for layers that stand in stages.
 
     Raises:
         ArgumentError: If a method multiplies attention matrices, or the images are not made of whole patches.
@@ -72,8 +72,9 @@ def _check_windows(
     for request in requests:
         if request.method not in defined:
             raise ArgumentError(
-                f"`method` must be one of {quoted(defined)} for {class_name(trace.model)} (it attends inside windows, "
-                f"and the others multiply attention over all tokens); got {request.method!r}."
+                f"`method` must be one of {quoted(defined)} for {class_name(trace.model)} (its layers stand in "
+                "stages, each on a map of its own, and the others multiply attention over all tokens); "
+                f"got {request.method!r}."
             )
     height, width = pixels.shape[-2:]
     if height % patch_size[0] or width % patch_size[1]:

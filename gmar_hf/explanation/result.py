@@ -61,10 +61,10 @@ class Explanation:
             logits.
         prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
             contributions' part on prefix tokens; with the head maps it sums to `head_contribution` (with another value
-            reference than 0 to less: for "removal" to zero). Of attention inside windows the one prefix token is all
-            padding, where there is some.
+            reference than 0 to less: for "removal" to zero). Of layers in stages (Swin, PVT) the one prefix token is
+            all padding, or the class token, where there is some.
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
-            Of merged tokens (Swin, Hiera) spread over the patches that they cover, as in all maps.
+            Of merged tokens (Swin, SegFormer) spread over the patches that they cover, as in all maps.
         completeness_gap (`torch.Tensor` of shape (batch,), *optional*): For "path": the contributions of all
             tokens, heads and layers together, less what they should come to: the explained score less the score
             without any attention. In logits; it goes to zero with more points.

@@ -10,7 +10,7 @@ from torch import nn
 
 from gmar_hf.explanation.finiteness import check_logits
 from gmar_hf.explanation.forward_errors import forward_errors_worded
-from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope
+from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope, tokens_of
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
@@ -67,14 +67,14 @@ class Trace(ComputingRecorder):
 
     @property
     def hidden(self) -> torch.Tensor:
-        """The last hidden state (batch, tokens, hidden_size) that the backbone hands to the head."""
+        """What the backbone hands to the head, its last hidden state: tokens or a map, see [`tokens_of`]."""
         if self._hidden is None:
             raise unsupported(self.model, "it has no transformers backbone that returns a `last_hidden_state`")
         return self._hidden
 
     @property
     def grid(self) -> Grid | None:
-        """Where the patches are, of attention inside windows, see [`grid_of`]; None of other attention."""
+        """Where the patches are, of layers that stand in stages, see [`grid_of`]; None of others."""
         return grid_of(call.layout for call in self.layers)
 
     def run(self, pixel_values: torch.Tensor, **model_kwargs: Any) -> None:
@@ -105,7 +105,7 @@ class Trace(ComputingRecorder):
         if len(self.layers) != (num_layers := num_layers_of(self.layers[0].config)):
             raise miscounted(self.model, len(self.layers), num_layers)
         check_logits(logits)
-        if self.hidden.shape[:2] != (self._batch, self.layers[-1].num_outputs):
+        if tokens_of(self.hidden).shape[:2] != (self._batch, self.layers[-1].num_outputs):
             raise unsupported(self.model, "its head does not read the tokens of its attention")
         self._own_logits = logits
         self.logits = at_least_float32(logits.detach()).requires_grad_()
@@ -220,7 +220,7 @@ class Trace(ComputingRecorder):
         expected = (self._batch, *(self.layers[0].query.shape[1:3] if self.layers else (heads, tokens)))
         expected_keys = expected
         if (layout := call.layout) is not None:
-            # Inside windows every layer has tokens and heads of its own, and may have merged its queries.
+            # In stages every layer has tokens and heads of its own, and may have merged its queries or keys.
             expected = (self._batch * layout.num_windows, heads, layout.of_outputs.places.shape[1])
             expected_keys = (*expected[:2], layout.places.shape[1])
         if (batch, heads, tokens) != expected or call.key.shape[:3] != expected_keys:

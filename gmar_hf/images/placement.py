@@ -33,9 +33,15 @@ _GEOMETRY = (
     "_prepare_images_structure",
     "_standardize_kwargs",
 )
-# BEiT overrides for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike, and never pad.
-# SigLIP 2 resizes the whole image to whole patches, whatever it does with these.
-_ALIKE = ("transformers.models.beit.", "transformers.models.dinov3_vit.", flat_patches.MODULE)
+# BEiT and SegFormer override for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike
+# (SegFormer crops nothing), and never pad. SigLIP 2 resizes the whole image to whole patches, whatever it does with
+# these.
+_ALIKE = (
+    "transformers.models.beit.",
+    "transformers.models.dinov3_vit.",
+    "transformers.models.segformer.",
+    flat_patches.MODULE,
+)
 _WAY_OUT = "Preprocess the image yourself and pass pixel_values to gmar_hf.explain, which does not place the map."
 
 

@@ -68,7 +68,7 @@ def recording(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
     def end(module: nn.Module, inputs: Any, output: Any) -> None:
         hidden = getattr(output, "last_hidden_state", None)
-        if is_recording(module, recorder) and isinstance(hidden, torch.Tensor) and hidden.ndim == 3:
+        if is_recording(module, recorder) and isinstance(hidden, torch.Tensor) and hidden.ndim in (3, 4):
             recorder.end(hidden)
 
     with ExitStack() as stack:

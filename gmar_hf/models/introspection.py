@@ -56,14 +56,16 @@ def staged_layers(model: nn.Module) -> list[nn.Module]:
     for stages in lists if depths else []:
         if len(stages) != len(depths):
             continue
-        # Each stage holds a list of as many layers as the config says.
-        layers = [
-            next((part for part in stage.children() if isinstance(part, nn.ModuleList) and len(part) == depth), None)
-            for stage, depth in zip(stages, depths, strict=True)
-        ]
+        # Each stage holds, or is, a list of as many layers as the config says.
+        layers = [_list_in(stage, depth) for stage, depth in zip(stages, depths, strict=True)]
         if None not in layers:
             return [layer for blocks in layers if blocks is not None for layer in blocks]
     return []
+
+
+def _list_in(stage: nn.Module, length: int) -> nn.ModuleList | None:
+    lists = (part for part in (stage, *stage.children()) if isinstance(part, nn.ModuleList))
+    return next((each for each in lists if len(each) == length), None)
 
 
 def timm_model(model: nn.Module) -> nn.Module | None:

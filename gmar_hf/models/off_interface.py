@@ -113,15 +113,59 @@ def _hiera(module: Any, hidden_states: torch.Tensor, output_attentions: bool = F
     return AttentionInputs(query, key, value, bias=None, scaling=module.scale, dropout=0.0, finish=finish)
 
 
-def _scaled_products(module: Any, hidden_states: torch.Tensor, bias: torch.Tensor | None) -> AttentionInputs:
-    """Return the inputs of an attention by products of queries and keys, scaled by the heads' size."""
+def _pvt(
+    module: Any, hidden_states: torch.Tensor, height: int, width: int, output_attentions: bool = False
+) -> AttentionInputs:
+    reduced = hidden_states
+    if module.sequences_reduction_ratio > 1:
+        reduced = module.layer_norm(_in_a_row(module.sequence_reduction(_as_map(hidden_states, height, width))))
+    return _scaled_products(module, hidden_states, None, reduced)
+
+
+def _pvt_v2(
+    module: Any, hidden_states: torch.Tensor, height: int, width: int, output_attentions: bool = False
+) -> AttentionInputs:
+    reduced = hidden_states
+    if module.linear_attention:
+        pooled = module.pool(_as_map(hidden_states, height, width))
+        reduced = module.act(module.layer_norm(_in_a_row(module.spatial_reduction(pooled))))
+    elif module.spatial_reduction_ratio > 1:
+        reduced = module.layer_norm(_in_a_row(module.spatial_reduction(_as_map(hidden_states, height, width))))
+
+    def finish(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
+        return module.proj_drop(module.proj(output.flatten(2))), probabilities
+
+    return _scaled_products(module, hidden_states, None, reduced)._replace(finish=finish)
+
+
+def _as_map(states: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return (batch, channels, height, width) from tokens (batch, tokens, channels), row by row."""
+    return states.transpose(1, 2).unflatten(2, (height, width))
+
+
+def _in_a_row(states: torch.Tensor) -> torch.Tensor:
+    """Return tokens (batch, tokens, channels) from a map (batch, channels, height, width)."""
+    return states.flatten(2).transpose(1, 2)
+
+
+def _scaled_products(
+    module: Any, hidden_states: torch.Tensor, bias: torch.Tensor | None, attended: torch.Tensor | None = None
+) -> AttentionInputs:
+    """Return the inputs of an attention by products of queries and keys, scaled by the heads' size.
+
+    Args:
+        attended (`torch.Tensor` of shape (batch, keys, channels), *optional*): What keys and values are made of; by
+            default what the queries are made of.
+    """
+    attended = hidden_states if attended is None else attended
+    dropout = module.attn_drop if hasattr(module, "attn_drop") else module.dropout
     return AttentionInputs(
         query=_by_head(module, module.query(hidden_states)),
-        key=_by_head(module, module.key(hidden_states)),
-        value=_by_head(module, module.value(hidden_states)),
+        key=_by_head(module, module.key(attended)),
+        value=_by_head(module, module.value(attended)),
         bias=bias,
         scaling=module.attention_head_size**-0.5,
-        dropout=module.dropout.p if module.training else 0.0,
+        dropout=dropout.p if module.training else 0.0,
     )
 
 
@@ -144,6 +188,8 @@ READERS: dict[tuple[str, str], Callable[..., AttentionInputs]] = {
     ("transformers.models.swinv2.modeling_swinv2", "Swinv2SelfAttention"): _swinv2,
     ("transformers.models.donut.modeling_donut_swin", "DonutSwinSelfAttention"): _donut_swin,
     ("transformers.models.hiera.modeling_hiera", "HieraMaskUnitAttention"): _hiera,
+    ("transformers.models.pvt.modeling_pvt", "PvtEfficientSelfAttention"): _pvt,
+    ("transformers.models.pvt_v2.modeling_pvt_v2", "PvtV2SelfAttention"): _pvt_v2,
 }
 
 

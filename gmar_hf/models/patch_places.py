@@ -14,7 +14,7 @@ from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.hooks import of_this_thread
 from gmar_hf.models.introspection import encoder_layers
 from gmar_hf.models.patches import known_patch_size
-from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.windows import has_stages
 from gmar_hf.models.wrappers import class_name, is_sharded
 
 _ROUNDING = 2.0**-7  # of the largest value: bfloat16 rounds by up to 2^-9
@@ -83,7 +83,7 @@ class _Places:
     def check_pixels(self, embedding: nn.Module, inputs: Any) -> None:
         """Look at what the patch embedding is given; those with windows pad it, below and at the right."""
         seen, pixels = inputs[0], self._pixels
-        if attends_in_windows(self._model) and seen.ndim == 4:
+        if has_stages(self._model) and seen.ndim == 4:
             seen = seen[..., : pixels.shape[-2], : pixels.shape[-1]]
         if seen.shape != pixels.shape:
             how = f"resized, cut or padded to {tuple(seen.shape)}, from {tuple(pixels.shape)}"

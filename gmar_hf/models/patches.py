@@ -8,6 +8,9 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, UnsupportedModelError
 from gmar_hf.models.introspection import entry, settings
 
+# What says, by stage, how far apart patches stand, where there is no `patch_size`. PVT's two names are the wrong way.
+_STAGES_OF_PATCHES = {"pvt": "patch_sizes", "pvt_v2": "strides", "segformer": "strides"}
+
 
 class Grid(NamedTuple):
     """Prefix tokens (class, distillation, registers), then `rows * cols` patch tokens in row-major order."""
@@ -95,6 +98,9 @@ def patch_size_in(config: Any) -> tuple[int, int] | None:
 
     Where patches overlap, as Hiera's do, they are as large as they stand apart.
     """
+    stages = _STAGES_OF_PATCHES.get(getattr(config, "model_type", ""))
+    if stages is not None:
+        return pair(getattr(config, stages)[0])
     size = entry(config, "patch_size")
     return None if size is None else pair(getattr(config, "patch_stride", None) or size)
 

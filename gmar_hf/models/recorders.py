@@ -32,7 +32,7 @@ class AttentionCall:
             dimensions, in the queries' dtype; minus infinity where a key takes no part.
         scaling (`float`): Factor of the products of queries and keys.
         dropout (`float`): Probability at which attention is dropped; 0 in eval mode.
-        layout ([`WindowLayout`], *optional*): Of attention inside windows, where their tokens lie; then "batch" is
+        layout ([`WindowLayout`], *optional*): Of a layer that stands in a stage, where the tokens lie; then "batch" is
             images times windows, and "tokens" those of a window.
     """
 
@@ -49,7 +49,7 @@ class AttentionCall:
     @property
     def num_outputs(self) -> int:
         """How many tokens of an image attend, padding not counted."""
-        return self.query.shape[2] if self.layout is None else self.layout.of_outputs.num_places
+        return self.query.shape[2] if self.layout is None else self.layout.of_outputs.num_tokens
 
     def by_image(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return keys or values (batch, heads, tokens, ...) of this call by images, without their padding."""
@@ -114,7 +114,7 @@ class Recorder:
         """Change what goes into the attention by which a head reads the tokens."""
 
     def end(self, hidden: torch.Tensor) -> None:
-        """Hear of the last hidden state (batch, tokens, hidden_size), which a backbone returns; the outermost last."""
+        """Hear of the last hidden state, which a backbone returns, as tokens or as a map; the outermost last."""
 
     def edit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         """Return what comes out of the attention, (batch, heads, tokens, head_dim), changed."""

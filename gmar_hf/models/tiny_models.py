@@ -58,8 +58,10 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "masked_unit_size": [4, 4],
     },
     "pvt": {**_STAGES, "image_size": 64, "num_attention_heads": [1] * 4, "sequence_reduction_ratios": [8, 4, 2, 1]},
-    "pvt_v2": {**_STAGES, "num_attention_heads": [1] * 4},
-    "segformer": {**_STAGES, "num_attention_heads": [1] * 4},
+    **{
+        name: {**_STAGES, "num_attention_heads": [1, 2, 2, 2], "sr_ratios": [4, 2, 1, 1]}
+        for name in ("pvt_v2", "segformer")
+    },
     "focalnet": {
         "image_size": 32, "embed_dim": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "focal_levels": [1, 1],
         "focal_windows": [3, 3],

@@ -1,6 +1,7 @@
-"""Layers that attend inside windows, over maps that are merged from stage to stage: Swin's kinds, and Hiera's.
+"""Layers that stand in stages, each on a map of its own, whose tokens are merged from stage to stage.
 
-Where the tokens of their calls lie is known while these are recorded, see [`layout_of`].
+Swin's kinds and Hiera's attend inside windows of their map; SegFormer's and PVT's attend to keys that are merged from
+several tokens. Where the tokens of their calls lie is known while these are recorded, see [`layout_of`].
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import nn
 
 from gmar_hf.models.freezing import Borrowed, Undo
 from gmar_hf.models.hooks import BorrowedHook
-from gmar_hf.models.window_layout import WindowLayout, hiera_layout, swin_layout
+from gmar_hf.models.window_layout import WindowLayout, hiera_layout, reduced_layout, swin_layout
 
 
 class _Station(NamedTuple):
@@ -59,11 +60,42 @@ def _hiera(around: _LayerUnderWay) -> WindowLayout | None:
     return hiera_layout(rows, cols, tuple(config.query_stride), num_strides, num_merged, num_windows, merges)
 
 
+def _segformer(around: _LayerUnderWay) -> WindowLayout:
+    return _reduced(around, around.layer.attention.sequence_reduction_ratio, around.station.config.strides)
+
+
+def _pvt(around: _LayerUnderWay) -> WindowLayout:
+    config, stage = around.station  # its "strides" are how large patches are, and its "patch_sizes" how far apart
+    is_last = stage + 1 == len(config.depths)
+    ratio = around.layer.attention.self.sequences_reduction_ratio
+    return _reduced(around, ratio, config.patch_sizes, num_prefix=int(is_last))
+
+
+def _pvt_v2(around: _LayerUnderWay) -> WindowLayout | None:
+    attention = around.layer.attention
+    if attention.linear_attention:  # keys are means of overlapping parts of the map
+        return None
+    return _reduced(around, attention.spatial_reduction_ratio, around.station.config.strides)
+
+
+def _reduced(around: _LayerUnderWay, reduction: int, strides: Any, num_prefix: int = 0) -> WindowLayout:
+    """Return the layout of a layer that is handed the rows and columns of its map."""
+    names = ("height", "width")
+    rows, cols = (
+        around.kwargs[name] if name in around.kwargs else around.args[place] for place, name in enumerate(names, 1)
+    )
+    covers = math.prod(strides[1 : around.station.stage + 1])
+    return reduced_layout(int(rows), int(cols), (covers, covers), int(reduction), num_prefix)
+
+
 # How the layout is found, by the class of the layer, matched as it is. Swin's has a `window_size` and a `shift_size`,
 # and its forward gets the rows and columns of its map as `input_dimensions`; Hiera's gets tokens alone.
 _LAYERS: dict[tuple[str, str], Callable[[_LayerUnderWay], WindowLayout | None]] = {
     ("transformers.models.donut.modeling_donut_swin", "DonutSwinLayer"): _swin,
     ("transformers.models.hiera.modeling_hiera", "HieraLayer"): _hiera,
+    ("transformers.models.pvt.modeling_pvt", "PvtLayer"): _pvt,
+    ("transformers.models.pvt_v2.modeling_pvt_v2", "PvtV2BlockLayer"): _pvt_v2,
+    ("transformers.models.segformer.modeling_segformer", "SegformerLayer"): _segformer,
     ("transformers.models.swin.modeling_swin", "SwinLayer"): _swin,
     ("transformers.models.swinv2.modeling_swinv2", "Swinv2Layer"): _swin,
 }
@@ -71,7 +103,7 @@ _GETS_IMAGES = ("transformers.models.hiera.modeling_hiera", "HieraEmbeddings")  
 
 
 def layout_of(module: nn.Module) -> WindowLayout | None:
-    """Return where the tokens of a call lie that an attention module makes now; None where it has no windows.
+    """Return where the tokens of a call lie that an attention module makes now; None where it stands in no stage.
 
     It is known where the calls are recorded, see [`windows_known`].
     """
@@ -80,7 +112,7 @@ def layout_of(module: nn.Module) -> WindowLayout | None:
 
 
 def config_around(module: nn.Module) -> Any:
-    """Return the config of the encoder of an attention module that calls now, has windows and no config of its own."""
+    """Return the config of the encoder of an attention module that calls now, stands in a stage and has no config."""
     around = _layer_around(module)
     return None if around is None else around.station.config
 
@@ -113,7 +145,7 @@ def windows_known(model: nn.Module) -> Iterator[None]:
     Swin's layers shrink their windows to a small map in their own forward, for all threads. Threads that explain
     models with windows therefore take turns; a plain forward of another thread is not kept from meeting other sizes.
     """
-    layers = list(filter(_cuts_windows, model.modules()))
+    layers = list(filter(_stands_in_a_stage, model.modules()))
     if not layers:
         yield
         return
@@ -144,14 +176,14 @@ def _note_images(embeddings: nn.Module, args: Any, kwargs: Any) -> None:
 
 
 def _stations(model: nn.Module) -> dict[int, _Station]:
-    """Return where each layer with windows stands, by its id: its config is that of the nearest module around it."""
+    """Return where each layer in a stage stands, by its id: its config is that of the nearest module around it."""
     configs: dict[str, Any] = {}
     num_seen: Counter[int] = Counter()  # layers of each config
     stations = {}
     for name, module in model.named_modules():
         around = configs.get(name.rpartition(".")[0]) if name else None
         configs[name] = getattr(module, "config", None) or around
-        if _cuts_windows(module):
+        if _stands_in_a_stage(module):
             config = configs[name]
             stages = [stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
             stations[id(module)] = _Station(config, stages[num_seen[id(config)]])
@@ -159,12 +191,12 @@ def _stations(model: nn.Module) -> dict[int, _Station]:
     return stations
 
 
-def attends_in_windows(model: nn.Module) -> bool:
-    """Tell whether a model has layers that attend inside windows, of a kind that is known."""
-    return any(map(_cuts_windows, model.modules()))
+def has_stages(model: nn.Module) -> bool:
+    """Tell whether a model has layers that stand in stages, each on a map of its own, of a kind that is known."""
+    return any(map(_stands_in_a_stage, model.modules()))
 
 
-def _cuts_windows(module: nn.Module) -> bool:
+def _stands_in_a_stage(module: nn.Module) -> bool:
     return _kind(module) in _LAYERS
 
 

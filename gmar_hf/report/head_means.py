@@ -36,8 +36,8 @@ class HeadMeans:
     With `O` a head's output, `g` the logit's gradient by it and `mu = E[O]`, the mean of `<O - mu, g>` over a data set
     is `E[<O, g>] - <mu, E[g]>`: both means are known after one pass. They are kept by position, every prefix token by
     itself and the patches together, so that they are small whatever the image's size: of ViT-B/16 two tensors of
-    12 layers, 12 heads, 2 positions and 64 numbers, 288 KiB in all. Heads that a layer lacks are zero. Inside windows
-    all tokens of the layer's map are its patches, and padding counts nowhere.
+    12 layers, 12 heads, 2 positions and 64 numbers, 288 KiB in all. Heads that a layer lacks are zero. In stages all
+    tokens of the layer's map are its patches, and padding counts nowhere; a class token that a layer lacks is zero.
 
     Args:
         count (`int`): How many explanations they are of.

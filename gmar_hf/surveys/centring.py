@@ -18,7 +18,7 @@ from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels, usable_kwargs
 from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.targets import Target, choose_target
-from gmar_hf.models.windows import attends_in_windows
+from gmar_hf.models.windows import has_stages
 from gmar_hf.models.wrappers import class_name
 from gmar_hf.report.head_importance_report import HeadImportanceReport
 from gmar_hf.report.head_means import HeadMeans
@@ -68,8 +68,8 @@ def centred_head_contribution(
         torch.Size([4, 6, 8])
     """
     model = checked_model(model)
-    if attends_in_windows(model):
-        raise unsupported(model, "its layers attend inside windows, each layer over a map of its own")
+    if has_stages(model):
+        raise unsupported(model, "its layers stand in stages, each on a map of its own")
     check_known_kwargs(model, model_kwargs)
     pixels, kwargs = checked_pixels(model, pixel_values), usable_kwargs(model_kwargs)
     if isinstance(reference, torch.Tensor):

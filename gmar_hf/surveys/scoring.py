@@ -16,6 +16,7 @@ from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
 from gmar_hf.models.patches import find_grid, patch_size
+from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.report.head_means import HeadMeans, by_position
 from gmar_hf.report.moments import Moments
@@ -62,9 +63,10 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         choice = choose_target(target, trace.logits.clone())
         assert choice.target is not None
         height, width = pixels.shape[-2:]
-        # Inside windows all tokens of a layer's map are patches, of which later layers have fewer.
-        has_windows = trace.grid is not None
-        prefix = 0 if has_windows else find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
+        if trace.grid is None:
+            prefix = find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
+        else:  # in stages all tokens of a layer's map are patches, of which later layers have fewer
+            prefix = max(_num_prefix(call) or 0 for call in trace.layers)
         with full_precision(trace.hidden.device):
             scored = [
                 _scored(trace, score, prefix, retain_graph=number < len(choice.scores))
@@ -74,7 +76,7 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
     stacked = torch.stack(values, dim=1) if choice.has_axis else values[0]
     # All targets of an image share its outputs.
     outputs = [
-        by_position(at_least_float32(call.outputs_by_image(output.detach())), prefix, is_mean=True)
+        _by_position(call, at_least_float32(output.detach()), prefix, is_mean=True)
         for call, output in zip(trace.layers, trace.outputs, strict=True)
     ]
     means = HeadMeans(
@@ -142,8 +144,8 @@ def _scored(
             "contribution_abs": layer.head_contribution.abs(),
         }
         by_layer[layer.index] = torch.stack([by_key[key] for key in KEYS], dim=1)
-        by_token = layer.call.outputs_by_image(layer.output_grad)
-        by_head = by_position(by_token, prefix, is_mean=False) * layer.gradient_size[:, :, None, None]
+        by_head = _by_position(layer.call, layer.output_grad, prefix, is_mean=False)
+        by_head = by_head * layer.gradient_size[:, :, None, None]
         gradients[layer.index] = by_head.sum(dim=0)
 
     go_back(trace, head_gradient, [visit], retain_graph=retain_graph)
@@ -152,6 +154,19 @@ def _scored(
     order = sorted(by_layer)
     by_head = [by_layer[index].to(by_layer[0].device).transpose(1, 2) for index in order]  # (batch, heads, 6)
     return stack_layers(by_head).permute(0, 3, 1, 2), _stacked([gradients[index] for index in order])
+
+
+def _num_prefix(call: AttentionCall) -> int | None:
+    """Return how many class tokens stand first, of a layer in a stage; None of others."""
+    return None if call.layout is None else call.layout.of_outputs.num_prefix
+
+
+def _by_position(call: AttentionCall, by_token: torch.Tensor, prefix: int, *, is_mean: bool) -> torch.Tensor:
+    """Gather outputs of a layer at the model's positions, see [`by_position`]: zeros at class tokens that it lacks."""
+    own = _num_prefix(call)
+    own = prefix if own is None else own
+    gathered = by_position(call.outputs_by_image(by_token), own, is_mean=is_mean)
+    return nn.functional.pad(gathered, (0, 0, prefix - own, 0))
 
 
 def _stacked(by_layer: list[torch.Tensor]) -> torch.Tensor:

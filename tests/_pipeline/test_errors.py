@@ -264,7 +264,7 @@ def test_a_model_without_logits():
         explainer(photo())
 
 
-@pytest.mark.parametrize("name", ["segformer", "convnext", "resnet"])
+@pytest.mark.parametrize("name", ["pvt_v2_linear", "convnext", "resnet"])
 def test_models_that_cannot_be_explained(name):
     model = zoo.REFUSED[name]()
     with pytest.raises(UnsupportedModelError, match=f"^{type(model).__name__} cannot be explained: "):

@@ -498,7 +498,7 @@ class TestModelsThatAreRefused:
         ("name", "reason"),
         [
             *((name, OFF_THE_INTERFACE) for name in ("convnext", "resnet")),
-            ("segformer", "its attention is not over one grid of the same tokens and"),
+            ("pvt_v2_linear", "its attention is not over one grid of the same tokens and"),
         ],
     )
     def test_architectures(self, name, reason):
@@ -511,7 +511,7 @@ class TestModelsThatAreRefused:
         assert "Use a model like ViT, DeiT, BEiT" in str(caught.value)
         assert state.snapshot(model) == before
 
-    @pytest.mark.parametrize("name", ["segformer", "convnext"])
+    @pytest.mark.parametrize("name", ["pvt_v2_linear", "convnext"])
     def test_another_size_does_not_hide_the_reason(self, name):
         with pytest.raises(gmar_hf.UnsupportedModelError):
             gmar_hf.explain(zoo.REFUSED[name](), torch.zeros(2, 3, 64, 64))

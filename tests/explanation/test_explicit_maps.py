@@ -42,7 +42,7 @@ def test_formulas(method, reference):
     ["swin", "hiera", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swinv2_padded", "hiera_unmerged"))],
 )
 def test_maps_inside_windows(name):
-    model = zoo.WINDOWED[name]()
+    model = zoo.STAGED[name]()
     errors = map_errors(model, zoo.pixel_values(model))
     assert list(errors) == ["contribution", "removal", "path", "recommended"]
     assert max(errors.values()) < 1e-5

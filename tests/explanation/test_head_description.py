@@ -179,9 +179,9 @@ class TestUndefined:
         assert found.undefined == "some head's output reaches the logit only through a layer norm of its own layer"
 
     def test_models_that_are_refused(self):
-        for name in ("swin", "swinv2", "hiera"):
+        for name in ("swin", "swinv2", "hiera", "segformer", "pvt"):
             with pytest.raises(UnsupportedModelError, match="its layers stand in stages, each on a map of its own"):
-                describe_heads(zoo.WINDOWED[name](), torch.zeros(1, 3, 32, 32))
+                describe_heads(zoo.STAGED[name](), torch.zeros(1, 3, 32, 32))
         with pytest.raises(ArgumentError, match="`depth` must be an argument that ViTForImageClassification knows"):
             describe_heads(zoo.vit(), torch.zeros(1, 3, 32, 32), depth=3)
 

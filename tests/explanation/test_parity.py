@@ -31,9 +31,9 @@ def test_every_family_agrees(name):
     assert parity.explanation.head_maps is not None
 
 
-@pytest.mark.parametrize("name", sorted(zoo.WINDOWED))
+@pytest.mark.parametrize("name", sorted(zoo.STAGED))
 def test_windows_agree(name):
-    model = zoo.WINDOWED[name]()
+    model = zoo.STAGED[name]()
     state.make_uneven(model)
     before = state.snapshot(model)
     parity = check_parity(model, zoo.pixel_values(model))

@@ -1,10 +1,11 @@
-"""`gmar_hf.explain` of attention inside windows, in float32, against the float64 oracles for Swin and Hiera."""
+"""`gmar_hf.explain` of layers that stand in stages, in float32, against the float64 oracles of their kinds."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 import gmar_hf
 from gmar_hf.errors import ArgumentError
 from tests.explanation.test_passes import POINTS
-from tests.helpers import hiera_oracle, state, window_oracle, zoo
+from tests.helpers import hiera_oracle, reduced_oracle, state, window_oracle, zoo
 from tests.helpers.sampling import pick, sample_product
 from tests.helpers.threads import in_threads
 
@@ -32,8 +33,8 @@ METHODS: dict[str, tuple[dict[str, object], float | str, list[tuple[float, float
     "recommended": ({"method": "recommended"}, 0.5, RECOMMENDED),
     "path-removal": ({"method": "path", "value_reference": "output"}, "output", PATH),
 }
-FAMILIES = sorted(zoo.WINDOWED)
-PADDED = ("swin_padded", "swinv2_padded", "donut_swin")
+FAMILIES = sorted(zoo.STAGED)
+WITH_OTHERS = ("swin_padded", "swinv2_padded", "donut_swin", "pvt")  # padding, or a class token
 # Every family and every method is in the default run, though not every pair.
 SOME_PAIRS = sample_product(FAMILIES, sorted(METHODS), number=12)
 
@@ -58,12 +59,17 @@ class Case:
 
 @functools.cache
 def make_case(name: str) -> Case:
-    model = zoo.WINDOWED[name]()
+    model = zoo.STAGED[name]()
     images = zoo.pixel_values(model, batch=len(TARGETS))
     scales = [scale for scale, _ in (*AS_IT_IS, *PATH, *RECOMMENDED)]
-    oracle = hiera_oracle if name.startswith("hiera") else window_oracle
-    runs = {scale: oracle.reference_runs(model, images, TARGETS, scale) for scale in scales}
+    runs = {scale: oracle_of(name).reference_runs(model, images, TARGETS, scale) for scale in scales}
     return Case(model, images, runs)
+
+
+def oracle_of(name: str) -> ModuleType:
+    if name.startswith(("segformer", "pvt")):
+        return reduced_oracle
+    return hiera_oracle if name.startswith("hiera") else window_oracle
 
 
 def explain(case: Case, **kwargs) -> gmar_hf.Explanation:
@@ -100,10 +106,10 @@ def test_the_readout_lies_on_the_patches(name):
     case = make_case(name)
     explanation = explain(case, method="contribution")
     prefix = explanation.settings["grid"]["prefix"]
-    assert prefix == int(name in PADDED)
-    assert explanation.readout[:, :prefix].eq(0).all()
-    expected = np.stack([window_oracle.readout(run).flatten() for run in case.runs[1.0]])
-    assert_close(explanation.readout[:, prefix:], expected)
+    assert prefix == int(name in WITH_OTHERS)
+    on_patches = np.stack([window_oracle.readout(run).flatten() for run in case.runs[1.0]])
+    beside = 1 - on_patches.sum(axis=1, keepdims=True)  # of a class token, not of padding
+    assert_close(explanation.readout, np.concatenate([beside, on_patches], axis=1)[:, 1 - prefix :])
 
 
 @pytest.mark.parametrize("name", pick(FAMILIES, 1))
@@ -179,7 +185,8 @@ def test_methods_that_multiply_attention_are_refused(method):
     case = make_case("swin")
     message = (
         r'^`method` must be one of "contribution", "removal", "path", "recommended" for SwinForImageClassification '
-        rf"\(it attends inside windows, and the others multiply attention over all tokens\); got '{method}'\.$"
+        r"\(its layers stand in stages, each on a map of its own, and the others multiply attention over all "
+        rf"tokens\); got '{method}'\.$"
     )
     with pytest.raises(ArgumentError, match=message):
         explain(case, method=method)
@@ -236,7 +243,7 @@ def test_hiera_in_half_precision():
 class TestTheModelIsAsItWas:
     @pytest.mark.parametrize("name", FAMILIES)
     def test_after_a_call(self, name):
-        model = zoo.WINDOWED[name]()
+        model = zoo.STAGED[name]()
         state.make_uneven(model)
         before = state.snapshot(model)
         gmar_hf.explain(model, zoo.pixel_values(model), method="recommended")

@@ -12,7 +12,7 @@ from gmar_hf.explanation import finite_differences
 from tests.helpers import zoo
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-HIERA = {name: zoo.WINDOWED[name] for name in ("hiera", "hiera_unmerged")}
+HIERA = {name: zoo.STAGED[name] for name in ("hiera", "hiera_unmerged")}
 
 
 def largest_error(name: str, dtype: torch.dtype, seed: int) -> float:

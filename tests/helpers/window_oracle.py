@@ -1,7 +1,8 @@
 """The method for attention inside windows, written from its description alone: slow loops, float64, explicit matrices.
 
 It shares no code with the package: where a window's tokens lie is found by sending numbered maps through transformers'
-own functions, and what merged tokens cover by the stage that their layer stands in. For Hiera see `hiera_oracle`.
+own functions, and what merged tokens cover by the stage that their layer stands in. For Hiera see `hiera_oracle`, for
+SegFormer and PVT `reduced_oracle`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Layer:
         value: V (W, H, n, d).
         output, output_gradient: O and dO (W, H, m, d); O is after the scale.
         covered, covered_by_queries: (W, n, rows, cols) and (W, m, rows, cols), the patches that each token covers;
-            none of padding.
+            none of padding and of class tokens.
+        num_prefix: How many class tokens stand first.
     """
 
     attention: np.ndarray
@@ -39,22 +41,22 @@ class Layer:
     output_gradient: np.ndarray
     covered: np.ndarray
     covered_by_queries: np.ndarray
+    num_prefix: int = 0
 
     @property
     def num_heads(self) -> int:
         return self.attention.shape[1]
 
 
-def mean_of_tokens(vectors: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Return the mean (d,) of a head's vectors (W, n, d) over the tokens of the map, without padding."""
-    on_the_map = [
+def mean_of_tokens(vectors: np.ndarray, covered: np.ndarray, num_prefix: int) -> np.ndarray:
+    """Return the mean (d,) of a head's vectors (W, n, d) over class tokens and those of the map, without padding."""
+    without_padding = [
         vectors[window, token]
         for window in range(vectors.shape[0])
         for token in range(vectors.shape[1])
-        if covered[window, token].any()
+        if token < num_prefix or covered[window, token].any()
     ]
-    assert len(on_the_map) * covered.sum(axis=(2, 3)).max() >= covered.shape[2] * covered.shape[3]
-    return np.mean(on_the_map, axis=0)
+    return np.mean(without_padding, axis=0)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def reference_runs(
             names = ("attention", "value", "output", "gradient", "output_gradient")
             tensors = dict(zip(names, of_image, strict=True))
             covered = squares(places_of(module, rows, cols), cols, stages[index], sizes[0][1:])
+            assert covered.any(axis=(0, 1)).all()  # every patch is in some token
             layers.append(Layer(**tensors, covered=covered, covered_by_queries=covered))
     _, last_rows, last_cols = sizes[-1]
     hidden = squares(np.arange(last_rows * last_cols)[None], last_cols, stages[-1], sizes[0][1:])[0]
@@ -184,7 +187,9 @@ def token_contributions(layer: Layer, reference: float | str, scale: float) -> n
     num_windows, num_heads, num_queries, num_tokens = layer.attention.shape
     contributions = np.zeros((num_windows, num_heads, num_tokens))
     for head in range(num_heads):
-        mean = None if reference == "output" else reference * mean_of_tokens(layer.value[:, head], layer.covered)
+        mean = None
+        if reference != "output":
+            mean = reference * mean_of_tokens(layer.value[:, head], layer.covered, layer.num_prefix)
         for window in range(num_windows):
             for query in range(num_queries):
                 against = layer.output[window, head, query] / scale if mean is None else mean
@@ -231,14 +236,15 @@ def head_contributions(reference: Reference) -> np.ndarray:
 
 
 def centred_head_contributions(reference: Reference) -> np.ndarray:
-    """Return (L, H): the sum over the map's tokens i of <O_i - mean_k O_k, dO_i>, of outputs before the scale."""
+    """Return (L, H): the sum over tokens i, without padding, of <O_i - mean_k O_k, dO_i>, outputs before the scale."""
     contributions = np.full((len(reference.layers), reference.num_heads), np.nan)
     for index, layer in enumerate(reference.layers):
         for head in range(layer.num_heads):
-            mean, total = mean_of_tokens(layer.output[:, head], layer.covered_by_queries), 0.0
-            for window, of_window in enumerate(layer.covered_by_queries):
+            covered_by_queries, num_prefix = layer.covered_by_queries, layer.num_prefix
+            mean, total = mean_of_tokens(layer.output[:, head], covered_by_queries, num_prefix), 0.0
+            for window, of_window in enumerate(covered_by_queries):
                 for token, covered in enumerate(of_window):
-                    if covered.any():
+                    if token < num_prefix or covered.any():
                         beyond = layer.output[window, head, token] - mean
                         total += float(np.dot(beyond, layer.output_gradient[window, head, token]))
             contributions[index, head] = total / reference.scale
@@ -250,5 +256,6 @@ def readout(reference: Reference) -> np.ndarray:
     norms = np.linalg.norm(reference.hidden_gradient, axis=1)
     patches = np.zeros((reference.rows, reference.cols))
     for covered, norm in zip(reference.covered_by_hidden, norms, strict=True):
-        spread(norm / norms.sum(), covered, patches)
+        if covered.any():
+            spread(norm / norms.sum(), covered, patches)
     return patches

@@ -33,6 +33,10 @@ from transformers import (
     IJepaForImageClassification,
     PreTrainedConfig,
     PreTrainedModel,
+    PvtConfig,
+    PvtForImageClassification,
+    PvtV2Config,
+    PvtV2ForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
     SegformerConfig,
@@ -248,20 +252,41 @@ def hiera_unmerged() -> PreTrainedModel:
     return build(HieraForImageClassification, config)
 
 
+PYRAMID = {
+    "num_encoder_blocks": 3, "hidden_sizes": (8, 16, 16), "mlp_ratios": (2, 2, 2), "num_labels": NUM_LABELS,
+    "depths": (1, 2, 1), "num_attention_heads": (1, 2, 2),
+}  # fmt: skip
+# 9 x 8 patches, then 5 x 4 and 3 x 2 tokens; of the first two keys are merged from 2 x 2, and the last row is cut.
+REDUCED = {**PYRAMID, "patch_sizes": (7, 3, 3), "strides": (4, 2, 2), "sr_ratios": (2, 2, 1)}
+
+
 def segformer() -> PreTrainedModel:
-    """SegFormer: keys and values on a coarser grid than the queries, several stages."""
-    config = SegformerConfig(
-        num_encoder_blocks=2,
-        depths=(1, 1),
-        sr_ratios=(2, 1),
-        hidden_sizes=(8, 16),
-        patch_sizes=(7, 3),
-        strides=(4, 2),
-        num_attention_heads=(1, 2),
-        mlp_ratios=(2, 2),
-        num_labels=NUM_LABELS,
-    )
+    """SegFormer: keys merged from squares of tokens, patches that overlap, mean pooling over a map."""
+    return build(SegformerForImageClassification, SegformerConfig(**REDUCED, image_size=(36, 32)))
+
+
+def segformer_in_a_row() -> PreTrainedModel:
+    """SegFormer whose last tokens stay in a row."""
+    config = SegformerConfig(**REDUCED, image_size=(36, 32), reshape_last_stage=False)
     return build(SegformerForImageClassification, config)
+
+
+def pvt() -> PreTrainedModel:
+    """PVT: a class token in the last stage alone, off the attention interface."""
+    sizes = {"patch_sizes": (4, 2, 2), "strides": (4, 2, 2), "sequence_reduction_ratios": (4, 2, 1)}
+    names = {label: f"LABEL_{label}" for label in range(NUM_LABELS)}  # which its config does not make by itself
+    config = PvtConfig(**PYRAMID, **sizes, image_size=32, id2label=names)
+    return build(PvtForImageClassification, config)
+
+
+def pvt_v2() -> PreTrainedModel:
+    """PVT v2: keys merged from squares of tokens, off the attention interface."""
+    return build(PvtV2ForImageClassification, PvtV2Config(**REDUCED, image_size=(36, 32)))
+
+
+def pvt_v2_linear() -> PreTrainedModel:
+    """PVT v2 whose keys are means of overlapping parts of the map."""
+    return build(PvtV2ForImageClassification, PvtV2Config(**REDUCED, image_size=32, linear_attention=True))
 
 
 def convnext() -> PreTrainedModel:
@@ -302,14 +327,26 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 """Models that the package explains."""
 
-WINDOWED: dict[str, Callable[[], PreTrainedModel]] = {
+STAGED: dict[str, Callable[[], PreTrainedModel]] = {
     function.__name__: function
-    for function in (swin, swin_padded, swinv2, swinv2_padded, donut_swin, hiera, hiera_unmerged)
+    for function in (
+        swin,
+        swin_padded,
+        swinv2,
+        swinv2_padded,
+        donut_swin,
+        hiera,
+        hiera_unmerged,
+        segformer,
+        segformer_in_a_row,
+        pvt,
+        pvt_v2,
+    )
 }
-"""Models whose attention is inside windows: explained by contributions, see `window_oracle` and `hiera_oracle`."""
+"""Models whose layers stand in stages: explained by contributions, see `window_oracle` and those that it names."""
 
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
-    function.__name__: function for function in (segformer, convnext, resnet)
+    function.__name__: function for function in (pvt_v2_linear, convnext, resnet)
 }
 """Models that the package has to refuse in words."""
 

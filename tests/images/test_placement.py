@@ -25,6 +25,8 @@ SETTINGS = {
     "deit": ("DeiT", dict(size=dict(height=64, width=64), crop_size=dict(height=48, width=48))),
     "beit": ("Beit", dict(size=dict(height=48, width=48))),
     "beit, crop": ("Beit", dict(size=60, crop_size=47, do_center_crop=True)),
+    "segformer": ("Segformer", dict(size=dict(height=48, width=48))),
+    "pvt": ("Pvt", dict(size=dict(height=48, width=48))),
     "beit, padding asked for in vain": ("Beit", dict(size=48, do_pad=True, pad_size=dict(height=64, width=64))),
     "dinov2": ("Bit", dict(size=dict(shortest_edge=55), crop_size=dict(height=48, width=48))),
     "clip": ("CLIP", dict(size=dict(shortest_edge=48), crop_size=dict(height=48, width=48))),

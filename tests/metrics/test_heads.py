@@ -403,11 +403,9 @@ class TestErrors:
         with pytest.raises(ArgumentError, match="`num_orders` must be a whole number of 1 or more; got 0"):
             random_ablation_curve(*vit, 1, num_orders=0)
 
-    @pytest.mark.parametrize(
-        "name", sorted({**zoo.REFUSED, "swin": zoo.swin, "swinv2": zoo.swinv2, "hiera": zoo.hiera})
-    )
+    @pytest.mark.parametrize("name", sorted({**zoo.REFUSED, **zoo.STAGED}))
     def test_models_that_cannot_be_silenced(self, name):
-        model = {**zoo.REFUSED, **zoo.WINDOWED}[name]()
+        model = {**zoo.REFUSED, **zoo.STAGED}[name]()
         before = snapshot(model)
         with pytest.raises(UnsupportedModelError, match=f"{type(model).__name__} cannot be explained: "):
             head_ablation(model, torch.zeros(2, 3, *zoo.image_size(model)), 1)

@@ -13,7 +13,7 @@ BLOCKS = {
     "silence": lambda model: gmar_hf.silence_heads(model, [(0, 0)]),
     "retain": gmar_hf.retain_attention,
 }
-FAMILIES = {**zoo.MODELS, **zoo.WINDOWED}
+FAMILIES = {**zoo.MODELS, **zoo.STAGED}
 
 
 @pytest.mark.parametrize("make", ["vit", "beit_relative", "data2vec_vision", "clip", "swinv2", "hiera"])
@@ -22,7 +22,7 @@ def test_copies_made_inside_a_block(make, block):
     model = FAMILIES[make]()
     pixels = zoo.pixel_values(model)
     plain = model(pixel_values=pixels).logits
-    if block == "retain" and make in zoo.WINDOWED:
+    if block == "retain" and make in zoo.STAGED:
         block = "silence"
     with BLOCKS[block](model):
         copied = copy.deepcopy(model)

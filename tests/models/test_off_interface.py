@@ -1,6 +1,7 @@
 """Attention off transformers' interface: heard while a model is recorded, and the module's own before and after."""
 
 import copy
+import itertools
 import threading
 import warnings
 
@@ -66,6 +67,22 @@ def test_hiera_computes_the_same_while_it_is_recorded():
     assert [each.shape[-2:] for each in attentions] == [(16, 16), (4, 16), (4, 4), (1, 4)]
     for ours, theirs in zip(again.attentions, own.attentions, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["pvt", "pvt_v2"])
+def test_pvt_computes_the_same_while_it_is_recorded(name):
+    model, book = zoo.STAGED[name](), Notebook()
+    with torch.no_grad():
+        own = model(pixel_values=zoo.pixel_values(model), output_attentions=True)
+    with recording(model, book), torch.no_grad():
+        again = model(pixel_values=zoo.pixel_values(model), output_attentions=True)
+    torch.testing.assert_close(again.logits, own.logits)
+    assert [call.module for call in book.calls] == attention_modules(model)
+    with gmar_hf.retain_attention(model) as attentions, torch.no_grad():
+        again = model(pixel_values=zoo.pixel_values(model), output_attentions=True)
+    torch.testing.assert_close(again.attentions, own.attentions)
+    returned = itertools.chain(*own.attentions) if name == "pvt_v2" else own.attentions  # v2 returns a tuple a stage
+    torch.testing.assert_close(list(attentions), list(returned))
 
 
 def test_hieras_encoder_alone():

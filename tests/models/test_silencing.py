@@ -54,14 +54,14 @@ def test_silent_heads_are_zeros_before_the_output_projection(name):
     assert (ours - logits(model, images)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["swin_padded", "swinv2", "hiera"])
+@pytest.mark.parametrize("name", ["swin_padded", "swinv2", "hiera", "segformer", "pvt", "pvt_v2"])
 def test_silent_heads_inside_windows(name):
     """The rows of the output projection that read a head are zero: its bias alone is left."""
-    model, without_heads = zoo.WINDOWED[name](), zoo.WINDOWED[name]()
-    paths = (".o_proj", ".attention.output.dense", ".attn.proj")
+    model, without_heads = zoo.STAGED[name](), zoo.STAGED[name]()
+    paths = (".o_proj", ".attention.output.dense", ".attn.proj", ".attention.proj")
     projections = [module for path, module in without_heads.named_modules() if path.endswith(paths)]
     images = zoo.pixel_values(model)
-    heads = [(0, 0), (len(projections) - 1, 2)]
+    heads = [(0, 0), (len(projections) - 1, 1)]
     for layer, head in heads:
         weight = projections[layer].weight.data
         size = weight.shape[1] // heads_by_layer(model)[layer]
@@ -107,7 +107,7 @@ def test_heads_that_are_not_there(head):
 @pytest.mark.parametrize(("name", "head"), [("swin", (3, 0)), ("swin", (1, 2)), ("swin", (2, 4)), ("hiera", (1, 2))])
 def test_heads_that_a_layer_lacks(name, head):
     with pytest.raises(ArgumentError, match=r"a layer in \[0, [23]\] and a head in \[0, [13]\]; got "):
-        silence_heads(zoo.WINDOWED[name](), [head]).__enter__()
+        silence_heads(zoo.STAGED[name](), [head]).__enter__()
 
 
 @pytest.mark.parametrize("heads", [[(1, 0, 0.5)], [3], 3, [(0, 0.5)], [("0", "1")], [None], ["ab"]])
@@ -196,7 +196,7 @@ def test_another_implementation_set_inside_the_block(block):
 @pytest.mark.parametrize("make", ["vit", "beit_relative", "swinv2", "hiera"])
 def test_attentions_that_the_model_returns(make):
     """Those of the model without the heads: the first layer's are as ever, the next see what the first has left."""
-    model = {**zoo.MODELS, **zoo.WINDOWED}[make]()
+    model = {**zoo.MODELS, **zoo.STAGED}[make]()
     model.set_attn_implementation("eager")
     pixels = zoo.pixel_values(model)
     whole = model(pixel_values=pixels, output_attentions=True)

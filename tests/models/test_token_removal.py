@@ -133,9 +133,9 @@ def test_what_does_not_fit():
         logits(model, images[:1])
 
 
-@pytest.mark.parametrize("name", ["swin", "hiera", "segformer"])
+@pytest.mark.parametrize("name", ["swin", "hiera", "segformer", "pvt_v2_linear"])
 def test_models_whose_tokens_stay_are_refused(name):
-    model = {**zoo.REFUSED, **zoo.WINDOWED}[name]()
+    model = {**zoo.REFUSED, **zoo.STAGED}[name]()
     images = zoo.pixel_values(model, batch=1)
     hidden = torch.zeros(1, *(side // size for side, size in zip((32, 32), (8, 8), strict=True)), dtype=torch.bool)
     with pytest.raises((UnsupportedModelError, ArgumentError)), without_patches(model, images, hidden):

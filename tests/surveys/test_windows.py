@@ -13,7 +13,7 @@ from gmar_hf.evaluation import DEFAULT_METHODS
 from gmar_hf.evaluation.maps.map_lookup import default_methods
 from gmar_hf.report.page import PAGE_FILE
 from gmar_hf.surveys.scoring import score_heads
-from tests.helpers import hiera_oracle, window_oracle, zoo
+from tests.helpers import hiera_oracle, reduced_oracle, window_oracle, zoo
 from tests.helpers.explainers import image_processor, photo
 
 HEADS = [1, 1, 2, 2, 4]
@@ -47,16 +47,23 @@ def close(actual, expected) -> bool:
     return np.nanmax(np.abs(actual - expected)) < 1e-5 * np.nanmax(np.abs(expected))
 
 
-ORACLES = {"swin_padded": window_oracle.reference_runs, "hiera": hiera_oracle.reference_runs}
+ORACLES = {
+    "swin_padded": window_oracle.reference_runs,
+    "segformer": reduced_oracle.reference_runs,
+    "pvt": reduced_oracle.reference_runs,
+    "hiera": hiera_oracle.reference_runs,
+}
 
 
-@pytest.mark.parametrize("name", ["swin_padded", pytest.param("hiera", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["swin_padded", "pvt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segformer", "hiera"))]
+)
 def test_scores_are_those_of_the_oracle(name):
-    model = zoo.WINDOWED[name]()
+    model = zoo.STAGED[name]()
     images = zoo.pixel_values(model)
     scores = score_heads(model, images, torch.tensor([1, 3]))
     for image, run in enumerate(ORACLES[name](model, images, [1, 3])):
-        l1, l2 = np.full((len(run.layers), 4), np.nan), np.full((len(run.layers), 4), np.nan)
+        l1, l2 = (np.full((len(run.layers), run.num_heads), np.nan) for _ in range(2))
         for index, layer in enumerate(run.layers):
             l1[index, : layer.num_heads] = np.abs(layer.gradient).sum(axis=(0, 2, 3))
             l2[index, : layer.num_heads] = np.sqrt(np.square(layer.gradient).sum(axis=(0, 2, 3)))
@@ -68,14 +75,28 @@ def test_scores_are_those_of_the_oracle(name):
             assert close(got, expected)
 
 
-@pytest.mark.parametrize("name", ["swin_padded", pytest.param("hiera", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["swin_padded", "segformer", pytest.param("hiera", marks=pytest.mark.slow)]
+)  # a class token, as PVT's, has a position of its own
 def test_habits_are_those_of_the_maps_tokens(name):
     """Of one image: contribution less `<mean O, sum dO>` is what the oracle centres on the image's own mean."""
-    model = zoo.WINDOWED[name]()
+    model = zoo.STAGED[name]()
     images = zoo.pixel_values(model, batch=1)
     scores = score_heads(model, images, torch.tensor([1]))
     (run,) = ORACLES[name](model, images, [1])
     assert close(scores.values[0, 4] - scores.means.habit, window_oracle.centred_head_contributions(run))
+
+
+def test_class_tokens_have_a_position_of_their_own():
+    """Of PVT's layers the last alone has one."""
+    model = zoo.pvt()
+    means = score_heads(model, zoo.pixel_values(model), torch.tensor([1, 3])).means
+    assert means.output.shape[:3] == (4, 2, 2)
+    assert means.output[:3, :, 0].eq(0).all()
+    assert means.output[3, :, 0].ne(0).all()
+    # The head reads the class token alone.
+    assert means.gradient[3, :, 0].ne(0).any()
+    assert means.gradient[3, :, 1].eq(0).all()
 
 
 def test_means_and_rankings(survey):
@@ -170,7 +191,7 @@ def test_settings_that_do_not_fit(survey, by_layer, words):
 
 def test_what_is_not_defined(model, processor, survey):
     images = zoo.pixel_values(model)
-    with pytest.raises(UnsupportedModelError, match="its layers attend inside windows"):
+    with pytest.raises(UnsupportedModelError, match="its layers stand in stages"):
         gmar_hf.centred_head_contribution(model, images, 1, reference=images)
     with pytest.raises(UnsupportedModelError, match="its layers stand in stages"):
         gmar_hf.survey(model, [{"image": photo()}], processor, describe_heads=True)

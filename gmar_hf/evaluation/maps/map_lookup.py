@@ -34,10 +34,10 @@ def default_methods(model: "nn.Module") -> list[str]:
     Args:
         model (`nn.Module`): The classifier.
     """
-    from gmar_hf.models.windows import attends_in_windows
+    from gmar_hf.models.windows import has_stages
 
-    in_windows = attends_in_windows(model)
-    return [name for name in DEFAULT_METHODS if not (in_windows and MAP_METHODS[name].needs_one_map)]
+    in_stages = has_stages(model)
+    return [name for name in DEFAULT_METHODS if not (in_stages and MAP_METHODS[name].needs_one_map)]
 
 
 def find_map_methods(names: Sequence[str | MapMethod]) -> list[MapMethod]:

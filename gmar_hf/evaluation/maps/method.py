@@ -33,8 +33,8 @@ class MapMethod:
         is_default (`bool`, defaults to `False`): Whether `evaluate` draws it unless told otherwise.
         is_control (`bool`, defaults to `False`): Whether it is there to be compared with only, as noise is: nobody
             is told to believe it.
-        needs_one_map (`bool`, defaults to `False`): Whether it is undefined where layers attend inside windows, over
-            maps that are merged.
+        needs_one_map (`bool`, defaults to `False`): Whether it is undefined where layers stand in stages, each on a
+            map of its own.
     """
 
     name: str
