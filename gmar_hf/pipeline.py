@@ -1,7 +1,7 @@
 """The "gmar-explanation" task of `transformers.pipeline`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
@@ -16,7 +16,7 @@ from gmar_hf._pipeline.models import dtype_of, pipeline_model, save_pretrained, 
 from gmar_hf._pipeline.parameters import check_batching, make_requests, sort_parameters
 from gmar_hf._pipeline.results import ExplanationResult, ResultList, caption_of, covered_box, describe_target
 from gmar_hf._pipeline.scores import scores_of
-from gmar_hf._pipeline.texts import take_texts
+from gmar_hf._pipeline.texts import read_again, take_texts
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
@@ -45,9 +45,9 @@ class GMARExplainer(Pipeline):
     """Explains image classifiers: `pipeline("gmar-explanation", model=...)`.
 
     Takes a path, a URL, a PIL image, an array or tensor as `ImageClassificationPipeline` takes it (numbers from 0 to
-    255, channels first or last), or a list, generator or torch data set of them. A single image gives a list of dicts,
-    one for each target, best first (named targets in their order); a list of images gives a list of those, generators
-    and data sets an iterator. They show themselves in notebooks. Each dict ([`ExplanationResult`], whose
+    255, channels first or last), or a list, iterator or torch data set of them. A single image gives a list of dicts,
+    one for each target, best first (named targets in their order); a list of images gives a list of those, iterators
+    and data sets an iterable. They show themselves in notebooks. Each dict ([`ExplanationResult`], whose
     `to_dict()` is JSON, and whose `seen_share` says how much of the image a crop has left) has
 
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
@@ -70,7 +70,8 @@ class GMARExplainer(Pipeline):
     The constructor takes these arguments, or a call, for itself alone.
 
     Args:
-        top_k (`int`, defaults to 1): How many of the best classes to explain; each costs a backward.
+        top_k (`int`, defaults to 1): How many of the best classes to explain, all if there are fewer; each costs a
+            backward.
         target (`str`, `int` or a list of them): The labels or indices to explain, in place of the best.
         versus (`str` or `int`): Explain `target`'s logit minus this one's: why this and not that.
         candidate_labels (`list[str]`): The labels, where the model compares images with texts (CLIP, SigLIP).
@@ -144,7 +145,7 @@ class GMARExplainer(Pipeline):
     @overload
     def __call__(
         self, inputs: Iterator[Any] | Dataset[Any], **kwargs: Any
-    ) -> Iterator[ResultList[ExplanationResult]]: ...
+    ) -> Iterable[ResultList[ExplanationResult]]: ...
 
     def __call__(self, inputs: Any = None, **kwargs: Any) -> Any:
         """Explain `inputs`; see the class for arguments and results."""
@@ -155,6 +156,8 @@ class GMARExplainer(Pipeline):
             )
         if isinstance(inputs, tuple):
             inputs = list(inputs)
+        elif isinstance(inputs, Iterator):  # transformers knows of generators alone
+            inputs = (each for each in inputs)
         elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__"):
             inputs = GuardedItems(inputs, "inputs")
         check_batching(kwargs)
@@ -167,6 +170,8 @@ class GMARExplainer(Pipeline):
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         before = getattr(self, "_forward_params", None)  # the constructor's, in a call
+        if before is not None and (held := before.get("texts")) is not None:
+            before["texts"] = self._postprocess_params["texts"] = read_again(held, self.model, self.tokenizer)
         others, texts = take_texts(parameters, before, self.model, self.tokenizer)
         labels = {} if texts is None and is_dual_encoder(self.model) else self._classifier(texts).config.id2label
         steps = sort_parameters(others, before or {}, labels)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+import torch
 from transformers.pipelines.image_classification import ClassificationFunction
 
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -101,14 +103,13 @@ def make_requests(parameters: Mapping[str, Any]) -> list[Request]:
 
 def _choice(given: dict[str, Any], before: Mapping[str, Any], labels: Mapping[int, str]) -> dict[str, Any]:
     """Turn `top_k`, `target` and `versus` into class indices; None takes back what the constructor was given."""
-    top_k, target, versus = (given.get(name) for name in ("top_k", "target", "versus"))
+    top_k, target, versus = (_plain(given.get(name)) for name in ("top_k", "target", "versus"))
     if top_k is not None and target is not None:
         raise ArgumentError("`top_k` must not be given together with `target` (which says what to explain). Drop one.")
     choice: dict[str, Any] = {name: None for name in ("top_k", "target", "versus") if name in given}
     if top_k is not None:
-        check_whole("top_k", top_k, minimum=1)
-        # Without labels, which a call will give, nobody knows how many there are.
-        choice.update(top_k=min(top_k, len(labels) or top_k), target=None, versus=None)
+        # Of more than there are classes all are explained: a call may name more than the constructor did.
+        choice.update(top_k=check_whole("top_k", top_k, minimum=1), target=None, versus=None)
     if target is not None:
         choice.update(top_k=None, target=_indices(target, labels))
     if versus is not None:
@@ -123,11 +124,16 @@ def _choice(given: dict[str, Any], before: Mapping[str, Any], labels: Mapping[in
     return choice
 
 
+def _plain(value: Any) -> Any:
+    """Return numbers of an array or a tensor as Python's."""
+    return value.tolist() if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value
+
+
 def _indices(target: Any, labels: Mapping[int, str]) -> list[int]:
     targets = target if isinstance(target, list | tuple) else [target]
     if not targets:
         raise ArgumentError("`target` must name at least one label or index; got an empty list.")
-    indices = [find_label(name, labels) for name in targets]
+    indices = [find_label(_plain(name), labels) for name in targets]
     for place, index in enumerate(indices):
         if index in indices[:place]:
             raise ArgumentError(f"`target` must name each class once; got {labels[index]!r:.80} twice. Drop one.")

@@ -1,7 +1,7 @@
 """The pipeline's labels where the model compares images with texts: they are texts that the user gives."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,9 @@ from transformers.utils import cached_file
 
 from gmar_hf.errors import ArgumentError
 from gmar_hf.models.auto_model import revision_of
+from gmar_hf.models.freezing import weight_versions
 from gmar_hf.models.model_check import is_dual_encoder
+from gmar_hf.models.model_state import describe_state
 from gmar_hf.models.text_classifier import TEMPLATE, TextClassifier, check_texts, text_classifier
 from gmar_hf.models.wrappers import class_name, config_of, unwrapped
 
@@ -57,15 +59,37 @@ def take_texts(
     check_texts("candidate_labels", labels, template)
     if held is not None and list(labels) != held.labels:
         _check_named_anew(others, before or {}, held.labels)
-    return others, text_classifier(model, find_tokenizer(tokenizer, model), labels, template)
+    return others, _read(model, tokenizer, labels, template)
+
+
+def read_again(held: TextClassifier, model: Any, tokenizer: Any) -> TextClassifier:
+    """Return a classifier of the same texts, read by the model as it is now: the one that is held, if that is such.
+
+    Args:
+        held ([`TextClassifier`]): Made by [`take_texts`].
+        model (`nn.Module`): The pipeline's, whose weights or type may have changed since, or which is another one.
+        tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): The pipeline's.
+    """
+    if held.read_by == _reader(model):
+        return held
+    return _read(model, tokenizer, held.labels, held.hypothesis_template)
+
+
+def _read(model: Any, tokenizer: Any, labels: Sequence[str], template: str) -> TextClassifier:
+    classifier = text_classifier(model, find_tokenizer(tokenizer, model), labels, template)
+    classifier.read_by = _reader(model)
+    return classifier
+
+
+def _reader(model: Any) -> tuple[Any, ...]:
+    """Return what changes with the model that reads texts, its weights, their type and its adapters."""
+    return id(model), describe_state(model), weight_versions(model)
 
 
 def _check_named_anew(given: Mapping[str, Any], before: Mapping[str, Any], labels: list[str]) -> None:
     """Refuse other texts beside the constructor's target, which is one of its `labels`."""
-    target, versus = before.get("target") is not None, before.get("versus") is not None
-    is_chosen = given.get("target") is not None or given.get("top_k") is not None
-    for name, is_old in (("target", target and not is_chosen), ("versus", versus and "versus" not in given)):
-        if is_old and not (name == "versus" and given.get("top_k") is not None):
+    for name in ("target", "versus") if given.get("top_k") is None else ():
+        if before.get(name) is not None and name not in given:
             raise ArgumentError(
                 f"`{name}` must be given with other `candidate_labels` (it was one of {labels!r:.80}); got none. "
                 "Pass it too."

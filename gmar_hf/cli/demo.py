@@ -153,6 +153,7 @@ def _contact_sheet(shown: list[ShownScene]) -> "Figure":
         contribution = results["recommended"][place]["head_contribution"]
         title, unit = HEAD_TITLES["head_contribution"]
         plot_head_importance(contribution, title=f"{title} (recommended)", label=unit, ax=axes[-1])
+        axes[-1].title.set_fontsize("small")  # which the colour bar leaves room for
     return figure
 
 

@@ -7,6 +7,7 @@ import torch
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.metrics.localization import by_patch
 from gmar_hf.utils.correlation import spearman
+from gmar_hf.utils.tensors import check_plain
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,7 +47,7 @@ def part_mass(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         tensor([-2.5000])
     """
     patches = by_patch(attribution, masks)
-    return (patches.values * (patches.num_inside / patches.area)).sum(dim=1).float()
+    return (patches.values * patches.share_inside).sum(dim=1).float()
 
 
 def single_deletion(mass: torch.Tensor, effect: torch.Tensor) -> SingleDeletion:
@@ -74,6 +75,7 @@ def single_deletion(mass: torch.Tensor, effect: torch.Tensor) -> SingleDeletion:
     for name, values in (("mass", mass), ("effect", effect)):
         if not isinstance(values, torch.Tensor):
             raise ArgumentTypeError(f"`{name}` must be a tensor (images, parts); got {type(values).__name__}.")
+        check_plain(name, values)
         if values.ndim != 2 or values.numel() == 0 or values.shape != mass.shape or not values.isfinite().all():
             raise ArgumentError(
                 f"`{name}` must be finite, of shape (images, parts), the same for both; got {tuple(values.shape)}."

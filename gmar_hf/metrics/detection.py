@@ -40,7 +40,7 @@ def pixel_average_precision(attribution: torch.Tensor, masks: torch.Tensor) -> t
     # Precision is read where a value ends: patches of one value come in together.
     num_called = torch.searchsorted(-falling, -falling, right=True)
     num_right = gain.cumsum(dim=1).gather(1, num_called - 1)
-    precision = num_right / (num_called * patches.area)
+    precision = num_right.float() / (num_called * patches.area)
     return ((gain * precision).sum(dim=1) / gain.sum(dim=1).clamp_min(1)).float()
 
 
@@ -74,7 +74,7 @@ def pixel_roc_auc(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tenso
     outside_before = torch.nn.functional.pad(outside.cumsum(dim=1), (1, 0))
     less = outside_before.gather(1, torch.searchsorted(rising, rising))
     not_more = outside_before.gather(1, torch.searchsorted(rising, rising, right=True))
-    share_of_won = (less + not_more) / 2 / outside.sum(dim=1, keepdim=True)
+    share_of_won = (less + not_more).float() / 2 / outside.sum(dim=1, keepdim=True)
     return (inside * share_of_won).sum(dim=1) / inside.sum(dim=1).clamp_min(1)
 
 
@@ -136,5 +136,5 @@ def _num_right(patches: Patches, num_called: torch.Tensor) -> torch.Tensor:
     # Equal patches stand between the pixels above them and those up to them; of these the same share is called.
     above = torch.searchsorted(-falling, -falling) * patches.area
     up_to = torch.searchsorted(-falling, -falling, right=True) * patches.area
-    share_called = ((num_called[:, None] - above) / (up_to - above)).clamp(0, 1)
+    share_called = ((num_called[:, None] - above).float() / (up_to - above)).clamp(0, 1)
     return (patches.num_inside.gather(1, order) * share_called).sum(dim=1)

@@ -29,7 +29,7 @@ class NoisyLinearImputation:
         """Hide patches, as [`Filling.hide`] says."""
         images = at_least_float32(pixel_values)
         rows = images.repeat(len(hidden), 1, 1, 1)
-        system = _Neighbours(hidden.flatten(0, 1), patch_size, (rows.shape[-2], rows.shape[-1]))
+        system = _Neighbours(hidden.flatten(0, 1), patch_size, (rows.shape[-2], rows.shape[-1]), rows.dtype)
         imputed = system.impute(rows)
         noise = torch.randn(rows.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu").to(rows) * NOISE
         return nullcontext(torch.where(system.hidden, imputed + noise, rows).to(pixel_values.dtype))
@@ -45,15 +45,18 @@ class _Neighbours:
         hidden (`torch.Tensor` of shape (rows, grid rows, grid columns), bool): The patches.
         patch_size (`tuple[int, int]`): In pixels.
         size (`tuple[int, int]`): Height and width of the images.
+        dtype (`torch.dtype`): Of the images.
     """
 
-    def __init__(self, hidden: torch.Tensor, patch_size: tuple[int, int], size: tuple[int, int]) -> None:
+    def __init__(
+        self, hidden: torch.Tensor, patch_size: tuple[int, int], size: tuple[int, int], dtype: torch.dtype
+    ) -> None:
         self._patches = hidden
         self._patch_size = patch_size
         covered = tuple(number * side for number, side in zip(hidden.shape[1:], patch_size, strict=True))
         self._margin = (0, size[1] - covered[1], 0, size[0] - covered[0])
         self.hidden = self._to_pixels(hidden[:, None].float()) > 0  # (rows, 1, height, width)
-        self._num_neighbours = self._mean(torch.ones(1, 1, *size, device=hidden.device))
+        self._num_neighbours = self._mean(torch.ones(1, 1, *size, device=hidden.device, dtype=dtype))
 
     def impute(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the images (rows, channels, height, width) with hidden pixels imputed; the others stay."""

@@ -65,7 +65,7 @@ def energy_pointing_game(attribution: torch.Tensor, masks: torch.Tensor) -> torc
     """
     patches = by_patch(attribution, masks)
     mass = _relative(patches.values.relu())
-    inside = (mass * (patches.num_inside / patches.area)).sum(dim=1)
+    inside = (mass * patches.share_inside).sum(dim=1)
     total = mass.sum(dim=1)
     return (inside / total).where(total > 0, 0).float()
 
@@ -150,7 +150,7 @@ def iou(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     above = (values > values.mean(dim=1, keepdim=True)).to(patches.values.device)
     both = (above * patches.num_inside).sum(dim=1)
     either = above.sum(dim=1) * patches.area + patches.num_inside.sum(dim=1) - both
-    return both / either.clamp_min(1)
+    return both.float() / either.clamp_min(1)
 
 
 def sparseness(attribution: torch.Tensor) -> torch.Tensor:
@@ -206,10 +206,14 @@ def checked_maps(name: str, maps: torch.Tensor) -> torch.Tensor:
 
 def _cells(attribution: torch.Tensor, cell: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Check a mosaic's maps and cells; return the cell of each pixel, of so many a patch that each lies in one."""
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        raise ArgumentTypeError(f"`grid` must be (rows, columns) of the mosaic; got {grid!r:.40}.")
     num_rows, num_cols = (check_whole("grid", number, minimum=1) for number in grid)
     batch, rows, cols = checked_maps("attribution", attribution).shape
     if not isinstance(cell, torch.Tensor) or cell.dtype == torch.bool or cell.is_floating_point():
         raise ArgumentTypeError("`cell` must be a tensor of ints, one for each map.")
+    check_plain("cell", cell)
+    cell = cell.long()  # a narrow type may not hold the number of cells
     if cell.shape != (batch,) or not bool(((cell >= 0) & (cell < num_rows * num_cols)).all()):
         raise ArgumentError(
             f"`cell` must be in [0, {num_rows * num_cols - 1}], one for each of the {batch} maps; got {cell.tolist()}."
@@ -225,6 +229,11 @@ class Patches(NamedTuple):
     num_inside: torch.Tensor
     area: int
 
+    @property
+    def share_inside(self) -> torch.Tensor:
+        """The object's share of each patch, in [0, 1], float32."""
+        return self.num_inside.float() / self.area  # not in torch's default dtype
+
 
 def by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> Patches:
     """Check maps and masks and bring them to one grid.
@@ -239,6 +248,7 @@ def by_patch(attribution: torch.Tensor, masks: torch.Tensor) -> Patches:
             f"`masks` must be a bool tensor (batch, height, width), True on the object; got {got}. "
             "Make one with `torch.from_numpy(masks) > 0`."
         )
+    check_plain("masks", masks)
     batch, rows, cols = values.shape
     if masks.ndim != 3 or len(masks) != batch or masks.numel() == 0:
         raise ArgumentError(

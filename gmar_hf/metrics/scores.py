@@ -11,6 +11,7 @@ from gmar_hf.models.freezing import frozen
 from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import check_known_kwargs, checked_pixels
 from gmar_hf.utils.checks import check_choice
+from gmar_hf.utils.tensors import check_plain
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """Turns pixel values (M, channels, height, width) into scores (M,); the rows are the batch over and over, in order."""
@@ -122,6 +123,7 @@ def score_rows(score_fn: ScoreFunction, rows: torch.Tensor) -> torch.Tensor:
             f"`score_fn` must turn pixel values {tuple(rows.shape)} into one number a row, shape ({len(rows)},); "
             f"got {got}. Make one with `gmar_hf.metrics.score_function`."
         )
+    check_plain("score_fn(pixel_values)", scores)
     if not scores.isfinite().all():
         raise NonFiniteError(
             "`score_fn` must give finite numbers; got NaN or infinity. Check the model's weights, and the baseline."

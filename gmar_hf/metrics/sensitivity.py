@@ -65,6 +65,7 @@ def max_sensitivity(
     images = pixel_values.detach()
     maps = checked_maps("attribution", draw_fn(images) if attribution is None else attribution)
 
+    size = maps.abs().amax(dim=(1, 2), keepdim=True)  # whatever it is, no square in a norm goes out of range
     largest = torch.zeros(len(maps), device=maps.device, dtype=maps.dtype)
     for _ in range(num_samples):
         noise = radius * (2 * torch.rand(images.shape[1:], generator=generator, device="cpu") - 1)
@@ -82,5 +83,5 @@ def max_sensitivity(
             raise ArgumentError(
                 f"`draw_fn` must give maps of one shape; got {tuple(noisy_maps.shape)} after {tuple(maps.shape)}."
             )
-        largest = largest.maximum((noisy_maps - maps).flatten(1).norm(dim=1))
-    return (largest / maps.flatten(1).norm(dim=1)).where(maps.flatten(1).any(dim=1), torch.nan).float()
+        largest = largest.maximum((noisy_maps / size - maps / size).flatten(1).norm(dim=1))
+    return (largest / (maps / size).flatten(1).norm(dim=1)).float()

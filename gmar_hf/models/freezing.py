@@ -165,6 +165,11 @@ def steady_weights(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if id(parameter) not in moving]
 
 
+def weight_versions(model: nn.Module) -> list[tuple[int, int, torch.dtype]]:
+    """Return what changes with every write to a weight, but those that are put in place for each forward."""
+    return [(id(weight), weight._version, weight.dtype) for weight in steady_weights(model) if not weight.is_meta]
+
+
 @contextmanager
 def weights_at_rest(model: nn.Module) -> Iterator[None]:
     """Refuse, in the end, weights that were changed inside the block: what came out is of no single model.

@@ -34,7 +34,10 @@ class TextClassifier(nn.Module):
 
     Attributes:
         config (`PreTrainedConfig`): The image tower's, with the labels.
+        read_by (`tuple`): For whoever keeps it, what the model was like when it read the texts.
     """
+
+    read_by: tuple[Any, ...] = ()
 
     def __init__(
         self, model: nn.Module, text_embeds: torch.Tensor, labels: Sequence[str], hypothesis_template: str = "{}"
@@ -74,7 +77,7 @@ class _TextHead(nn.Module):
 
     def forward(self, image_embeds: torch.Tensor) -> torch.Tensor:
         unit = image_embeds / image_embeds.norm(dim=-1, keepdim=True)
-        logits = unit @ self.text_embeds.T.to(unit.device) * self.logit_scale.exp().to(unit.device)
+        logits = unit @ self.text_embeds.T.to(unit) * self.logit_scale.exp().to(unit.device)
         return logits if self.logit_bias is None else logits + self.logit_bias.to(unit.device)
 
 

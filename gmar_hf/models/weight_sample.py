@@ -61,7 +61,8 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
     matrix = tensor.reshape(tensor.shape[0] if tensor.ndim else 1, -1)
     steps = [max(1, size // _ACROSS) for size in matrix.shape]
     lines = (matrix[:: steps[0]].T, matrix[:, :: steps[1]])  # all columns on some rows, all rows on some columns
-    squares = [torch.linalg.vector_norm(line, dim=1, dtype=torch.float32).square() for line in lines]
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    squares = [torch.linalg.vector_norm(line, dim=1, dtype=wide).float().square() for line in lines]
     groups = [adaptive_avg_pool1d(each[None], _PER_TENSOR)[0].sqrt() for each in squares]
     return torch.cat([values, *groups])
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.models.freezing import steady_weights
+from gmar_hf.models.freezing import weight_versions
 from gmar_hf.models.model_state import WHOLE, describe_state
 from gmar_hf.models.weight_sample import same_weights, weight_sample
 
@@ -20,7 +20,8 @@ class UnchangedModel:
     def __init__(self, model: nn.Module, noun: str) -> None:
         self._model, self._noun = model, noun
         self._state = describe_state(model)
-        self._versions: list[tuple[int, int]] | None = None  # as at the first check, on the device of the run
+        # As at the first check, on the device of the run.
+        self._versions: list[tuple[int, int, torch.dtype]] | None = None
 
     def check(self) -> None:
         """Refuse other heads silenced, other adapters, or weights written to since; cheap enough for every batch.
@@ -28,7 +29,7 @@ class UnchangedModel:
         Raises:
             ArgumentError: With what has changed.
         """
-        state, versions = describe_state(self._model), _versions(self._model)
+        state, versions = describe_state(self._model), weight_versions(self._model)
         if state != self._state:
             raise self._changed(f"it had {self._state or WHOLE}, and has {state or WHOLE} now")
         if self._versions not in (None, versions):
@@ -52,8 +53,3 @@ class UnchangedModel:
             f"`model` must stay the same during a whole {self._noun}; {how}. Let no data set, callback or thread "
             "change it, or hand over a copy (`copy.deepcopy`)."
         )
-
-
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """Return what changes with every write to a weight, but those that are put in place for each forward."""
-    return [(id(weight), weight._version) for weight in steady_weights(model) if not weight.is_meta]

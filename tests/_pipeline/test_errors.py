@@ -148,9 +148,10 @@ def test_index_out_of_range(explainer, index):
     refused(ArgumentError, f"`versus` {words}", explainer, photo(), target=0, versus=index)
 
 
-@pytest.mark.parametrize("target", [1.0, True, None, ["cat"], torch.tensor(1), lambda logits: logits[:, 0]])
+@pytest.mark.parametrize("target", [1.0, True, None, ["cat"], torch.tensor([1]), lambda logits: logits[:, 0]])
 def test_targets_of_another_kind(explainer, target):
-    message = f"`target` must be a label or an index; got {target!r:.80}."
+    shown = target.tolist() if isinstance(target, torch.Tensor) else target
+    message = f"`target` must be a label or an index; got {shown!r:.80}."
     refused(ArgumentTypeError, message, explainer, photo(), target=["dog", target])
 
 

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+import torch
 
 from gmar_hf._pipeline.parameters import check_batching, sort_parameters
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -32,8 +34,10 @@ def test_each_step_gets_its_own():
     ("before", "given", "expected"),
     [
         ({}, dict(top_k=2), dict(top_k=2, target=None, versus=None)),
-        ({}, dict(top_k=9), dict(top_k=3, target=None, versus=None)),
+        ({}, dict(top_k=9), dict(top_k=9, target=None, versus=None)),  # the forward knows how many there are
         ({}, dict(target=["bird", 0]), dict(top_k=None, target=[2, 0])),
+        ({}, dict(target=torch.tensor([2, 0])), dict(top_k=None, target=[2, 0])),
+        ({}, dict(target=np.array(1), versus=torch.tensor(0)), dict(top_k=None, target=[1], versus=0)),
         ({}, dict(target=1, versus="cat"), dict(top_k=None, target=[1], versus=0)),
         (dict(target=[1]), dict(versus=0), dict(versus=0)),
         (dict(target=[1], versus=0), dict(target=2), dict(top_k=None, target=[2])),
@@ -120,3 +124,11 @@ def test_numbers_that_transformers_takes_for_itself(given, message):
 def test_numbers_of_heads(k):
     with pytest.raises(ArgumentError, match=f"`k` must be a whole number of 1 or more; got {k!r}"):
         make_explainer()(photo(0))[0].top_heads(k)
+
+
+def test_any_iterator_is_one_of_images():
+    explain = make_explainer()
+    images = [photo(0), photo(1)]
+    expected = [result[0]["score"] for result in explain(images)]
+    for iterator in (iter(images), map(photo, (0, 1)), (image for image in images)):
+        assert [result[0]["score"] for result in explain(iterator)] == expected

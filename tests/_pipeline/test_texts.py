@@ -71,6 +71,55 @@ def test_texts_of_the_constructor_and_of_a_call():
     assert len(explain([photo(), photo(1)], candidate_labels=["a cat", "grey"], top_k=9, batch_size=2)[1]) == 2
 
 
+def test_a_call_names_other_texts_and_takes_the_target_back():
+    explain = of_texts(clip(), candidate_labels=["a cat", "a dog"], target="a cat")
+    (result,) = explain(photo(), candidate_labels=LABELS, target=None)
+    assert result["label"] == explain(photo(), candidate_labels=LABELS, top_k=1)[0]["label"]
+
+
+def test_top_k_of_the_constructor_counts_the_texts_of_a_call():
+    explain = of_texts(clip(), candidate_labels=LABELS[:1], top_k=2)
+    assert len(explain(photo())) == 1
+    assert len(explain(photo(), candidate_labels=LABELS)) == 2
+
+
+def other_weights(explain):
+    other = clip()
+    zoo.perturb(other, seed=7)
+    explain.model.load_state_dict(other.state_dict())
+
+
+def another_model(explain):
+    explain.model = clip()
+    zoo.perturb(explain.model, seed=7)
+
+
+def half_precision(explain):
+    explain.model.bfloat16()
+
+
+@pytest.mark.parametrize("change", [other_weights, another_model, half_precision])
+def test_texts_of_the_constructor_are_read_again_when_the_model_has_changed(change):
+    explain = of_texts(clip(), candidate_labels=LABELS)
+
+    def scores(**texts):
+        return {result["label"]: result["score"] for result in explain(photo(), top_k=3, **texts)}
+
+    before = scores()
+    assert scores() == before
+    change(explain)
+    assert scores() == scores(candidate_labels=LABELS) != before
+
+
+def test_a_classifier_of_texts_in_another_precision():
+    model = clip()
+    classifier = gmar_hf.text_classifier(model, tokenizer(), LABELS)
+    pixel_values = zoo.pixel_values(model, batch=1)
+    expected = classifier(pixel_values).logits
+    model.double()  # the tower, and not the texts that were read
+    torch.testing.assert_close(classifier(pixel_values.double()).logits.float(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_model_by_its_name_loads_as_what_it_is(tmp_path):
     name = save(clip(), tmp_path / "clip")
     explain = pipeline("gmar-explanation", model=name, device="cpu")

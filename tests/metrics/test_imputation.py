@@ -79,6 +79,24 @@ def test_an_image_hidden_whole_is_its_mean(dtype):
         assert torch.equal(rows, images)
 
 
+def test_float64_whatever_torchs_default_is():
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    hidden = torch.zeros(1, 2, 2, 2, dtype=torch.bool)
+    hidden[0, :, 0, 1] = True
+    with NoisyLinearImputation().hide(images, hidden, (4, 4)) as expected:
+        pass
+    with NoisyLinearImputation().hide(images.double(), hidden, (4, 4)) as rows:
+        torch.testing.assert_close(rows.float(), expected, atol=1e-3, rtol=0)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with NoisyLinearImputation().hide(images, hidden, (4, 4)) as rows:
+            assert rows.dtype == torch.float32
+            torch.testing.assert_close(rows, expected, atol=0.1, rtol=0)  # the noise is drawn in that dtype
+    finally:
+        torch.set_default_dtype(default)
+
+
 def test_metrics_know_it_by_name():
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     maps = torch.rand(2, 2, 2, generator=torch.Generator().manual_seed(2))

@@ -255,6 +255,18 @@ class TestAnyInput:
             torch.testing.assert_close(scaled, energy_pointing_game(maps, masks), rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize("metric", MASKED)
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    def test_torchs_default_dtype_does_not_count(self, metric, dtype):
+        maps, masks = example()
+        expected = metric(maps, masks)
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            assert torch.equal(metric(maps, masks), expected)
+        finally:
+            torch.set_default_dtype(default)
+
+    @pytest.mark.parametrize("metric", MASKED)
     def test_maps_of_pixels(self, metric):
         maps, masks = example()
         if metric is not pointing_game:  # to which the size of a patch is a tolerance
@@ -278,6 +290,8 @@ class TestErrors:
                 (masks, ArgumentTypeError, "`masks` must be a bool tensor")
                 for masks in (example()[1].float(), example()[1].numpy(), None)
             ),
+            (example()[1].to_sparse(), ArgumentTypeError, r"`masks` must be a dense tensor .*Call `\.to_dense\(\)`"),
+            (example()[1].to("meta"), ArgumentTypeError, "`masks` must be a dense tensor .*on the meta device"),
         ],
     )
     @pytest.mark.parametrize("metric", MASKED)
@@ -322,6 +336,11 @@ class TestGridPointingGame:
         shares = grid_pointing_game(maps, torch.arange(2), grid=(1, 2))
         torch.testing.assert_close(shares, torch.tensor([3.0 / 8, 5.0 / 8]))
 
+    def test_narrow_types_of_cells(self):
+        maps, cell = torch.arange(256.0).view(1, 16, 16), torch.tensor([200])
+        expected = grid_pointing_game(maps, cell, grid=(16, 16))
+        assert torch.equal(grid_pointing_game(maps, cell.to(torch.uint8), grid=(16, 16)), expected)
+
     @pytest.mark.parametrize(
         ("cell", "grid", "error", "message"),
         [
@@ -329,7 +348,10 @@ class TestGridPointingGame:
             (torch.tensor([-1]), (2, 2), ArgumentError, "`cell` must be in"),
             (torch.tensor([0.5]), (2, 2), ArgumentTypeError, "`cell` must be a tensor of ints"),
             ([0], (2, 2), ArgumentTypeError, "`cell` must be a tensor of ints"),
+            (torch.tensor([0j]), (2, 2), ArgumentTypeError, "`cell` must be a dense tensor of real numbers"),
             (torch.tensor([0]), (0, 2), ArgumentError, "`grid` must be"),
+            (torch.tensor([0]), 2, ArgumentTypeError, r"`grid` must be \(rows, columns\) of the mosaic; got 2\."),
+            (torch.tensor([0]), (2, 2, 2), ArgumentTypeError, r"`grid` must be \(rows, columns\)"),
             (torch.tensor([0, 1]), (2, 2), ArgumentError, "must have one mask for each|one for each"),
         ],
     )

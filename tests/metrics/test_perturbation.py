@@ -364,6 +364,11 @@ class TestErrors:
             ((lambda rows: rows.sum(), QUARTERS, ORDER_8_2_1_4), ArgumentError, r"got shape \(\)"),
             ((lambda rows: 1.0, QUARTERS, ORDER_8_2_1_4), ArgumentError, "got float"),
             (
+                (lambda rows: rows.mean((1, 2, 3)) * 1j, QUARTERS, ORDER_8_2_1_4),
+                ArgumentTypeError,
+                "must be a dense tensor of real numbers; got complex numbers",
+            ),
+            (
                 (lambda rows: rows.mean((1, 2, 3)) / 0, QUARTERS, ORDER_8_2_1_4),
                 NonFiniteError,
                 "must give finite numbers",

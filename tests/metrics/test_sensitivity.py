@@ -85,6 +85,14 @@ def test_maps_that_stay_and_maps_of_nothing():
     assert found[0] == found[2] == 0
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e25])
+def test_the_size_of_maps_does_not_count(scale):
+    """Squares of such numbers are beyond what float32 holds."""
+    images, _ = example()
+    found = max_sensitivity(lambda pixels: draw(pixels) * scale, images)
+    torch.testing.assert_close(found, max_sensitivity(draw, images), rtol=1e-3, atol=1e-6)
+
+
 def test_errors():
     images, maps = example()
     with pytest.raises(ArgumentTypeError, match="`draw_fn` must be a function from pixel values to maps; got Tensor"):

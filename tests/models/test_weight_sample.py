@@ -58,5 +58,6 @@ def test_what_no_single_weight_tells(change):
     assert before.isfinite().all()
     if change is not mask_in_a_buffer:  # torch does not copy such a model
         assert same_weights(before, weight_sample(copy.deepcopy(model).bfloat16()))
+        assert same_weights(before, weight_sample(copy.deepcopy(model).double()), relative=1e-5)
     change(model)
     assert not same_weights(before, weight_sample(model))
