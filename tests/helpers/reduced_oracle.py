@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
-from tests.helpers.oracle import ATTENTION_NAME, Tape, backbone, select_scalar
-from tests.helpers.window_oracle import Layer, Reference
+from tests.helpers.oracle import ATTENTION_NAME, Tape
+from tests.helpers.window_oracle import Layer, Reference, differentiate
 
 LAYERS = ("SegformerLayer", "PvtLayer", "PvtV2BlockLayer")
 
@@ -33,14 +33,7 @@ def reference_runs(
     for module in explicit.modules():
         if type(module).__name__ in LAYERS:
             module.register_forward_pre_hook(lambda module, args: sizes.append(args[1:3]))
-    kept: dict[str, torch.Tensor] = {}
-    backbone(explicit).register_forward_hook(lambda module, args, output: kept.update(hidden=output.last_hidden_state))
-    with torch.enable_grad():
-        images = pixel_values.detach().double().requires_grad_(True)
-        logits = explicit(pixel_values=images, output_attentions=True).logits
-        scalars = select_scalar(logits, target)
-        tensors = [*tape.attentions, *tape.outputs, kept["hidden"]]
-        gradients = [gradient.numpy() for gradient in torch.autograd.grad(scalars.sum(), tensors)]
+    logits, gradients = differentiate(explicit, tape, pixel_values, target)
     num_layers, patches = len(sizes), sizes[0]
     assert len(tape.attentions) == num_layers == sum(config.depths)
     stages = [stage for stage, depth in enumerate(config.depths) for _ in range(depth)]
@@ -65,7 +58,7 @@ def reference_runs(
         return int(config.model_type == "pvt" and stages[index] == len(config.depths) - 1)
 
     references = []
-    for image in range(len(images)):
+    for image in range(len(pixel_values)):
         layers = []
         for index in range(num_layers):
             kept_by_tape = (each[index][image] for each in (tape.attentions, tape.values, tape.outputs))

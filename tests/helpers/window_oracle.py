@@ -101,15 +101,8 @@ def reference_runs(
     for module in explicit.modules():
         if type(module).__name__ in LAYERS:
             module.register_forward_pre_hook(lambda module, args: sizes.append((module, *args[1])))
-    kept: dict[str, torch.Tensor] = {}
-    backbone(explicit).register_forward_hook(lambda module, args, output: kept.update(hidden=output.last_hidden_state))
-    with torch.enable_grad():
-        images = pixel_values.detach().double().requires_grad_(True)
-        logits = explicit(pixel_values=images, output_attentions=True).logits
-        scalars = select_scalar(logits, target)
-        tensors = [*tape.attentions, *tape.outputs, kept["hidden"]]
-        gradients = [gradient.numpy() for gradient in torch.autograd.grad(scalars.sum(), tensors)]
-    num_layers, batch = len(sizes), len(images)
+    logits, gradients = differentiate(explicit, tape, pixel_values, target)
+    num_layers, batch = len(sizes), len(pixel_values)
     assert len(tape.attentions) == num_layers == sum(explicit.config.depths)
     stages = [stage for stage, depth in enumerate(explicit.config.depths) for _ in range(depth)]
     by_image: list[list[Layer]] = [[] for _ in range(batch)]
@@ -131,6 +124,20 @@ def reference_runs(
         Reference(layers, gradients[-1][image], hidden, logits[image].detach().numpy(), scale)
         for image, layers in enumerate(by_image)
     ]
+
+
+def differentiate(
+    explicit: PreTrainedModel, tape: Tape, pixel_values: torch.Tensor, target: list[int]
+) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Return the logits, and the gradients of one logit an image by A and O of every layer, and by the last state."""
+    kept: dict[str, torch.Tensor] = {}
+    backbone(explicit).register_forward_hook(lambda module, args, output: kept.update(hidden=output.last_hidden_state))
+    with torch.enable_grad():
+        images = pixel_values.detach().double().requires_grad_(True)
+        logits = explicit(pixel_values=images, output_attentions=True).logits
+        scalars = select_scalar(logits, target)
+        tensors = [*tape.attentions, *tape.outputs, kept["hidden"]]
+        return logits, [gradient.numpy() for gradient in torch.autograd.grad(scalars.sum(), tensors)]
 
 
 def _keep_by_hooks(explicit: PreTrainedModel, tape: Tape) -> None:
