@@ -102,7 +102,14 @@ def check_known_kwargs(
 
 
 def usable_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return a model's keyword arguments with tensors that a backward can keep."""
+    """Return a model's keyword arguments with tensors that a backward can keep.
+
+    Raises:
+        ArgumentError: If one holds NaN, which the logits would be told of.
+    """
+    for name, value in model_kwargs.items():
+        if isinstance(value, torch.Tensor) and value.isnan().any():
+            raise ArgumentError(f"`{name}` must hold no NaN; got {int(value.isnan().sum())}. Look at what made it.")
     return {name: _usable(value) for name, value in model_kwargs.items()}
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification, ViTModel
 
+import gmar_hf
 from gmar_hf.errors import ArgumentError, ArgumentTypeError, UnsupportedModelError
 from gmar_hf.explanation.rollout import attention_blocks
 from gmar_hf.models.attention import IMPLEMENTATION, recording
@@ -291,6 +292,13 @@ class TestMasks:
             pytest.raises(ArgumentError, match=r"boolean or floating point .* got int64 .* `.bool\(\)`"),
         ):
             run(model, attention_mask=mask)
+
+    def test_a_mask_of_nan_is_named(self):
+        model = zoo.vit()
+        mask = torch.zeros(2, 1, 17, 17)
+        mask[1, 0, 3, :2] = torch.nan
+        with pytest.raises(ArgumentError, match="`attention_mask` must hold no NaN; got 2"):
+            gmar_hf.explain(model, zoo.pixel_values(model), attention_mask=mask)
 
     @pytest.mark.parametrize("dimensions", [2, 3])
     def test_a_mask_of_fewer_dimensions(self, dimensions):
