@@ -10,6 +10,13 @@ class GMARError(Exception):
 
     is_echo = False
 
+    def __str__(self) -> str:
+        """Return the sentence alone, out of the traceback that torch puts around it in a loader's worker."""
+        text = super().__str__()
+        if not text.startswith("Caught ") or "\nOriginal Traceback " not in text:
+            return text
+        return text.rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2].strip()
+
 
 class ArgumentError(GMARError, ValueError):
     """An argument has a value that cannot be used."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gmar_hf._pipeline.parameters import check_batching, sort_parameters
-from gmar_hf.errors import ArgumentError, ArgumentTypeError
+from gmar_hf.errors import ArgumentError, ArgumentTypeError, ImageError
 from tests.helpers.explainers import make_explainer, photo
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
@@ -132,3 +132,13 @@ def test_any_iterator_is_one_of_images():
     expected = [result[0]["score"] for result in explain(images)]
     for iterator in (iter(images), map(photo, (0, 1)), (image for image in images)):
         assert [result[0]["score"] for result in explain(iterator)] == expected
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_what_a_worker_finds_is_told_as_it_is_told_without():
+    explain, images = make_explainer(), [photo(), "/no/such.jpg"]
+    with pytest.raises(ImageError) as expected:
+        explain(images)
+    with pytest.raises(ImageError) as found:
+        explain(images, num_workers=1)
+    assert str(found.value) == str(expected.value)
