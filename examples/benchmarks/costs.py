@@ -1,6 +1,6 @@
 """Write costs.md into examples/: what explanations cost, as ratios, each table of one run, on one machine.
 
-    python examples/benchmarks/costs.py                              # about 25 minutes on two quiet cores
+    python examples/benchmarks/costs.py --threads 1                  # about two hours on one core
     python examples/benchmarks/costs.py --no-write --cells vit-l/384/8 --long-cells "" --no-peers --no-survey
     python examples/benchmarks/costs.py --keep cells                 # goes on where it was stopped, cell by cell
     python examples/benchmarks/costs.py --sample                     # prints a page of tiny models, in seconds
@@ -282,7 +282,8 @@ Cells = Annotated[str, typer.Option(help="Between commas, such as vit-b/224/8.")
 @app.command()
 def main(
     cells: Cells = "vit-s/224/1,vit-s/384/1,vit-b/224/1,vit-b/224/8",
-    long_cells: Cells = "vit-s/512/1,vit-s/1024/1,vit-s/224/8,vit-s/224/32,vit-b/512/1,vit-l/224/1",
+    long_cells: Cells = "vit-s/512/1,vit-s/1024/1,vit-s/224/8,vit-s/224/32,vit-b/512/1,vit-l/224/1,"
+    "vit-b/224/32,vit-l/224/8,vit-l/512/1",
     rounds: Annotated[int, typer.Option(min=1, help="Times that everything is measured.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
     peers: Annotated[bool, typer.Option(help="Measure what others make, too.")] = True,

@@ -75,6 +75,16 @@ def test_the_page_opens_with_the_verdict(tmp_path):
     assert_self_contained(page)
 
 
+@pytest.mark.parametrize("has_pictures", [False, True])
+def test_links_lead_to_the_parts_that_are_there(has_pictures, tmp_path):
+    evaluation = made()
+    page = page_of(evaluation, pictures_of(evaluation, 1) if has_pictures else [], tmp_path)
+    (_, parts), links = page.find("nav")[0], [attributes["href"] for attributes, _ in page.find("a")]
+    places = [f"#{attributes['id']}" for attributes, _ in page.find("h2") if "id" in attributes]
+    assert sorted(links) == sorted(places)
+    assert ("#images" in links) == parts.startswith("Images on which the maps are furthest apart") == has_pictures
+
+
 def test_many_figures_stand_in_several_tables(tmp_path):
     """Twelve, eight and four of them, each map's in both; what a map costs stands once."""
     evaluation = made(
@@ -280,7 +290,8 @@ def test_the_page_needs_nothing_else(tmp_path):
     tags = {tag for tag, _, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "form"}
     for tag, attributes, _ in page.elements:
-        assert not [name for name in attributes if name.startswith("on") or name in ("href", "srcset")]
+        assert not [name for name in attributes if name.startswith("on") or name == "srcset"]
+        assert attributes.get("href", "#").startswith("#")
         if tag == "img":
             assert attributes["src"].startswith("data:image/png;base64,")
             assert attributes["alt"]
