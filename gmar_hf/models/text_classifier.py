@@ -128,7 +128,7 @@ def text_classifier(
             "`tokenizer` must be the model's tokenizer or processor (it reads the labels); got "
             f"{type(tokenizer).__name__}. Load it with `AutoTokenizer.from_pretrained`."
         )
-    texts = [hypothesis_template.replace("{}", label) for label in labels]
+    texts = [hypothesis_template.format(label) for label in labels]  # as transformers' own pipeline does
     most = encoder.config.text_config.max_position_embeddings
     longest = max(len(ids) for ids in tokenizer(texts)["input_ids"])
     if longest > most:
@@ -182,11 +182,19 @@ def check_texts(argument: str, labels: object, hypothesis_template: object) -> N
             f"`hypothesis_template` must be a text with {{}} in it; got {hypothesis_template!r:.80}. "
             f'Pass "{TEMPLATE}".'
         )
-    if "{}" not in hypothesis_template:
+    if not _takes_labels(hypothesis_template):
         raise ArgumentError(
-            f"`hypothesis_template` must have {{}} where each label goes; got {hypothesis_template!r:.80}. "
+            f"`hypothesis_template` must have one {{}} where each label goes; got {hypothesis_template!r:.80}. "
             f'Pass "{TEMPLATE}", or "{{}}" for the labels as they are.'
         )
+
+
+def _takes_labels(hypothesis_template: str) -> bool:
+    label = "\0"  # in no template
+    try:
+        return label in hypothesis_template.format(label)
+    except (IndexError, KeyError, ValueError, AttributeError):  # more than one place, or places with names
+        return False
 
 
 def checked_encoder(model: Any) -> Any:

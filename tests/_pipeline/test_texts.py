@@ -30,7 +30,7 @@ def save(model, folder, *, with_tokenizer=True):
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS[:1]])
-@pytest.mark.parametrize("template", [None, "a photo of {}"])
+@pytest.mark.parametrize("template", [None, "a photo of {}", "{{a}} {0}"])
 def test_scores_are_those_of_transformers(template, labels):
     settings = {} if template is None else {"hypothesis_template": template}
     model = clip()

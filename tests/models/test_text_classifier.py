@@ -168,7 +168,10 @@ def test_labels_that_cannot_be(labels, error, message):
 @pytest.mark.parametrize(
     ("template", "error", "message"),
     [
-        ("a photo", gmar_hf.ArgumentError, r"must have \{\} where each label goes; got 'a photo'"),
+        *(
+            (template, gmar_hf.ArgumentError, r"must have one \{\} where each label goes; got '")
+            for template in ("a photo", "{} and {}", "{label}", "{{}}", "{", "{0.x}")
+        ),
         (None, gmar_hf.ArgumentTypeError, r"must be a text with \{\} in it; got None"),
     ],
 )
