@@ -15,7 +15,7 @@ class GMARError(Exception):
         text = super().__str__()
         if not text.startswith("Caught ") or "\nOriginal Traceback " not in text:
             return text
-        return text.rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2].strip()
+        return text.rpartition(f"\n{type(self).__module__}.{type(self).__qualname__}: ")[2].strip()
 
 
 class ArgumentError(GMARError, ValueError):

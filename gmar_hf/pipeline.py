@@ -16,7 +16,7 @@ from gmar_hf._pipeline.models import dtype_of, pipeline_model, save_pretrained, 
 from gmar_hf._pipeline.parameters import check_batching, make_requests, sort_parameters
 from gmar_hf._pipeline.results import ExplanationResult, ResultList, caption_of, covered_box, describe_target
 from gmar_hf._pipeline.scores import scores_of
-from gmar_hf._pipeline.texts import read_again, take_texts
+from gmar_hf._pipeline.texts import Texts, take_texts
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.explanation.engine import explain_scores
 from gmar_hf.explanation.result import Explanation
@@ -24,7 +24,6 @@ from gmar_hf.models.auto_model import AutoModelForImageClassification
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_check import is_dual_encoder
 from gmar_hf.models.targets import Choice, class_scores
-from gmar_hf.models.text_classifier import TextClassifier
 from gmar_hf.models.wrappers import class_name
 from gmar_hf.plotting.notebook import thumbnail
 from gmar_hf.plotting.overlays import overlay
@@ -156,7 +155,7 @@ class GMARExplainer(Pipeline):
             )
         if isinstance(inputs, tuple):
             inputs = list(inputs)
-        elif isinstance(inputs, Iterator):  # transformers knows of generators alone
+        elif isinstance(inputs, Iterator) and not hasattr(inputs, "read"):  # transformers knows of generators alone
             inputs = (each for each in inputs)
         elif isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset) and hasattr(inputs, "__len__"):
             inputs = GuardedItems(inputs, "inputs")
@@ -170,17 +169,15 @@ class GMARExplainer(Pipeline):
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         before = getattr(self, "_forward_params", None)  # the constructor's, in a call
-        if before is not None and (held := before.get("texts")) is not None:
-            before["texts"] = self._postprocess_params["texts"] = read_again(held, self.model, self.tokenizer)
-        others, texts = take_texts(parameters, before, self.model, self.tokenizer)
+        others, texts = take_texts(parameters, before, self.model)
         labels = {} if texts is None and is_dual_encoder(self.model) else self._classifier(texts).config.id2label
         steps = sort_parameters(others, before or {}, labels)
         for step in steps[1:] if texts is not None else ():
             step["texts"] = texts
         return steps
 
-    def _classifier(self, texts: TextClassifier | None) -> Any:
-        return self.model if texts is None else texts
+    def _classifier(self, texts: Texts | None) -> Any:
+        return self.model if texts is None else texts.classifier(self.model, self.tokenizer)
 
     @no_stop_iteration("image_processor", "preprocessing an image")
     def preprocess(self, image: Any, timeout: float | None = None, return_overlay: bool = False) -> dict[str, Any]:
@@ -206,7 +203,7 @@ class GMARExplainer(Pipeline):
         versus: int | None = None,
         head_weights: "HeadImportanceReport | None" = None,
         interpolate_pos_encoding: bool | None = None,
-        texts: TextClassifier | None = None,
+        texts: Texts | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
         classifier = self._classifier(texts)
@@ -251,7 +248,7 @@ class GMARExplainer(Pipeline):
         overlay_caption: bool = False,
         return_heatmap: bool = True,
         return_explanation: bool = False,
-        texts: TextClassifier | None = None,
+        texts: Texts | None = None,
     ) -> ResultList[ExplanationResult]:
         image_size: tuple[int, int] = model_outputs["image_size"]
         explanations = [
@@ -264,9 +261,10 @@ class GMARExplainer(Pipeline):
         first = explanations[0]
         assert first.logits is not None
         assert first.target is not None
-        scores = scores_of(first.logits[0], self._classifier(texts), function_to_apply)
+        classifier = self._classifier(texts)
+        scores = scores_of(first.logits[0], classifier, function_to_apply)
         box = covered_box(image_size, first.settings, self.image_processor)
-        labels, heatmap_size = self._classifier(texts).config.id2label, image_size if return_heatmap else None
+        labels, heatmap_size = classifier.config.id2label, image_size if return_heatmap else None
         results: ResultList[ExplanationResult] = ResultList()
         for number, target in enumerate(first.target[0].tolist()):
             for explanation in explanations:

@@ -20,29 +20,61 @@ _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "vo
 _OF_TEXTS = ("candidate_labels", "hypothesis_template")
 
 
+class Texts:
+    """Texts as labels, which the pipeline's model reads once, and again when it has changed.
+
+    What is noticed is another model or tokenizer, other adapters, and weights of another type or written to, unless
+    through `.data`.
+
+    Args:
+        labels (`Sequence[str]`): One for each text.
+        template (`str`): What each label is put into.
+    """
+
+    def __init__(self, labels: Sequence[str], template: str) -> None:
+        self.labels, self.template = list(labels), template
+        self._reader: tuple[Any, ...] = ()
+        self._classifier: TextClassifier | None = None
+
+    def classifier(self, model: Any, tokenizer: Any) -> TextClassifier:
+        """Return a classifier whose labels are these texts.
+
+        Args:
+            model (`nn.Module`): The pipeline's, a dual encoder.
+            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): The pipeline's; the model's own is loaded where
+                there is none.
+
+        Raises:
+            ArgumentError: If the texts cannot be read, or there is no tokenizer.
+        """
+        reader = id(model), id(tokenizer), describe_state(model), weight_versions(model)
+        if self._classifier is None or reader != self._reader:
+            self._classifier = text_classifier(model, find_tokenizer(tokenizer, model), self.labels, self.template)
+            self._reader = reader
+        return self._classifier
+
+
 def take_texts(
-    parameters: dict[str, Any], before: Mapping[str, Any] | None, model: Any, tokenizer: Any
-) -> tuple[dict[str, Any], TextClassifier | None]:
-    """Take what is said of texts out of the parameters of the constructor or of a call, and read the texts.
+    parameters: dict[str, Any], before: Mapping[str, Any] | None, model: Any
+) -> tuple[dict[str, Any], Texts | None]:
+    """Take what is said of texts out of the parameters of the constructor or of a call.
 
     Args:
         parameters (`dict[str, Any]`): All that was given.
         before (`Mapping[str, Any]`, *optional*): In a call, the parameters of the constructor's forward.
         model (`nn.Module`): The pipeline's.
-        tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): The pipeline's; the model's own is loaded where
-            there is none.
 
     Returns:
-        The other parameters, and the classifier of the texts: the constructor's where none were given. In the
-        constructor there may be none.
+        The other parameters, and the texts: the constructor's where none were given. In the constructor there may be
+        none.
 
     Raises:
-        ArgumentError: If the texts cannot be used, the model has labels of its own, or there is no tokenizer.
+        ArgumentError: If the texts cannot be used, or the model has labels of its own.
         ArgumentTypeError: If they are no texts.
     """
     texts = {name: parameters[name] for name in _OF_TEXTS if parameters.get(name) is not None}
     others = {name: value for name, value in parameters.items() if name not in _OF_TEXTS}
-    held: TextClassifier | None = (before or {}).get("texts")
+    held: Texts | None = (before or {}).get("texts")
     if not texts:
         if held is None and is_dual_encoder(model) and (before is not None or others.get("target") is not None):
             raise _no_texts(model)
@@ -55,35 +87,11 @@ def take_texts(
     labels = texts.get("candidate_labels", None if held is None else held.labels)
     if labels is None:
         raise _no_texts(model)
-    template = texts.get("hypothesis_template", TEMPLATE if held is None else held.hypothesis_template)
+    template = texts.get("hypothesis_template", TEMPLATE if held is None else held.template)
     check_texts("candidate_labels", labels, template)
     if held is not None and list(labels) != held.labels:
         _check_named_anew(others, before or {}, held.labels)
-    return others, _read(model, tokenizer, labels, template)
-
-
-def read_again(held: TextClassifier, model: Any, tokenizer: Any) -> TextClassifier:
-    """Return a classifier of the same texts, read by the model as it is now: the one that is held, if that is such.
-
-    Args:
-        held ([`TextClassifier`]): Made by [`take_texts`].
-        model (`nn.Module`): The pipeline's, whose weights or type may have changed since, or which is another one.
-        tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*): The pipeline's.
-    """
-    if held.read_by == _reader(model):
-        return held
-    return _read(model, tokenizer, held.labels, held.hypothesis_template)
-
-
-def _read(model: Any, tokenizer: Any, labels: Sequence[str], template: str) -> TextClassifier:
-    classifier = text_classifier(model, find_tokenizer(tokenizer, model), labels, template)
-    classifier.read_by = _reader(model)
-    return classifier
-
-
-def _reader(model: Any) -> tuple[Any, ...]:
-    """Return what changes with the model that reads texts, its weights, their type and its adapters."""
-    return id(model), describe_state(model), weight_versions(model)
+    return others, Texts(labels, template)
 
 
 def _check_named_anew(given: Mapping[str, Any], before: Mapping[str, Any], labels: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Contributions inside windows by full matrices of every window: what the engine's are held against.
+"""Contributions of layers in stages by full matrices of every window: what the engine's are held against.
 
 In the formulas `A` (images * windows, heads, tokens, tokens) is a layer's attention, `G` of the same shape the
 gradient of the score with respect to it, before outputs are scaled, and `g` that of its scaled output.
@@ -74,7 +74,7 @@ class ExplicitWindows:
     layers: list[_Layer]
 
     def by_token(self, reference: float | str) -> torch.Tensor:
-        """Return contributions (batch, layers, heads, prefix + patches): of padding, if there is any, and patches."""
+        """Return contributions (batch, layers, heads, prefix + patches), the prefix of what is no patch."""
         grid = grid_of(layer.call.layout for layer in self.layers)
         return stack_layers(
             [on_patches(layer.contribution(reference), layer.call.layout, grid) for layer in self.layers]
@@ -84,7 +84,7 @@ class ExplicitWindows:
 def explicit_windows(
     model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor, scale: float = 1.0
 ) -> ExplicitWindows:
-    """Make a forward of a model that attends inside windows with explicit attention, and differentiate it.
+    """Make a forward of a model whose layers stand in stages with explicit attention, and differentiate it.
 
     Args:
         model (`nn.Module`): The classifier.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.explanation.head_gradient import tokens_of
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Trace
@@ -46,7 +47,7 @@ def find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tensor
     if trace.grid is not None:
         _check_stages(trace, requests, pixels, size)
         return Patches(trace.grid, size)
-    return Patches(find_grid(pair(pixels.shape[-2:]), size, trace.hidden.shape[1]), size)
+    return Patches(find_grid(pair(pixels.shape[-2:]), size, tokens_of(trace.hidden).shape[1]), size)
 
 
 def methods_of(model: nn.Module) -> list[str]:
@@ -80,5 +81,19 @@ def _check_stages(
     if height % patch_size[0] or width % patch_size[1]:
         raise ArgumentError(
             f"`pixel_values` must be whole patches of {by_size(patch_size)} pixels for {class_name(trace.model)} (it "
-            f"would pad them); got {height} x {width}. Resize to that."
+            f"would pad or cut them); got {height} x {width}. Resize to that."
         )
+    # Convolutions whose kernels are even make a row and a column more than there are patches.
+    grid = trace.grid
+    assert grid is not None
+    fits = (grid.rows * patch_size[0], grid.cols * patch_size[1]) == (height, width)
+    for call in trace.layers:
+        if call.layout is not None:
+            rows, cols, covers = (
+                call.layout.of_outputs.rows,
+                call.layout.of_outputs.cols,
+                call.layout.of_outputs.covers,
+            )
+            fits = fits and (rows - 1) * covers[0] < grid.rows and (cols - 1) * covers[1] < grid.cols
+    if not fits:
+        raise unsupported(trace.model, "its patches, or the tokens of a later stage, do not cover the image evenly")

@@ -62,7 +62,7 @@ class Explanation:
         prefix_contribution (`torch.Tensor` of shape (batch, layers, heads, prefix tokens), *optional*): The
             contributions' part on prefix tokens; with the head maps it sums to `head_contribution` (with another value
             reference than 0 to less: for "removal" to zero). Of layers in stages (Swin, PVT) the one prefix token is
-            all padding, or the class token, where there is some.
+            all padding and class tokens, where there are some.
         readout (`torch.Tensor` of shape (batch, tokens), *optional*): Which tokens the head reads; rows sum to one.
             Of merged tokens (Swin, SegFormer) spread over the patches that they cover, as in all maps.
         completeness_gap (`torch.Tensor` of shape (batch,), *optional*): For "path": the contributions of all

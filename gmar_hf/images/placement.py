@@ -33,9 +33,9 @@ _GEOMETRY = (
     "_prepare_images_structure",
     "_standardize_kwargs",
 )
-# BEiT and SegFormer override for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike
-# (SegFormer crops nothing), and never pad. SigLIP 2 resizes the whole image to whole patches, whatever it does with
-# these.
+# BEiT and SegFormer override for segmentation maps, DINOv3 for the order of rescaling; they resize and crop alike, and
+# never pad; a crop that SegFormer is told to make, and does not, is refused as another size than its settings say.
+# SigLIP 2 resizes the whole image to whole patches, whatever it does with these.
 _ALIKE = (
     "transformers.models.beit.",
     "transformers.models.dinov3_vit.",

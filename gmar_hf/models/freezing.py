@@ -166,7 +166,10 @@ def steady_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def weight_versions(model: nn.Module) -> list[tuple[int, int, torch.dtype]]:
-    """Return what changes with every write to a weight, but those that are put in place for each forward."""
+    """Return what changes with writes to a weight other than through `.data`, and with the dtype.
+
+    Weights that are put in place for each forward are left out.
+    """
     return [(id(weight), weight._version, weight.dtype) for weight in steady_weights(model) if not weight.is_meta]
 
 

@@ -105,10 +105,10 @@ def usable_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return a model's keyword arguments with tensors that a backward can keep.
 
     Raises:
-        ArgumentError: If one holds NaN, which the logits would be told of.
+        ArgumentError: If one holds NaN, for which the logits would be blamed.
     """
     for name, value in model_kwargs.items():
-        if isinstance(value, torch.Tensor) and value.isnan().any():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.isnan().any():
             raise ArgumentError(f"`{name}` must hold no NaN; got {int(value.isnan().sum())}. Look at what made it.")
     return {name: _usable(value) for name, value in model_kwargs.items()}
 

@@ -135,7 +135,8 @@ def _pvt_v2(
     def finish(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
         return module.proj_drop(module.proj(output.flatten(2))), probabilities
 
-    return _scaled_products(module, hidden_states, None, reduced)._replace(finish=finish)
+    inputs = _scaled_products(module, hidden_states, None, reduced, module.attn_drop)
+    return inputs._replace(finish=finish)
 
 
 def _as_map(states: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -149,16 +150,21 @@ def _in_a_row(states: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled_products(
-    module: Any, hidden_states: torch.Tensor, bias: torch.Tensor | None, attended: torch.Tensor | None = None
+    module: Any,
+    hidden_states: torch.Tensor,
+    bias: torch.Tensor | None,
+    attended: torch.Tensor | None = None,
+    dropout: nn.Dropout | None = None,
 ) -> AttentionInputs:
     """Return the inputs of an attention by products of queries and keys, scaled by the heads' size.
 
     Args:
         attended (`torch.Tensor` of shape (batch, keys, channels), *optional*): What keys and values are made of; by
             default what the queries are made of.
+        dropout (`nn.Dropout`, *optional*): The attention's; the module's `dropout` by default.
     """
     attended = hidden_states if attended is None else attended
-    dropout = module.attn_drop if hasattr(module, "attn_drop") else module.dropout
+    dropout = module.dropout if dropout is None else dropout
     return AttentionInputs(
         query=_by_head(module, module.query(hidden_states)),
         key=_by_head(module, module.key(attended)),

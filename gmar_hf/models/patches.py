@@ -8,8 +8,8 @@ from torch import nn
 from gmar_hf.errors import ArgumentError, UnsupportedModelError
 from gmar_hf.models.introspection import entry, settings
 
-# What says, by stage, how far apart patches stand, where there is no `patch_size`. PVT's two names are the wrong way.
-_STAGES_OF_PATCHES = {"pvt": "patch_sizes", "pvt_v2": "strides", "segformer": "strides"}
+# What says of each stage how far apart its tokens stand on the map before. PVT's "strides" are how large they are.
+_STRIDES = {"pvt": "patch_sizes", "pvt_v2": "strides", "segformer": "strides"}
 
 
 class Grid(NamedTuple):
@@ -98,11 +98,25 @@ def patch_size_in(config: Any) -> tuple[int, int] | None:
 
     Where patches overlap, as Hiera's do, they are as large as they stand apart.
     """
-    stages = _STAGES_OF_PATCHES.get(getattr(config, "model_type", ""))
-    if stages is not None:
-        return pair(getattr(config, stages)[0])
+    strides = stage_strides(config)
+    if strides:
+        return pair(strides[0])
     size = entry(config, "patch_size")
     return None if size is None else pair(getattr(config, "patch_stride", None) or size)
+
+
+def stage_strides(config: Any) -> tuple[int, ...]:
+    """Return how far apart the tokens of each stage stand: in pixels, then in tokens of the stage before.
+
+    Nothing of a config that has no such list.
+
+    Example:
+        >>> import transformers
+        >>> stage_strides(transformers.SegformerConfig())
+        (4, 2, 2, 2)
+    """
+    name = _STRIDES.get(getattr(config, "model_type", ""))
+    return () if name is None else tuple(getattr(config, name))
 
 
 def sum_over_patches(model: nn.Module, values: torch.Tensor) -> torch.Tensor:

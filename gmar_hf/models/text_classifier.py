@@ -34,10 +34,7 @@ class TextClassifier(nn.Module):
 
     Attributes:
         config (`PreTrainedConfig`): The image tower's, with the labels.
-        read_by (`tuple`): For whoever keeps it, what the model was like when it read the texts.
     """
-
-    read_by: tuple[Any, ...] = ()
 
     def __init__(
         self, model: nn.Module, text_embeds: torch.Tensor, labels: Sequence[str], hypothesis_template: str = "{}"

@@ -247,8 +247,11 @@ def reduced_layout(rows: int, cols: int, covers: tuple[int, int], reduction: int
         (tensor([[0, 1, 2, 3]]), (2, 2), 20)
     """
     with torch.inference_mode(False):  # it is kept for others, who may want gradients
-        num_keys = (rows // reduction) * (cols // reduction)
-        places = torch.cat([torch.full((num_prefix,), PREFIX), torch.arange(num_keys)])[None].cpu()
-    outputs = None if reduction == 1 else reduced_layout(rows, cols, covers, 1, num_prefix)
-    covers_of_keys = (covers[0] * reduction, covers[1] * reduction)
-    return WindowLayout(places, rows // reduction, cols // reduction, covers_of_keys, outputs=outputs)
+        own, of_keys = (torch.arange((rows // side) * (cols // side), device="cpu")[None] for side in (1, reduction))
+        prefix = torch.full((1, num_prefix), PREFIX, device="cpu")
+        outputs = WindowLayout(torch.cat([prefix, own], dim=1), rows, cols, covers)
+        if reduction == 1:
+            return outputs
+        covers_of_keys = (covers[0] * reduction, covers[1] * reduction)
+        places = torch.cat([prefix, of_keys], dim=1)
+        return WindowLayout(places, rows // reduction, cols // reduction, covers_of_keys, outputs=outputs)

@@ -4,6 +4,7 @@ Swin's kinds and Hiera's attend inside windows of their map; SegFormer's and PVT
 several tokens. Where the tokens of their calls lie is known while these are recorded, see [`layout_of`].
 """
 
+import inspect
 import math
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from torch import nn
 
 from gmar_hf.models.freezing import Borrowed, Undo
 from gmar_hf.models.hooks import BorrowedHook
+from gmar_hf.models.patches import stage_strides
 from gmar_hf.models.window_layout import WindowLayout, hiera_layout, reduced_layout, swin_layout
 
 
@@ -61,31 +63,27 @@ def _hiera(around: _LayerUnderWay) -> WindowLayout | None:
 
 
 def _segformer(around: _LayerUnderWay) -> WindowLayout:
-    return _reduced(around, around.layer.attention.sequence_reduction_ratio, around.station.config.strides)
+    return _reduced(around, around.layer.attention.sequence_reduction_ratio)
 
 
 def _pvt(around: _LayerUnderWay) -> WindowLayout:
-    config, stage = around.station  # its "strides" are how large patches are, and its "patch_sizes" how far apart
-    is_last = stage + 1 == len(config.depths)
-    ratio = around.layer.attention.self.sequences_reduction_ratio
-    return _reduced(around, ratio, config.patch_sizes, num_prefix=int(is_last))
+    is_last = around.station.stage + 1 == len(around.station.config.depths)
+    return _reduced(around, around.layer.attention.self.sequences_reduction_ratio, num_prefix=int(is_last))
 
 
 def _pvt_v2(around: _LayerUnderWay) -> WindowLayout | None:
     attention = around.layer.attention
     if attention.linear_attention:  # keys are means of overlapping parts of the map
         return None
-    return _reduced(around, attention.spatial_reduction_ratio, around.station.config.strides)
+    return _reduced(around, attention.spatial_reduction_ratio)
 
 
-def _reduced(around: _LayerUnderWay, reduction: int, strides: Any, num_prefix: int = 0) -> WindowLayout:
+def _reduced(around: _LayerUnderWay, reduction: int, num_prefix: int = 0) -> WindowLayout:
     """Return the layout of a layer that is handed the rows and columns of its map."""
-    names = ("height", "width")
-    rows, cols = (
-        around.kwargs[name] if name in around.kwargs else around.args[place] for place, name in enumerate(names, 1)
-    )
-    covers = math.prod(strides[1 : around.station.stage + 1])
-    return reduced_layout(int(rows), int(cols), (covers, covers), int(reduction), num_prefix)
+    given = inspect.signature(around.layer.forward).bind_partial(*around.args, **around.kwargs).arguments
+    config, stage = around.station
+    covers = math.prod(stage_strides(config)[1 : stage + 1])
+    return reduced_layout(int(given["height"]), int(given["width"]), (covers, covers), int(reduction), num_prefix)
 
 
 # How the layout is found, by the class of the layer, matched as it is. Swin's has a `window_size` and a `shift_size`,
@@ -140,10 +138,11 @@ _one_thread_at_a_time = threading.RLock()
 
 @contextmanager
 def windows_known(model: nn.Module) -> Iterator[None]:
-    """Let [`layout_of`] know the windows of a model's layers inside the block; their sizes are as before after it.
+    """Let [`layout_of`] know where a model's layers stand inside the block; Swin's sizes are as before after it.
 
     Swin's layers shrink their windows to a small map in their own forward, for all threads. Threads that explain
-    models with windows therefore take turns; a plain forward of another thread is not kept from meeting other sizes.
+    models whose layers stand in stages therefore take turns; a plain forward of another thread is not kept from
+    meeting other sizes.
     """
     layers = list(filter(_stands_in_a_stage, model.modules()))
     if not layers:

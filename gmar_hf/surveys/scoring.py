@@ -66,7 +66,7 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         if trace.grid is None:
             prefix = find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
         else:  # in stages all tokens of a layer's map are patches, of which later layers have fewer
-            prefix = max(_num_prefix(call) or 0 for call in trace.layers)
+            prefix = max(_num_prefix(call, 0) for call in trace.layers)
         with full_precision(trace.hidden.device):
             scored = [
                 _scored(trace, score, prefix, retain_graph=number < len(choice.scores))
@@ -156,15 +156,14 @@ def _scored(
     return stack_layers(by_head).permute(0, 3, 1, 2), _stacked([gradients[index] for index in order])
 
 
-def _num_prefix(call: AttentionCall) -> int | None:
-    """Return how many class tokens stand first, of a layer in a stage; None of others."""
-    return None if call.layout is None else call.layout.of_outputs.num_prefix
+def _num_prefix(call: AttentionCall, of_others: int) -> int:
+    """Return how many tokens stand before the patches, of a layer in a stage; of others what is given."""
+    return of_others if call.layout is None else call.layout.of_outputs.num_prefix
 
 
 def _by_position(call: AttentionCall, by_token: torch.Tensor, prefix: int, *, is_mean: bool) -> torch.Tensor:
     """Gather outputs of a layer at the model's positions, see [`by_position`]: zeros at class tokens that it lacks."""
-    own = _num_prefix(call)
-    own = prefix if own is None else own
+    own = _num_prefix(call, prefix)
     gathered = by_position(call.outputs_by_image(by_token), own, is_mean=is_mean)
     return nn.functional.pad(gathered, (0, 0, prefix - own, 0))
 

@@ -111,6 +111,16 @@ def test_texts_of_the_constructor_are_read_again_when_the_model_has_changed(chan
     assert scores() == scores(candidate_labels=LABELS) != before
 
 
+def test_texts_are_read_again_between_two_images_of_an_iterator():
+    explain = of_texts(clip(), candidate_labels=LABELS)
+    results = iter(explain(iter([photo(), photo()]), top_k=3))
+    before = next(results)
+    other_weights(explain)
+    after = next(results)
+    assert [result["score"] for result in after] == [result["score"] for result in explain(photo(), top_k=3)]
+    assert [result["score"] for result in after] != [result["score"] for result in before]
+
+
 def test_a_classifier_of_texts_in_another_precision():
     model = clip()
     classifier = gmar_hf.text_classifier(model, tokenizer(), LABELS)

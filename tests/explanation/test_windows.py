@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 import gmar_hf
-from gmar_hf.errors import ArgumentError
+from gmar_hf.errors import ArgumentError, UnsupportedModelError
+from gmar_hf.models import window_layout
 from tests.explanation.test_passes import POINTS
 from tests.helpers import hiera_oracle, reduced_oracle, state, window_oracle, zoo
 from tests.helpers.sampling import pick, sample_product
@@ -196,11 +197,33 @@ def test_methods_that_multiply_attention_are_refused(method):
 
 def test_images_must_be_whole_patches():
     message = (
-        r"^`pixel_values` must be whole patches of 4 x 4 pixels for SwinForImageClassification \(it would pad them\); "
-        r"got 32 x 34\. Resize to that\.$"
+        r"^`pixel_values` must be whole patches of 4 x 4 pixels for SwinForImageClassification \(it would pad or cut "
+        r"them\); got 32 x 34\. Resize to that\.$"
     )
     with pytest.raises(ArgumentError, match=message):
         gmar_hf.explain(zoo.swin(), torch.zeros(1, 3, 32, 34), method="path")
+
+
+@pytest.mark.parametrize("name", ["segformer", "pvt_v2"])
+@pytest.mark.parametrize("sizes", [(4, 3, 3), (7, 2, 3), (7, 3, 2)])
+def test_convolutions_that_make_one_token_more_are_refused(name, sizes):
+    config = zoo.STAGED[name]().config
+    config.patch_sizes = sizes
+    model = zoo.build(type(zoo.STAGED[name]()), config)
+    with pytest.raises(UnsupportedModelError, match="do not cover the image evenly"):
+        gmar_hf.explain(model, torch.zeros(1, 3, 32, 32), method="contribution")
+
+
+@pytest.mark.parametrize("name", ["swin", "segformer", "pvt"])
+def test_another_default_device_of_torchs(name):
+    case = make_case(name)
+    expected = explain(case, method="removal")
+    window_layout.swin_layout.cache_clear()
+    window_layout.reduced_layout.cache_clear()
+    targets = torch.tensor(TARGETS)
+    with torch.device("meta"):
+        found = gmar_hf.explain(case.model, case.images, targets, method="removal")
+    assert torch.equal(found.attribution, expected.attribution)
 
 
 @pytest.mark.slow
