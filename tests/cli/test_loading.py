@@ -113,6 +113,11 @@ def test_a_terminal_is_told_of_a_download(here, monkeypatch, capsys, name, told)
     assert capsys.readouterr().err == told
 
 
+def classifier_in(explainer):
+    """The classifier of the texts that the constructor was given."""
+    return explainer._classifier(explainer._forward_params["texts"])
+
+
 class TestRevisions:
     """What reads the labels is of the revision that the model is of."""
 
@@ -137,13 +142,13 @@ class TestRevisions:
         explainer, _ = load_explainer("me/clip", first, "cpu", {"candidate_labels": labels, "method": None}, ["gmar"])
         piped = pipeline("gmar-explanation", model="me/clip", revision=first, candidate_labels=labels, device="cpu")
         classifier = load_classifier("me/clip", first, labels=labels, hypothesis_template=None)
-        for each in (explainer._forward_params["texts"], piped._forward_params["texts"], classifier):
+        for each in (classifier_in(explainer), classifier_in(piped), classifier):
             torch.testing.assert_close(each.head.text_embeds, expected)
         # Transformers' own class keeps no revision; the cache has the weights of one only.
         given = {"image_processor": image_processor((32, 32)), "candidate_labels": labels}
         model = transformers.AutoModel.from_pretrained("me/clip", revision=first)
         explainer = gmar_hf.GMARExplainer(model=model, **given)
-        torch.testing.assert_close(explainer._forward_params["texts"].head.text_embeds, expected)
+        torch.testing.assert_close(classifier_in(explainer).head.text_embeds, expected)
         of_main = load_classifier("me/clip", None, labels=labels, hypothesis_template=None)
         assert (of_main.head.text_embeds - expected).abs().max() > 0.01
         # And now it has those of two.
@@ -156,7 +161,7 @@ class TestRevisions:
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained("me/clip", revision=first)
         explainer = gmar_hf.GMARExplainer(model=model, tokenizer=tokenizer, **given)
-        torch.testing.assert_close(explainer._forward_params["texts"].head.text_embeds, expected)
+        torch.testing.assert_close(classifier_in(explainer).head.text_embeds, expected)
 
     def test_results_name_no_commit_that_nobody_knows(self, first):
         of_first = transformers.AutoModel.from_pretrained("me/clip", revision=first)
