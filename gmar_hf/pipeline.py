@@ -52,6 +52,7 @@ class GMARExplainer(Pipeline):
     - `method` (`str`): the map's; of several, the results of a target follow each other in the methods' order;
     - `label` (`str`), `score` (`float`) and `target` (`int`) as in `ImageClassificationPipeline`, and `versus` (`str`)
       and its `versus_score` where one was given;
+    - `predicted_label` (`str`) and `predicted_score` (`float`): the model's best class, whichever is explained;
     - `attribution` (float32 CPU tensor (rows, cols)): the raw map, and `unit` (`str`), what its numbers count:
       "logits" or "share of attention";
     - `box` (`tuple[float, float, float, float]`): left, top, right, bottom of the rectangle of the image's pixels

@@ -352,9 +352,13 @@ def test_a_call_overrides_the_constructor(explainer):
 def test_what_a_result_holds(explainer):
     (result,) = explainer(PHOTOS[0])
     assert list(result) == [
-        "label", "score", "target", "method", "attribution", "unit", "box", "heatmap", "head_importance",
-        "head_contribution", "head_contribution_centred",
+        "label", "score", "target", "predicted_label", "predicted_score", "method", "attribution", "unit", "box",
+        "heatmap", "head_importance", "head_contribution", "head_contribution_centred",
     ]  # fmt: skip
+    assert (result["predicted_label"], result["predicted_score"]) == (result["label"], result["score"])
+    (other,) = explainer(PHOTOS[0], target=(result["target"] + 1) % 3)
+    assert other["label"] != other["predicted_label"] == result["label"]
+    assert other["predicted_score"] == result["score"]
     assert isinstance(result["label"], str)
     assert isinstance(result["score"], float)
     assert type(result["target"]) is int
@@ -426,7 +430,9 @@ def test_overlays_are_drawn_as_asked_for(explainer):
     map_and_place = dict(heatmap=result["attribution"], box=result["box"], style="signed")
     assert result["overlay"].tobytes() == gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place).tobytes()
     (result,) = explainer(PHOTOS[0], **signed, overlay_grid=True, overlay_caption=True, target="cat", versus="dog")
-    caption = f"cat: {result['score']:.2f}, not dog: {result['versus_score']:.2f} · contribution, logits"
+    caption = f"cat: {result['score']:.2f}, not dog: {result['versus_score']:.2f}"
+    assert result["predicted_label"] not in ("cat", "dog")
+    caption += f" (the model says {result['predicted_label']}: {result['predicted_score']:.2f}) · contribution, logits"
     map_and_place["heatmap"] = result["attribution"]
     expected = gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place, grid=True, caption=caption)
     assert result["overlay"].tobytes() == expected.tobytes()

@@ -27,8 +27,8 @@ _SHOWN = (  # an explanation's fields in a result
     "head_maps",
 )
 _SHARE = "share of attention"
-_Text = Literal["label", "method", "unit", "versus", "note", "head_weights_from"]
-_Number = Literal["score", "versus_score", "completeness_gap"]
+_Text = Literal["label", "predicted_label", "method", "unit", "versus", "note", "head_weights_from"]
+_Number = Literal["score", "predicted_score", "versus_score", "completeness_gap"]
 _Heads = Literal["head_importance", "head_contribution", "head_contribution_centred"]
 _NO_JSON = ("heatmap", "overlay", "explanation")  # pictures, and what has a file of its own
 
@@ -159,11 +159,14 @@ def describe_target(
         heatmap_size (`tuple[int, int]`, *optional*): The image's width and height; None for no heatmap.
     """
     tensors, settings = explanation.tensors(), explanation.settings
+    best = int(scores.argmax())
     fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
     result = {
         "label": labels[target],
         "score": scores[target].item(),
         "target": target,
+        "predicted_label": labels[best],
+        "predicted_score": scores[best].item(),
         "method": settings["method"],
         "attribution": fields["attribution"],
         "unit": _SHARE if METHODS[settings["method"]].from_readout else "logits",
@@ -227,7 +230,15 @@ def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
 
 def _title(result: Mapping[str, Any]) -> str:
     versus = f", not {result['versus']}: {result['versus_score']:z.2f}" if "versus" in result else ""
-    return f"{result['label']}: {result['score']:z.2f}{versus}"
+    return f"{result['label']}: {result['score']:z.2f}{versus}{_answer(result)}"
+
+
+def _answer(result: Mapping[str, Any]) -> str:
+    """Say what the model answers, where that is neither label of the result."""
+    answer = result["predicted_label"]
+    if answer in (result["label"], result.get("versus")):
+        return ""
+    return f" (the model says {answer}: {result['predicted_score']:z.2f})"
 
 
 def _as_json(value: Any) -> Any:

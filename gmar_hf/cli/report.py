@@ -150,7 +150,9 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
         typer.echo(remark)
     counts = f"{quantity(summary['num_images'], 'image')}, {quantity(summary['num_explanations'], 'explanation')}"
     if summary["num_unreadable"]:
-        counts += f", {summary['num_unreadable']} unreadable"
+        from gmar_hf.report.settings import named_unreadable
+
+        counts += f", {summary['num_unreadable']} unreadable{named_unreadable(report.settings)}"
     typer.echo(f"{counts}. {written} in {printable(summary['out'])}")
     typer.echo(f"Look first at {printable(summary['page'])}")
     if summary["url"]:

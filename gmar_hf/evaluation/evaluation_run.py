@@ -21,6 +21,7 @@ from gmar_hf.evaluation.output.page import PAGE_FILE, PAGE_NOUN, write_page
 from gmar_hf.evaluation.output.pictures import draw_pictures
 from gmar_hf.evaluation.output.tables import IMAGE_TABLE, SUMMARY_TABLE, write_results
 from gmar_hf.evaluation.results import RESULTS, ROWS, Evaluation
+from gmar_hf.evaluation.verdict import LEAST_IMAGES
 from gmar_hf.explanation.engine import versions
 from gmar_hf.runs.batches import Batch
 from gmar_hf.runs.identity import identity, image_processing
@@ -91,7 +92,7 @@ class EvaluationRun(Run[Evaluation]):
         num_patches = self._num_patches(batch)
         if num_patches is None:
             return None
-        return describe_cost(
+        cost = describe_cost(
             self._questions.methods,
             self._questions.columns,
             num_steps=self._questions.num_steps,
@@ -99,6 +100,10 @@ class EvaluationRun(Run[Evaluation]):
             num_images=self._num_left(),
             explains_labels=self._questions.explains_labels,
         )
+        assert self.work.num_images is not None  # streams are refused
+        if self.work.num_images >= LEAST_IMAGES:
+            return cost
+        return f"{cost} So few images give figures and no verdict: it takes {LEAST_IMAGES} at least."
 
     def _num_patches(self, batch: Batch) -> int | None:
         """Count an image's patches; None where nothing could be read, or the model does not say how large they are."""

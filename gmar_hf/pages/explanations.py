@@ -152,6 +152,7 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
             "is_tiny": max(width, height) < _TINY,
         },
         "labels": [{"text": label, "score": scores[label]} for label in labels],
+        "answer": _answer(results),
     }
     maps = [_result(result, labels.index(_label(result))) for result in results]
     data = {"box": shares_of(results[0]["box"], picture.size), "labels": labels, "maps": maps, "heads": []}
@@ -204,6 +205,15 @@ def _label(result: Mapping[str, Any]) -> str:
     """Say what was explained: two labels where the result tells them apart."""
     names = [printable(result[key]) for key in ("label", "versus") if key in result]
     return ", not ".join(names)
+
+
+def _answer(results: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Say what the model answers, where the first label that is explained is another; None where it is that."""
+    first = results[0]
+    if first.get("predicted_label", first["label"]) == first["label"]:  # results of old files do not tell
+        return None
+    score = float(first["predicted_score"])
+    return {"text": printable(first["predicted_label"]), "score": f"{score:z.3f}" if math.isfinite(score) else "?"}
 
 
 def _scores(result: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from gmar_hf.report.card_tables import class_tables, outcome_table, shown_scores
 from gmar_hf.report.card_traits import top_image_rows, trait_table
 from gmar_hf.report.certainty import remarks
 from gmar_hf.report.figures import FIGURES, png
-from gmar_hf.report.settings import parts_in_words
+from gmar_hf.report.settings import named_unreadable, parts_in_words
 from gmar_hf.report.statistics import MIN_CLASS_EXPLANATIONS, RANKED_BY, strongest_heads
 from gmar_hf.utils.files import replacing
 from gmar_hf.utils.text import printable, quantity
@@ -74,7 +74,8 @@ def _summary(report: "HeadImportanceReport") -> list[str]:
     if known:
         sentences.append(f"The model's prediction is right for {counts['num_correct']:,} of {known:,} images.")
     if counts["num_unreadable"]:
-        sentences.append(f"{quantity(counts['num_unreadable'], 'image')} could not be read.")
+        named = named_unreadable(report.settings)
+        sentences.append(f"{quantity(counts['num_unreadable'], 'image')} could not be read{named}.")
     return sentences + remarks(report.overall, report.num_images)
 
 

@@ -16,9 +16,11 @@ from gmar_hf.report.statistics import KEYS, OUTCOMES
 from gmar_hf.report.traits import HeadTraits
 from gmar_hf.utils.missing_heads import mask_of_heads
 from gmar_hf.utils.plain_json import COUNT, FLAG, NUMBER, TEXT, check_json, plain_copy
+from gmar_hf.utils.text import printable
 
 MAX_UNREADABLE = 1000  # as many are named
 _NAMED_PARTS = 20
+_NUM_NAMED = 3  # unreadable images, where a line has to do
 
 SURVEY_SETTINGS = ("batch_size", "limit", "shuffle_seed", "until_stable", "max_unreadable")
 
@@ -78,6 +80,18 @@ _PROCESSING = {
 
 # Of a data set of which only parts were surveyed: which, from 1, and of what order of its images.
 _PARTS = {"count": COUNT, "numbers": [COUNT], "limit": (COUNT, None), "shuffle_seed": (COUNT, None)}
+
+
+def named_unreadable(settings: Mapping[str, Any]) -> str:
+    """Name the first images of a report that could not be read, in brackets; nothing where none is named.
+
+    Example:
+        >>> named_unreadable({"unreadable": [{"image": "cup/7.jpg", "reason": "truncated"}]})
+        ' (cup/7.jpg; reasons stand in the card)'
+    """
+    names = [printable(entry["image"]) for entry in settings["unreadable"][:_NUM_NAMED]]
+    more = ", ..." if len(settings["unreadable"]) > _NUM_NAMED else ""
+    return f" ({', '.join(names)}{more}; reasons stand in the card)" if names else ""
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,7 +216,8 @@ def test_unreadable_images(report, here):
     assert [path.name for path in Path("out").iterdir()] == ["checkpoints"]  # from which the next goes on
     code, out, err = report("--max-unreadable", 0.2)
     assert (code, err) == (0, "Going on: 4 of 8 images are done.\n")
-    assert "7 images, 7 explanations, 1 unreadable. Report" in out
+    assert "7 images, 7 explanations, 1 unreadable (cat/bro\\x1bken.png; reasons stand in the card). Report" in out
+    assert "1 image could not be read (cat/bro\\x1bken.png; reasons" in Path("out/index.html").read_text()
 
 
 # Labels that are called otherwise

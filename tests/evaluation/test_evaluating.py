@@ -645,7 +645,8 @@ def test_the_command_line(run, tmp_path):
     # 2 and 9 forwards, twice as the maps of two classes are compared; 3 fillings' curves of 2 steps, 4 forwards each.
     assert err == (
         "An explained class of an image costs about 46 forwards of the model: 22 for 2 maps and 24 for 16 figures of "
-        "each; about 92 for 2 images, for one class each.\n"
+        "each; about 92 for 2 images, for one class each. So few images give figures and no verdict: it takes 8 at "
+        "least.\n"
     )
     assert out.startswith("Which map to believe cannot be said: figures are of 2 images, and it takes 8 at least.\n")
     assert "masked-contribution" in out

@@ -18,7 +18,7 @@ from gmar_hf.errors import ArgumentError
 from gmar_hf.pages.small_data import packed_heads
 from gmar_hf.plotting import map_layer, overlay, painting
 from tests.helpers.browser import CHROMIUM, browsing
-from tests.helpers.explainers import photo
+from tests.helpers.explainers import make_explainer, photo
 from tests.helpers.pages import Page, assert_self_contained
 
 NASTY = [
@@ -118,6 +118,19 @@ def test_a_label_against_another_one_and_a_note_are_said(tmp_path):
     assert (page.texts("dt"), page.texts("dd")) == (["gmar"], ["a < b"])
     assert page.texts("button") == ["cat, not dog 0.750 against 0.200", "Back to the whole map"]
     assert "Choose a label:" not in page.texts("p")
+
+
+def test_what_the_model_answers_is_said_where_another_label_is_explained(tmp_path):
+    explain = make_explainer()
+    (best,) = explain(photo())
+    (other,) = explain(photo(), target=(best["target"] + 1) % 5)
+    gmar_hf.pages.write_page([("one", photo(), [best]), ("two", photo(), [other])], tmp_path / "page.html")
+    first, second = Page((tmp_path / "page.html").read_text(encoding="utf-8")).texts("h2")[:2]
+    assert first == f"name: one → label: {best['label']} {best['score']:.3f}"
+    assert second == (
+        f"name: two → explained label: {other['label']} {other['score']:.3f} "
+        f"(the model says {best['label']} {best['score']:.3f})"
+    )
 
 
 def test_text_of_strangers_stays_text(tmp_path):
