@@ -235,7 +235,7 @@ def _title(result: Mapping[str, Any]) -> str:
 
 def _answer(result: Mapping[str, Any]) -> str:
     """Say what the model answers, where that is neither label of the result."""
-    answer = result["predicted_label"]
+    answer = result.get("predicted_label", result["label"])  # results of old files do not tell
     if answer in (result["label"], result.get("versus")):
         return ""
     return f" (the model says {answer}: {result['predicted_score']:z.2f})"

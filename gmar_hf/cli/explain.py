@@ -50,6 +50,13 @@ def _known_methods(texts: list[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _at_most_one(texts: list[str] | None) -> list[str] | None:
+    """Refuse an option that was given twice, of which the last one would count without a word."""
+    if texts and len(texts) > 1:
+        raise typer.BadParameter(f"it must be given once; got {len(texts)}. Run the command once for each.")
+    return texts
+
+
 class OverlayStyle(StrEnum):
     """What an overlay shows of a map."""
 
@@ -79,7 +86,8 @@ class ExplainOptions:
         typer.Option("--target", "-t", metavar="LABEL", help="Label or index to explain; repeat it for several."),
     ] = None
     versus: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Label or index: why the target and not this one.")
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Label or index: why the target and not this one.", callback=_at_most_one),
     ] = None
     label: LabelOption = None
     hypothesis_template: TemplateOption = None
@@ -123,7 +131,7 @@ class ExplainOptions:
         return {
             **{name: value for name, value in texts.items() if value is not None},
             "target": [_label(text) for text in self.target] if self.target else None,
-            "versus": None if self.versus is None else _label(self.versus),
+            "versus": _label(self.versus[0]) if self.versus else None,
             "top_k": self.top_k,
             "method": self.method,
             "norm": self.norm.value,

@@ -135,7 +135,7 @@ class EvaluationRun(Run[Evaluation]):
         if (about := duration(needed)) is not None:
             self.say(f"At the speed of the first forward that will take about {about}.")
             if needed >= _LONG:
-                self.say("Fewer `methods`, `metrics`, `num_steps` or images (`limit`) take less.")
+                self.say("Fewer `methods`, `metrics`, `num_steps`, `baselines` or images (`limit`) take less.")
 
     def take(self, batch: Batch) -> None:
         """Measure a batch, from the method on at which an earlier call has stopped in it."""

@@ -25,7 +25,7 @@ def remarks(overall: HeadStatistics, num_images: int) -> list[str]:
         >>> mean, error = torch.tensor([[9.0, 5.0, 4.9, 1.0]]), torch.tensor([[0.1, 0.2, 0.2, 0.1]])
         >>> statistics = HeadStatistics(40, {"contribution_abs": mean}, {}, {"contribution_abs": error})
         >>> print(*remarks(statistics, 40))
-        Ranks 2 to 3 lie within each other's standard errors: other images like these could order them otherwise.
+        Ranks 2 to 3 lie within their neighbours' standard errors: other images like these could order them otherwise.
     """
     told = []
     if num_images < FEW_IMAGES:
@@ -36,7 +36,7 @@ def remarks(overall: HeadStatistics, num_images: int) -> list[str]:
     ranks = [f"{first} to {last}" for first, last in open_ranks(overall)]
     if ranks:
         told.append(
-            f"Ranks {listed(ranks)} lie within each other's standard errors: other images like these could order "
+            f"Ranks {listed(ranks)} lie within their neighbours' standard errors: other images like these could order "
             "them otherwise."
         )
     return told
@@ -54,8 +54,9 @@ def shown_heads(overall: HeadStatistics) -> list[tuple[int, int, float]]:
 def open_ranks(overall: HeadStatistics) -> list[tuple[int, int]]:
     """Return the first and last rank, from 1, of neighbours among the ten strongest heads that cannot be told apart.
 
-    A head is within the errors of the first one of its group where their means differ by no more than both errors
-    together, the root of the sum of their squares; where errors are unknown nothing is said.
+    A head belongs to the group before it where it is within the errors of one of its heads: where their means differ
+    by no more than both errors together, the root of the sum of their squares. So a group ends where all of its heads
+    stand apart from the next. Where errors are unknown nothing is said.
 
     Args:
         overall ([`HeadStatistics`]): Of all explanations.
@@ -64,10 +65,13 @@ def open_ranks(overall: HeadStatistics) -> list[tuple[int, int]]:
     errors = [float(overall.standard_error[RANKED_BY][layer, head]) for layer, head, _ in heads]
     if not all(map(math.isfinite, errors)):
         return []
+
+    def is_apart(upper: int, lower: int) -> bool:
+        return heads[upper][2] - heads[lower][2] > math.hypot(errors[upper], errors[lower])
+
     groups, first = [], 0
     for place in range(1, len(heads) + 1):
-        is_apart = place == len(heads) or heads[first][2] - heads[place][2] > math.hypot(errors[first], errors[place])
-        if is_apart:
+        if place == len(heads) or all(is_apart(upper, place) for upper in range(first, place)):
             if place - first > 1:
                 groups.append((first + 1, place))
             first = place

@@ -784,3 +784,9 @@ def test_texts_as_labels(here, run):
 def test_texts_for_a_classifier(here, run, model):
     message = refusal(run("explain", "one.png", "-m", model, "--label", "a cat"))
     assert "which has labels of its own" in message
+
+
+def test_versus_is_given_once(run, here, model):
+    code, _, err = run("explain", "one.png", "-m", model, "-t", "cat", "--versus", "dog", "--versus", "bird")
+    assert code == 2
+    assert "must be given once; got 2. Run the command once for each." in " ".join(err.replace("│", " ").split())

@@ -21,7 +21,8 @@ def statistics(means, errors):
         ([5, 4, 3, 2], [0.6, 0.8, 0, 0], [(1, 2)]),  # 1 apart, and the errors' hypotenuse is 1
         ([5, 3.99, 3, 2], [0.6, 0.8, 0, 0], []),
         ([5, 4.9, 3, 2.9], [0.2] * 4, [(1, 2), (3, 4)]),
-        ([5, 4.8, 4.6, 4.4], [0.2] * 4, [(1, 2), (3, 4)]),  # the third is too far from the first
+        ([5, 4.8, 4.6, 4.4], [0.2] * 4, [(1, 4)]),  # each is too near to the one before it
+        ([5, 4.9, 4.6, 3], [0.5, 0, 0.1, 0.1], [(1, 3)]),  # the third is apart from the second, not from the first
         ([5, 5, 5, 5], [0.0] * 4, [(1, 4)]),
         ([5, 5, 5, 5], [torch.inf] * 4, []),  # of one explanation nobody knows an error
     ],
@@ -43,4 +44,4 @@ def test_the_remarks():
         "Take 30 images at least."
     )
     (close,) = remarks(statistics([5, 4.9, 3, 2.9], [0.2] * 4), 1000)
-    assert close.startswith("Ranks 1 to 2 and 3 to 4 lie within each other's standard errors")
+    assert close.startswith("Ranks 1 to 2 and 3 to 4 lie within their neighbours' standard errors")
