@@ -47,7 +47,7 @@ REVEALED = [
     "gmar_hf._pipeline.results.ExplanationResult",
     "gmar_hf._pipeline.results.ResultList[gmar_hf._pipeline.results.ResultList"
     "[gmar_hf._pipeline.results.ExplanationResult]]",
-    "typing.Iterator[gmar_hf._pipeline.results.ResultList[gmar_hf._pipeline.results.ExplanationResult]]",
+    "typing.Iterable[gmar_hf._pipeline.results.ResultList[gmar_hf._pipeline.results.ExplanationResult]]",
     "str",
     "float",
     "int",
