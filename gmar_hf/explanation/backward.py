@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from gmar_hf.explanation.finiteness import check_encoder_gradients
-from gmar_hf.explanation.head_gradient import HeadGradient, tokens_of
+from gmar_hf.explanation.head_gradient import HeadGradient
 from gmar_hf.explanation.head_scores import head_weights
 from gmar_hf.explanation.layer import LayerGradients
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.steps import StepView
 from gmar_hf.explanation.trace import Trace
-from gmar_hf.models.patches import Grid, to_grid
+from gmar_hf.models.patches import Grid, to_grid, tokens_of
 from gmar_hf.models.window_layout import spread
 from gmar_hf.utils.missing_heads import stack_layers
 

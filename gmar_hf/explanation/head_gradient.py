@@ -29,16 +29,6 @@ class HeadGradient(NamedTuple):
     slope: torch.Tensor
 
 
-def tokens_of(hidden: torch.Tensor) -> torch.Tensor:
-    """Return a last hidden state as (batch, tokens, hidden_size), also a map (batch, hidden_size, rows, cols).
-
-    Example:
-        >>> tokens_of(torch.zeros(2, 16, 7, 7)).shape
-        torch.Size([2, 49, 16])
-    """
-    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
-
-
 def score_slope(score: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Differentiate a score in the logits.
 

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from gmar_hf.errors import ArgumentError
-from gmar_hf.explanation.head_gradient import tokens_of
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.request import Request
 from gmar_hf.explanation.trace import Trace
-from gmar_hf.models.patches import Grid, by_size, find_grid, pair, patch_size_in
+from gmar_hf.models.patches import Grid, by_size, find_grid, pair, patch_size_in, tokens_of
 from gmar_hf.models.refusals import unsupported
 from gmar_hf.models.windows import has_stages
 from gmar_hf.models.wrappers import class_name
@@ -44,9 +43,9 @@ def find_patches(trace: Trace, requests: Sequence[Request], pixels: torch.Tensor
     size = patch_size_in(trace.layers[0].config)
     if size is None:
         raise unsupported(trace.model, "its config has no `patch_size`")
-    if trace.grid is not None:
-        _check_stages(trace, requests, pixels, size)
-        return Patches(trace.grid, size)
+    if (grid := trace.grid) is not None:
+        _check_stages(trace, grid, requests, pixels, size)
+        return Patches(grid, size)
     return Patches(find_grid(pair(pixels.shape[-2:]), size, tokens_of(trace.hidden).shape[1]), size)
 
 
@@ -62,12 +61,13 @@ def methods_of(model: nn.Module) -> list[str]:
 
 
 def _check_stages(
-    trace: Trace, requests: Sequence[Request], pixels: torch.Tensor, patch_size: tuple[int, int]
+    trace: Trace, grid: Grid, requests: Sequence[Request], pixels: torch.Tensor, patch_size: tuple[int, int]
 ) -> None:
     """Refuse what is not defined for layers that stand in stages.
 
     Raises:
         ArgumentError: If a method multiplies attention matrices, or the images are not made of whole patches.
+        UnsupportedModelError: If some stage's tokens reach beyond the patches.
     """
     defined = methods_of(trace.model)
     for request in requests:
@@ -84,16 +84,10 @@ def _check_stages(
             f"would pad or cut them); got {height} x {width}. Resize to that."
         )
     # Convolutions whose kernels are even make a row and a column more than there are patches.
-    grid = trace.grid
-    assert grid is not None
-    fits = (grid.rows * patch_size[0], grid.cols * patch_size[1]) == (height, width)
-    for call in trace.layers:
-        if call.layout is not None:
-            rows, cols, covers = (
-                call.layout.of_outputs.rows,
-                call.layout.of_outputs.cols,
-                call.layout.of_outputs.covers,
-            )
-            fits = fits and (rows - 1) * covers[0] < grid.rows and (cols - 1) * covers[1] < grid.cols
+    layouts = [call.layout.of_outputs for call in trace.layers if call.layout is not None]
+    fits = (grid.rows * patch_size[0], grid.cols * patch_size[1]) == (height, width) and all(
+        (layout.rows - 1) * layout.covers[0] < grid.rows and (layout.cols - 1) * layout.covers[1] < grid.cols
+        for layout in layouts
+    )
     if not fits:
         raise unsupported(trace.model, "its patches, or the tokens of a later stage, do not cover the image evenly")

@@ -10,14 +10,14 @@ from torch import nn
 
 from gmar_hf.explanation.finiteness import check_logits
 from gmar_hf.explanation.forward_errors import forward_errors_worded
-from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope, tokens_of
+from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
 from gmar_hf.models.introspection import num_layers_of
 from gmar_hf.models.model_inputs import logits_of
 from gmar_hf.models.patch_places import patches_in_place
-from gmar_hf.models.patches import Grid
+from gmar_hf.models.patches import Grid, tokens_of
 from gmar_hf.models.recorders import AttentionCall, ComputingRecorder
 from gmar_hf.models.refusals import OFF_THE_INTERFACE, miscounted, unsupported
 from gmar_hf.models.separate_images import check_head_separates, check_no_batch_statistics

@@ -65,7 +65,9 @@ def max_sensitivity(
     images = pixel_values.detach()
     maps = checked_maps("attribution", draw_fn(images) if attribution is None else attribution)
 
-    size = maps.abs().amax(dim=(1, 2), keepdim=True)  # whatever it is, no square in a norm goes out of range
+    # Divided by their largest number: no square in a norm goes out of range, whatever the size of the maps.
+    size = maps.abs().amax(dim=(1, 2), keepdim=True)
+    relative = maps / size
     largest = torch.zeros(len(maps), device=maps.device, dtype=maps.dtype)
     for _ in range(num_samples):
         noise = radius * (2 * torch.rand(images.shape[1:], generator=generator, device="cpu") - 1)
@@ -83,5 +85,5 @@ def max_sensitivity(
             raise ArgumentError(
                 f"`draw_fn` must give maps of one shape; got {tuple(noisy_maps.shape)} after {tuple(maps.shape)}."
             )
-        largest = largest.maximum((noisy_maps / size - maps / size).flatten(1).norm(dim=1))
-    return (largest / (maps / size).flatten(1).norm(dim=1)).float()
+        largest = largest.maximum((noisy_maps / size - relative).flatten(1).norm(dim=1))
+    return (largest / relative.flatten(1).norm(dim=1)).float()

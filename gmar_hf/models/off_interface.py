@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from gmar_hf.models.freezing import Undo
 from gmar_hf.models.hooks import BorrowedMethod
+from gmar_hf.models.patches import tokens_of
 
 
 def _side_by_side(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
@@ -118,7 +119,7 @@ def _pvt(
 ) -> AttentionInputs:
     reduced = hidden_states
     if module.sequences_reduction_ratio > 1:
-        reduced = module.layer_norm(_in_a_row(module.sequence_reduction(_as_map(hidden_states, height, width))))
+        reduced = module.layer_norm(tokens_of(module.sequence_reduction(_as_map(hidden_states, height, width))))
     return _scaled_products(module, hidden_states, None, reduced)
 
 
@@ -128,9 +129,9 @@ def _pvt_v2(
     reduced = hidden_states
     if module.linear_attention:
         pooled = module.pool(_as_map(hidden_states, height, width))
-        reduced = module.act(module.layer_norm(_in_a_row(module.spatial_reduction(pooled))))
+        reduced = module.act(module.layer_norm(tokens_of(module.spatial_reduction(pooled))))
     elif module.spatial_reduction_ratio > 1:
-        reduced = module.layer_norm(_in_a_row(module.spatial_reduction(_as_map(hidden_states, height, width))))
+        reduced = module.layer_norm(tokens_of(module.spatial_reduction(_as_map(hidden_states, height, width))))
 
     def finish(output: torch.Tensor, probabilities: Any) -> tuple[torch.Tensor, Any]:
         return module.proj_drop(module.proj(output.flatten(2))), probabilities
@@ -142,11 +143,6 @@ def _pvt_v2(
 def _as_map(states: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return (batch, channels, height, width) from tokens (batch, tokens, channels), row by row."""
     return states.transpose(1, 2).unflatten(2, (height, width))
-
-
-def _in_a_row(states: torch.Tensor) -> torch.Tensor:
-    """Return tokens (batch, tokens, channels) from a map (batch, channels, height, width)."""
-    return states.flatten(2).transpose(1, 2)
 
 
 def _scaled_products(

@@ -66,6 +66,16 @@ def to_grid(per_token: torch.Tensor, grid: Grid) -> torch.Tensor:
     return per_token[..., grid.prefix :].unflatten(-1, (grid.rows, grid.cols))
 
 
+def tokens_of(hidden: torch.Tensor) -> torch.Tensor:
+    """Return a last hidden state as (batch, tokens, hidden_size), also a map (batch, hidden_size, rows, cols).
+
+    Example:
+        >>> tokens_of(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 49, 16])
+    """
+    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
+
+
 def patch_grid(model: nn.Module, pixel_values: torch.Tensor) -> Grid:
     """Tell where the patches are, without a forward.
 

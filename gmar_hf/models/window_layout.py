@@ -6,7 +6,7 @@ have coarser maps: each of their tokens was merged from several. Keys, too, may 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ class WindowLayout:
         """How many windows an image has."""
         return self.places.shape[0]
 
-    @property
+    @cached_property
     def num_prefix(self) -> int:
         """How many class tokens an image has."""
         return int((self.places == PREFIX).sum())

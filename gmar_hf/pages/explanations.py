@@ -212,14 +212,16 @@ def _answer(results: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
     first = results[0]
     if first.get("predicted_label", first["label"]) == first["label"]:  # results of old files do not tell
         return None
-    score = float(first["predicted_score"])
-    return {"text": printable(first["predicted_label"]), "score": f"{score:z.3f}" if math.isfinite(score) else "?"}
+    return {"text": printable(first["predicted_label"]), "score": _number(first["predicted_score"])}
 
 
 def _scores(result: Mapping[str, Any]) -> str:
     """Say what the model gives to the label, or to each of two."""
-    scores = [float(result[key]) for key in ("score", "versus_score") if key in result]
-    return " against ".join(f"{score:z.3f}" if math.isfinite(score) else "?" for score in scores)
+    return " against ".join(_number(result[key]) for key in ("score", "versus_score") if key in result)
+
+
+def _number(score: float) -> str:
+    return f"{float(score):z.3f}" if math.isfinite(score) else "?"
 
 
 def _marker() -> Any:

@@ -15,7 +15,7 @@ from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.labels import check_label_names
 from gmar_hf.models.model_check import checked_model
 from gmar_hf.models.model_inputs import checked_pixels
-from gmar_hf.models.patches import find_grid, patch_size
+from gmar_hf.models.patches import find_grid, patch_size, tokens_of
 from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.models.targets import Target, choose_target
 from gmar_hf.report.head_means import HeadMeans, by_position
@@ -64,7 +64,7 @@ def score_heads(model: nn.Module, pixel_values: torch.Tensor, target: Target = N
         assert choice.target is not None
         height, width = pixels.shape[-2:]
         if trace.grid is None:
-            prefix = find_grid((height, width), patch_size(model), trace.hidden.shape[1]).prefix
+            prefix = find_grid((height, width), patch_size(model), tokens_of(trace.hidden).shape[1]).prefix
         else:  # in stages all tokens of a layer's map are patches, of which later layers have fewer
             prefix = max(_num_prefix(call, 0) for call in trace.layers)
         with full_precision(trace.hidden.device):
