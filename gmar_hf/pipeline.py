@@ -14,7 +14,7 @@ from transformers.pipelines.image_classification import ClassificationFunction
 from gmar_hf._pipeline.images import prepare_image, stack_images
 from gmar_hf._pipeline.models import dtype_of, pipeline_model, save_pretrained, users_model
 from gmar_hf._pipeline.parameters import check_batching, make_requests, sort_parameters
-from gmar_hf._pipeline.results import ExplanationResult, ResultList, caption_of, covered_box, describe_target
+from gmar_hf._pipeline.results import ExplanationResult, ResultList, covered_box, describe_target
 from gmar_hf._pipeline.scores import scores_of
 from gmar_hf._pipeline.texts import Texts, take_texts
 from gmar_hf.errors import ArgumentError, ArgumentTypeError
@@ -26,8 +26,7 @@ from gmar_hf.models.model_check import is_dual_encoder
 from gmar_hf.models.targets import Choice, class_scores
 from gmar_hf.models.wrappers import class_name
 from gmar_hf.plotting.notebook import thumbnail
-from gmar_hf.plotting.overlays import overlay
-from gmar_hf.plotting.values import has_sign
+from gmar_hf.plotting.result_overlay import overlay_of
 from gmar_hf.utils.iteration import GuardedItems, no_stop_iteration
 
 if TYPE_CHECKING:
@@ -61,9 +60,13 @@ class GMARExplainer(Pipeline):
     - `head_importance` (tensor (layers, heads) or None): the head weights that the method used, rows sum to one;
     - `head_contribution` (tensor (layers, heads) or None): signed, in logits;
     - `head_contribution_centred` (tensor (layers, heads) or None): the same of outputs less their mean;
-    - `completeness_gap` (`float`), with "path": how many logits all contributions together are too many;
-    - `note` (`str`), where two patches hold most of a rollout: what that means most often; or where the contributions
-      of a path are half of what they should come to, twice it, or worse;
+    - `explained_logit` (`float`): what the map is of, the label's logit; with `versus`, less that label's;
+    - `attention_contribution` (`float`), with "recommended" and "path": how much of it all attention adds, the logit
+      less that of the model without any attention; and `completeness_gap` (`float`): by how much all contributions
+      together are more than that;
+    - `note` (`str`), what to beware of: that two patches hold most of a rollout; that the contributions of a path are
+      half of what they should come to, twice it, or worse; that attention speaks for the other one of two labels than
+      the model; or that a map cannot tell two labels apart;
     - `head_weights_from` (`str`), with `head_weights`: "class", or "all images" where the report saw too few images of
       the class.
 
@@ -272,15 +275,8 @@ class GMARExplainer(Pipeline):
                 entries = describe_target(explanation, number, target, scores, labels, box, heatmap_size)
                 result = ExplanationResult(entries, model_outputs["thumbnail"], image_size)
                 if return_overlay:
-                    result["overlay"] = overlay(
-                        model_outputs["image"],
-                        result["attribution"],
-                        box=box,
-                        style=overlay_style,
-                        grid=overlay_grid,
-                        has_sign=has_sign(result["attribution"], result["unit"]),
-                        caption=caption_of(result, image_size) if overlay_caption else "",
-                    )
+                    how: dict[str, Any] = {"style": overlay_style, "grid": overlay_grid, "caption": overlay_caption}
+                    result["overlay"] = overlay_of(model_outputs["image"], result, **how)
                 if return_explanation:
                     copies = {name: tensor.clone() for name, tensor in explanation.tensors().items()}
                     result["explanation"] = Explanation(**copies, settings={**explanation.settings, "box": list(box)})

@@ -352,7 +352,7 @@ def test_a_call_overrides_the_constructor(explainer):
 def test_what_a_result_holds(explainer):
     (result,) = explainer(PHOTOS[0])
     assert list(result) == [
-        "label", "score", "target", "predicted_label", "predicted_score", "method", "attribution", "unit", "box",
+        "label", "score", "target", "predicted_label", "predicted_score", "explained_logit", "method", "attribution", "unit", "box",
         "heatmap", "head_importance", "head_contribution", "head_contribution_centred",
     ]  # fmt: skip
     assert (result["predicted_label"], result["predicted_score"]) == (result["label"], result["score"])
@@ -389,6 +389,24 @@ def test_several_methods_follow_each_other_for_each_target(explainer):
                 assert ours["score"] == pytest.approx(theirs["score"])
                 assert ("completeness_gap" in ours) == (method == "recommended")
                 assert ours["explanation"].settings["method"] == method
+
+
+@pytest.mark.parametrize("versus", [None, "cat"])
+def test_what_attention_adds_is_the_logit_less_that_of_the_silenced_model(explainer, versus):
+    how = {} if versus is None else {"versus": versus}
+    (result,) = explainer(PHOTOS[0], target="dog", method="recommended", **how)
+    model, pixel_values = explainer.model, explainer.preprocess(PHOTOS[0])["pixel_values"][0]
+    all_heads = result["head_contribution"].isfinite().nonzero().tolist()
+    with torch.no_grad():
+        whole = model(pixel_values).logits[0]
+        with gmar_hf.silence_heads(model, all_heads):
+            without = model(pixel_values).logits[0]
+    dog, cat = LABELS.index("dog"), LABELS.index("cat")
+    explained, rest = (logits[dog] - (0 if versus is None else logits[cat]) for logits in (whole, without))
+    assert result["explained_logit"] == pytest.approx(explained.item(), abs=1e-5)
+    assert result["attention_contribution"] == pytest.approx((explained - rest).item(), abs=1e-5)
+    total = result["head_contribution"].sum().item()
+    assert result["completeness_gap"] == pytest.approx(total - (explained - rest).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("method", "has_note"), [("rollout", True), ("contribution", False)])
@@ -434,7 +452,8 @@ def test_overlays_are_drawn_as_asked_for(explainer):
     assert result["predicted_label"] not in ("cat", "dog")
     caption += f" (the model says {result['predicted_label']}: {result['predicted_score']:.2f}) · contribution, logits"
     map_and_place["heatmap"] = result["attribution"]
-    expected = gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place, grid=True, caption=caption)
+    words = dict(caption=caption, sides=("for cat", "for dog"))
+    expected = gmar_hf.plotting.overlay(PHOTOS[0], **map_and_place, grid=True, **words)
     assert result["overlay"].tobytes() == expected.tobytes()
     with pytest.raises(gmar_hf.ArgumentError, match=r"^`overlay_style` must be one of \"positive\", \"signed\"; got"):
         make_explainer(explainer.model, overlay_style="diverging")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar,
 import torch
 from PIL import Image
 
-from gmar_hf.explanation.completeness import completeness_note
 from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import Box, heatmap, image_box
-from gmar_hf.images.sight import seen_share, sight_mark
+from gmar_hf.images.sight import seen_share
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix_of_heads, strongest
 from gmar_hf.plotting.painting import colour_words
+from gmar_hf.plotting.result_words import account_of, has_amounts, is_blind_to_labels, path_notes, sides_of, title_of
 from gmar_hf.plotting.values import has_sign, scale_of
 from gmar_hf.utils.checks import check_whole
 
@@ -28,7 +28,9 @@ _SHOWN = (  # an explanation's fields in a result
 )
 _SHARE = "share of attention"
 _Text = Literal["label", "predicted_label", "method", "unit", "versus", "note", "head_weights_from"]
-_Number = Literal["score", "predicted_score", "versus_score", "completeness_gap"]
+_Number = Literal[
+    "score", "predicted_score", "versus_score", "explained_logit", "attention_contribution", "completeness_gap"
+]
 _Heads = Literal["head_importance", "head_contribution", "head_contribution_centred"]
 _NO_JSON = ("heatmap", "overlay", "explanation")  # pictures, and what has a file of its own
 
@@ -112,15 +114,16 @@ class ExplanationResult(dict[str, Any]):
     def _repr_html_(self) -> str:
         pictures = [map_on(self._thumbnail, self, self.image_size)]
         attribution, unit = self["attribution"].numpy(), self["unit"]
-        words = colour_words("signed", has_sign(attribution, unit))
-        lines = [f"{self['method']}, {words}", scale_of(attribution, "signed", unit)]
-        lines += [self["note"]] if "note" in self else []
+        words = colour_words("signed", has_sign(attribution, unit), sides_of(self))
+        lines = [f"{self['method']}, {words}"]
+        lines += [scale_of(attribution, "signed", unit)] if has_amounts(self) else []
+        lines += [line for line in (account_of(self), self.get("note")) if line]
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
                 pictures.append(matrix_of_heads(self[key], is_signed=is_signed))
                 lines.append(head_text(self[key], is_signed=is_signed))
                 break
-        return card(pictures, _title(self), *lines)
+        return card(pictures, title_of(self), *lines)
 
 
 Item = TypeVar("Item", bound="ExplanationResult | ResultList[Any]")
@@ -159,7 +162,8 @@ def describe_target(
         heatmap_size (`tuple[int, int]`, *optional*): The image's width and height; None for no heatmap.
     """
     tensors, settings = explanation.tensors(), explanation.settings
-    best = int(scores.argmax())
+    best, versus = int(scores.argmax()), settings["versus"]
+    logits = explanation.logits[0]
     fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
     result = {
         "label": labels[target],
@@ -167,6 +171,7 @@ def describe_target(
         "target": target,
         "predicted_label": labels[best],
         "predicted_score": scores[best].item(),
+        "explained_logit": (logits[target] - (0 if versus is None else logits[versus])).item(),
         "method": settings["method"],
         "attribution": fields["attribution"],
         "unit": _SHARE if METHODS[settings["method"]].from_readout else "logits",
@@ -180,29 +185,28 @@ def describe_target(
     if settings["head_weights"] is not None:
         is_fallback = target in settings["head_weights"]["all_images_for"]
         result["head_weights_from"] = "all images" if is_fallback else "class"
-    if settings["versus"] is not None:
-        result["versus"] = labels[settings["versus"]]
-        result["versus_score"] = scores[settings["versus"]].item()
+    if versus is not None:
+        result["versus"], result["versus_score"] = labels[versus], scores[versus].item()
     if "head_maps" in fields:
         result["head_maps"] = fields["head_maps"]
     if "completeness_gap" in tensors:
-        result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
+        gap = result["completeness_gap"] = tensors["completeness_gap"][0, number].item()
+        result["attention_contribution"] = fields["head_contribution"].nan_to_num(0.0).sum().item() - gap
     if note := _note(result):
         result["note"] = note
     return result
 
 
 def _note(result: Mapping[str, Any]) -> str | None:
-    """Say what to beware of in a result, the gravest only; None of one that can be read as it is."""
-    method = METHODS[result["method"]]
+    """Say what to beware of in a result; None of one that can be read as it is."""
     if "completeness_gap" in result:
-        return completeness_note(result["head_contribution"], result["completeness_gap"])
-    if "versus" in result and method.weights is not None:
+        return " ".join(path_notes(result)) or None
+    if is_blind_to_labels(result):
         return (
             f'The map of method "{result["method"]}" is nearly the same for every label, and so it is for two of '
             'them: ask method "recommended" why this one and not that.'
         )
-    return concentration_note(result["attribution"]) if method.from_readout else None
+    return concentration_note(result["attribution"]) if METHODS[result["method"]].from_readout else None
 
 
 def covered_box(image_size: tuple[int, int], settings: Mapping[str, Any], image_processor: Any) -> Box:
@@ -210,35 +214,6 @@ def covered_box(image_size: tuple[int, int], settings: Mapping[str, Any], image_
     grid, (patch_height, patch_width) = settings["grid"], settings["patch_size"]
     covered = (grid["rows"] * patch_height, grid["cols"] * patch_width)
     return image_box(image_size, image_processor, tuple(settings["pixel_size"]), covered)
-
-
-def caption_of(result: Mapping[str, Any], image_size: tuple[int, int]) -> str:
-    """Say what a result's map is of, how it was made and what its scale counts; what is amiss, and what a crop left.
-
-    Args:
-        result (`Mapping[str, Any]`): The result.
-        image_size (`tuple[int, int]`): Width and height of its image.
-    """
-    parts = [
-        _title(result),
-        f"{result['method']}, {result['unit']}",
-        "do not read amounts" if "note" in result and "completeness_gap" in result else "",
-        sight_mark(seen_share(result["box"], image_size)),
-    ]
-    return " · ".join(filter(None, parts))
-
-
-def _title(result: Mapping[str, Any]) -> str:
-    versus = f", not {result['versus']}: {result['versus_score']:z.2f}" if "versus" in result else ""
-    return f"{result['label']}: {result['score']:z.2f}{versus}{_answer(result)}"
-
-
-def _answer(result: Mapping[str, Any]) -> str:
-    """Say what the model answers, where that is neither label of the result."""
-    answer = result.get("predicted_label", result["label"])  # results of old files do not tell
-    if answer in (result["label"], result.get("versus")):
-        return ""
-    return f" (the model says {answer}: {result['predicted_score']:z.2f})"
 
 
 def _as_json(value: Any) -> Any:

@@ -35,7 +35,10 @@ _FEW = 4  # images up to which no progress bar is worth showing
 
 
 _SIDE_BY_SIDE = ("recommended", "gmar")
-_METHODS_HELP = f"Maps, between commas or repeated; by default {' and '.join(_SIDE_BY_SIDE)}, if the model has both. "
+_METHODS_HELP = (
+    f"Maps, between commas or repeated; by default {' and '.join(_SIDE_BY_SIDE)}, if the model has both, and with "
+    f"--versus {_SIDE_BY_SIDE[0]} alone, since gmar cannot tell labels apart. "
+)
 _METHODS_HELP += " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
 
 
@@ -198,8 +201,9 @@ def _explain(options: ExplainOptions, sources: list[str], done: _Done) -> None:
     parameters = options.parameters()
     # Pictures are drawn when they are written.
     returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
+    methods = _SIDE_BY_SIDE if options.versus is None else _SIDE_BY_SIDE[:1]
     explainer, parameters["method"] = load_explainer(
-        options.model, options.revision, options.device, {**parameters, **returned}, _SIDE_BY_SIDE
+        options.model, options.revision, options.device, {**parameters, **returned}, methods
     )
     file_names = FileNames(options.out, sources)
     names = [file_names.of_image(safe(stem(source), 100), image_digest(source)) for source in sources]

@@ -72,8 +72,12 @@ class ExplanationFiles:
             "target",
             "versus",
             "versus_score",
+            "predicted_label",
+            "predicted_score",
             "box",
             "unit",
+            "explained_logit",
+            "attention_contribution",
             "completeness_gap",
             "note",
         )
@@ -135,20 +139,15 @@ class ExplanationFiles:
         return side_by_side({result["method"]: partial(self._overlay, image, result) for result in results})
 
     def _overlay(self, image: "Image.Image", result: Mapping[str, Any]) -> "Image.Image":
-        from gmar_hf._pipeline.results import caption_of
-        from gmar_hf.plotting import overlay
-        from gmar_hf.plotting.values import full_colour, has_sign
+        from gmar_hf.plotting.result_overlay import overlay_of
 
-        attribution = result["attribution"]
-        return overlay(
+        return overlay_of(
             image,
-            attribution,
-            box=result["box"],
+            result,
             style=self.style,
             grid=self.grid,
-            limit=full_colour(attribution.numpy(), self.style, self.saturated) or None,
-            has_sign=has_sign(attribution, result["unit"]),
-            caption=caption_of(result, image.size) if self.caption else "",
+            saturated=self.saturated,
+            caption=self.caption,
             least_side=_LEAST_SIDE,
         )
 

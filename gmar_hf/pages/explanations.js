@@ -184,11 +184,12 @@
         square.style.background = kind === "against" ? `repeating-linear-gradient(135deg, ${full} 0 4px, rgb(240 246 255) 4px 5px)` : full;
         return square;
       };
-      const label = data.labels[this.label];
-      const entry = (kind, text) => element("span", {}, mark(kind), text, element("bdi", { textContent: kind === "plain" ? "" : label }));
+      const sides = data.sides[this.label];
+      const entry = (kind, text) => element("span", {}, mark(kind), element("bdi", { textContent: text }));
       const unit = head !== null ? " logits" : map.unit ? ` ${map.unit}` : "";
-      const scale = element("span", { textContent: `full colour from ${isSigned ? "±" : ""}${map.scale.toPrecision(2)}${unit} a patch` });
-      const entries = isSigned ? [entry("for", "for "), entry("against", "against ")] : [entry("plain", "looks here")];
+      const amount = `full colour from ${isSigned ? "±" : ""}${map.scale.toPrecision(2)}${unit} a patch`;
+      const scale = element("span", { textContent: map.amounts ? amount : "do not read amounts" });
+      const entries = isSigned ? [entry("for", sides[0]), entry("against", sides[1])] : [entry("plain", "looks here")];
       find(".legend", article).replaceChildren(...entries, scale);
       const said = [];
       if (head !== null) {
@@ -196,7 +197,7 @@
         const isFaint = Math.abs(value) < 0.05 * this.largest;
         said.push(`${this.name(head)} alone: it ${value < 0 ? "takes" : "adds"} ${Math.abs(value).toPrecision(2)} logits${isFaint ? ", next to nothing beside the strongest" : ""}.`);
         if (heads.coarseness > 1) said.push(`Means over ${heads.coarseness} by ${heads.coarseness} patches.`);
-      } else if (map.note) said.push(map.note);
+      } else said.push(...[map.account, map.note].filter(Boolean));
       find(".said", article).textContent = said.join(" ");
     }
 

@@ -14,6 +14,7 @@ from gmar_hf.images.same_image import check_same_image
 from gmar_hf.images.sight import seen_share, sight_note
 from gmar_hf.pages.dress import data_uri, environment, render_page
 from gmar_hf.pages.small_data import MOST_BYTES, check_result, packed_heads, packed_map, photo_bytes, shares_of
+from gmar_hf.plotting.result_words import account_of, answer_of, has_amounts, sides_of
 from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.plotting.values import has_sign
 from gmar_hf.utils.files import replacing
@@ -152,10 +153,17 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
             "is_tiny": max(width, height) < _TINY,
         },
         "labels": [{"text": label, "score": scores[label]} for label in labels],
-        "answer": _answer(results),
+        "answer": _answer(results[0]),
     }
     maps = [_result(result, labels.index(_label(result))) for result in results]
-    data = {"box": shares_of(results[0]["box"], picture.size), "labels": labels, "maps": maps, "heads": []}
+    sides = {_label(result): [printable(side) for side in sides_of(result)] for result in results}
+    data = {
+        "box": shares_of(results[0]["box"], picture.size),
+        "labels": labels,
+        "sides": [sides[label] for label in labels],
+        "maps": maps,
+        "heads": [],
+    }
     # Head maps get what is left, each label's the same: methods that share their pass share head maps too.
     spent = len(template.render(**shown, data=data).encode())
     distinct, places = _distinct_heads(results)
@@ -169,9 +177,12 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
 
 def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
     told = {key: printable(result[key]) for key in ("unit", "note") if key in result}
+    account = account_of(result)
+    if account:
+        told["account"] = f"{account[0].upper()}{account[1:]}."
     packed = packed_map(result["attribution"])
     is_signed = has_sign(result["attribution"], result.get("unit", ""))
-    about = {"label": label, "method": printable(result["method"]), "signed": is_signed}
+    about = {"label": label, "method": printable(result["method"]), "signed": is_signed, "amounts": has_amounts(result)}
     return {**about, "on_path": "completeness_gap" in result, **packed, **told}
 
 
@@ -207,12 +218,10 @@ def _label(result: Mapping[str, Any]) -> str:
     return ", not ".join(names)
 
 
-def _answer(results: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Say what the model answers, where the first label that is explained is another; None where it is that."""
-    first = results[0]
-    if first.get("predicted_label", first["label"]) == first["label"]:  # results of old files do not tell
-        return None
-    return {"text": printable(first["predicted_label"]), "score": _number(first["predicted_score"])}
+def _answer(first: Mapping[str, Any]) -> dict[str, str] | None:
+    """Say what the model answers, where that is neither label of the first result."""
+    answer = answer_of(first)
+    return {"text": printable(answer), "score": _number(first["predicted_score"])} if answer else None
 
 
 def _scores(result: Mapping[str, Any]) -> str:

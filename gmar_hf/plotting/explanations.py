@@ -1,7 +1,7 @@
 """One figure of an image and its explanations."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import shorten
+from textwrap import shorten, wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from gmar_hf.errors import ArgumentError, ArgumentTypeError
 from gmar_hf.images.reading import ImageSource, read_image
 from gmar_hf.images.same_image import check_same_image
 from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
-from gmar_hf.plotting.overlays import overlay
 from gmar_hf.plotting.painting import OVERLAY_STYLES, colour_words
+from gmar_hf.plotting.result_overlay import overlay_of
+from gmar_hf.plotting.result_words import has_amounts, sides_of
 from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.plotting.values import finite_array, full_colour, has_sign, plain, scale_of
 from gmar_hf.utils.checks import check_choice, check_share
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
+_LINE = 40  # letters of a line below a picture
 _SMOOTH = 640  # pixels of a picture's longer side, so that its lines are smooth where it is printed
 _LEGEND = "below each map its colours and its scale, by patch; lines surround what has half of the full colour or more"
 
@@ -94,11 +96,12 @@ def plot_explanation(
             result = of_methods[method]
             attribution = finite_array(result["attribution"], "attribution", "rows", "cols")
             unit = result.get("unit", "")
-            limit, is_signed = full_colour(attribution, style, saturated), has_sign(attribution, unit)
-            how: dict[str, Any] = {"style": style, "grid": grid, "limit": limit or None, "has_sign": is_signed}
-            _show(ax, overlay(picture, attribution, box=result["box"], **how, least_side=_SMOOTH))
-            scale = plain(scale_of(attribution, style, unit, limit))
-            ax.set_xlabel(f"{colour_words(style, is_signed)}\n{scale}", fontsize="small")
+            how: dict[str, Any] = {"style": style, "grid": grid, "saturated": saturated}
+            _show(ax, overlay_of(picture, result, **how, least_side=_SMOOTH))
+            words = colour_words(style, has_sign(attribution, unit), sides_of(result))
+            scale = scale_of(attribution, style, unit, full_colour(attribution, style, saturated))
+            lines = [*wrap(words, _LINE), scale if has_amounts(result) else "do not read amounts"]
+            ax.set_xlabel("\n".join(plain(line) for line in lines), fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
                 ax.set_ylabel(f"{_name(result)}\n{result['score']:z.2f}", fontsize="medium")
         if values is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gmar_hf.images.placement import scale_box
 from gmar_hf.plotting.overlays import overlay
-from gmar_hf.plotting.values import has_sign
+from gmar_hf.plotting.result_overlay import overlay_of
 from gmar_hf.utils.missing_heads import rank_heads
 from gmar_hf.utils.text import printable
 
@@ -34,9 +34,7 @@ def map_on(small: Image.Image, result: Mapping[str, Any], image_size: tuple[int,
         result (`Mapping[str, Any]`): Its `attribution`, `box` in pixels of the image itself, and `unit`.
         image_size (`tuple[int, int]`): The image's width and height.
     """
-    attribution, box = result["attribution"], scale_box(result["box"], image_size, small.size)
-    is_signed = has_sign(attribution, result["unit"])
-    return overlay(small, attribution, box=box, style="signed", has_sign=is_signed)
+    return overlay_of(small, result, box=scale_box(result["box"], image_size, small.size))
 
 
 def matrix(values: torch.Tensor, **how: Any) -> Image.Image:

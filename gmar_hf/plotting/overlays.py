@@ -32,6 +32,8 @@ def overlay(
     limit: float | None = None,
     has_sign: bool | None = None,
     caption: str = "",
+    sides: tuple[str, str] = ("for", "against"),
+    has_numbers: bool = True,
     least_side: int = 1,
 ) -> Image.Image:
     """Lay a map over its image: the larger a value, the more of its colour covers the image; 0 covers nothing.
@@ -61,6 +63,9 @@ def overlay(
         caption (`str`, defaults to ""): Text for a strip below the picture, in up to four lines, with the scale of
             the map's colours, what they mean, and from which value on there are lines, if there are. Say there what
             values count.
+        sides (`tuple[str, str]`, defaults to ("for", "against")): What that legend calls what speaks for the label
+            and what speaks against it.
+        has_numbers (`bool`, defaults to `True`): Whether that scale bears numbers; False where amounts cannot be read.
         least_side (`int`, defaults to 1): Enlarge a smaller image, a whole number of times, until its longer side has
             so many pixels or more, before anything is drawn: lines on small photos are then smooth.
 
@@ -71,10 +76,13 @@ def overlay(
         ArgumentError: If sizes differ, `alpha` is out of range, the map is not finite, or a picture where the map
             itself is needed; or there is no such style or colour map, `limit` is not above 0, or `box` is no
             rectangle.
-        ArgumentTypeError: If `caption` is no text.
+        ArgumentTypeError: If `caption` is no text, or `sides` not two of them.
     """
     if not isinstance(caption, str):
         raise ArgumentTypeError(f"`caption` must be a text; got {type(caption).__name__}. Convert it by `str`.")
+    if not (isinstance(sides, tuple) and len(sides) == 2 and all(isinstance(side, str) for side in sides)):
+        raise ArgumentTypeError(f"`sides` must be a pair of texts; got {sides!r}. Pass for example ('for', 'against').")
+    check_flags(has_numbers=has_numbers)
     if box is not None:
         check_box(box)
     picture, heatmap, box = _enlarged(
@@ -101,10 +109,11 @@ def overlay(
     levels = np.linspace(0 if is_both else ZERO, 2 * ZERO, 256).round().astype(np.uint8)
     bar = Image.fromarray(paint(np.tile(levels, (16, 1)), colours.palettes(values), period=6))
     ends = (f"{'≤ ' if is_cut else ''}-{full:.2g}" if is_both else "0", f"{'≥ ' if is_cut else ''}{full:.2g}")
-    words = [] if colormap else [colour_words(style, colours.signed(values))]
+    words = [] if colormap else [colour_words(style, colours.signed(values), sides)]
     if colours.signed(values):
-        words.append(f"outlined: {full / 2:.2g} or more{', either way' if is_both else ''}")
-    return put_below(picture, caption, bar if full else None, ends, "; ".join(words))
+        strong = f"{full / 2:.2g} or more" if has_numbers else "half of the full colour or more"
+        words.append(f"outlined: {strong}{', either way' if is_both else ''}")
+    return put_below(picture, caption, bar if full else None, ends if has_numbers else ("", ""), "; ".join(words))
 
 
 def _enlarged(

@@ -15,20 +15,20 @@ _STRIPE = (240, 246, 255)  # through what speaks against, which looks different 
 ZERO = 127  # the middle one of 255 levels
 
 
-def colour_words(style: str, has_sign: bool) -> str:
+def colour_words(style: str, has_sign: bool, sides: tuple[str, str] = ("for", "against")) -> str:
     """Say what the colours of a map mean.
 
     Args:
-        style (`str`): See [`overlay`].
+        style, sides: See [`overlay`].
         has_sign (`bool`): See [`has_sign`].
 
     Example:
         >>> colour_words("signed", True), colour_words("positive", True), colour_words("signed", False)
-        ('red: for, blue stripes: against', 'red: for', 'magenta: looks here')
+        ('red: for; blue stripes: against', 'red: for', 'magenta: looks here')
     """
     if not has_sign:
         return "magenta: looks here"
-    return "red: for, blue stripes: against" if style == "signed" else "red: for"
+    return f"red: {sides[0]}; blue stripes: {sides[1]}" if style == "signed" else f"red: {sides[0]}"
 
 
 def palettes_of(style: str, alpha: float, colormap: str | None, has_sign: bool = True) -> np.ndarray:

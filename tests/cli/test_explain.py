@@ -19,12 +19,12 @@ from PIL import Image
 from transformers import pipeline
 
 import gmar_hf
-from gmar_hf._pipeline.results import caption_of
 from gmar_hf.cli import loading
 from gmar_hf.cli.explanation_table import print_table, remarks
 from gmar_hf.data import open_data
 from gmar_hf.images.reading import read_image
 from gmar_hf.plotting import overlay
+from gmar_hf.plotting.result_words import caption_of
 from tests.helpers import zoo
 from tests.helpers.commands import LABELS, printed, refusal, save_model
 from tests.helpers.dual_encoders import clip, tokenizer
@@ -155,7 +155,7 @@ def test_signed_overlays_with_grid_and_caption(run, here, model):
     image = read_image("two.jpg")
     drawn = overlay(
         image, expected["attribution"], box=expected["box"], style="signed", grid=True, least_side=640,
-        caption=caption_of(expected, image.size),
+        caption=caption_of(expected, image.size), sides=("for cat", "against it"),
     )  # fmt: skip
     with Image.open("out/two-cat.png") as picture:
         assert picture.height > 700
@@ -448,7 +448,7 @@ def test_one_bad_image_does_not_stop_the_others(run, here, model):
         (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
     ],
 )
-@pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.overlay", "_pipeline.results.strongest"])
+@pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.result_overlay.overlay_of", "_pipeline.results.strongest"])
 def test_whatever_becomes_of_one_image_leaves_the_others_alone(run, here, model, monkeypatch, step, error, told):
     """Reading, drawing and writing: the second of four images fails, the others are complete."""
     module, name = f"gmar_hf.{step}".rsplit(".", 1)

@@ -112,12 +112,21 @@ def test_a_label_against_another_one_and_a_note_are_said(tmp_path):
     explained = [result(versus="dog", versus_score=0.2, note="Two patches hold most of it.")]
     page = page_of(tmp_path, ("one", photo(), explained), title="Mine", methods={"gmar": "a < b"})
     (data,) = data_of(page)
-    assert data["labels"] == ["cat, not dog"]
+    assert (data["labels"], data["sides"]) == (["cat, not dog"], [["for cat", "for dog"]])
     assert data["maps"][0]["note"] == "Two patches hold most of it."
     assert page.texts("h1") == ["Mine"] == page.texts("title")
     assert (page.texts("dt"), page.texts("dd")) == (["gmar"], ["a < b"])
     assert page.texts("button") == ["cat, not dog 0.750 against 0.200", "Back to the whole map"]
     assert "Choose a label:" not in page.texts("p")
+
+
+@pytest.mark.parametrize(("gap", "is_near"), [(1.0, True), (5.0, False)])
+def test_what_attention_adds_is_said(tmp_path, gap, is_near):
+    more = {"explained_logit": 3.0, "attention_contribution": 4.0, "completeness_gap": gap}
+    (data,) = data_of(page_of(tmp_path, ("one", photo(), [result(**more)])))
+    (shown,) = data["maps"]
+    assert shown["account"] == "Logit 3.0: -1.0 without attention, +4.0 by it."
+    assert (shown["amounts"], shown["on_path"], data["sides"]) == (is_near, True, [["for cat", "against it"]])
 
 
 def test_what_the_model_answers_is_said_where_another_label_is_explained(tmp_path):

@@ -347,7 +347,13 @@ def test_limits_that_are_none(limit):
         overlay(photo(0), RAMP, limit=limit)
 
 
-BOTH, LOOKS = "red: for, blue stripes: against; ", "magenta: looks here"
+@pytest.mark.parametrize("sides", ["for", ("for",), ("for", 1), None])
+def test_sides_that_are_no_pair_of_texts(sides):
+    with pytest.raises(ArgumentTypeError, match="`sides` must be a pair of texts; got "):
+        overlay(photo(0), RAMP, caption="a label", sides=sides)
+
+
+BOTH, LOOKS = "red: for; blue stripes: against; ", "magenta: looks here"
 
 
 def said_below(monkeypatch, *values, **settings):
@@ -385,6 +391,11 @@ def said_below(monkeypatch, *values, **settings):
         ((0.25, 0.5), {"limit": 2}, (("0", "2"), False, LOOKS)),
         ((0.25, 0.5), {"limit": 2, "colormap": "Reds"}, (("0", "2"), False, "")),
         ((8.0, 4.0, *[0.5] * 38), {}, (("0", "≥ 4"), False, LOOKS)),  # 2 of 40 patches
+        (
+            (0.25, -0.5),
+            {"style": "signed", "sides": ("for cat", "for dog"), "has_numbers": False},
+            (("", ""), True, "red: for cat; blue stripes: for dog; outlined: half of the full colour or more, either way"),
+        ),
     ],
 )  # fmt: skip
 def test_what_a_caption_says_of_the_scale(monkeypatch, values, settings, expected):

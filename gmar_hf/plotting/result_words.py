@@ -1,0 +1,125 @@
+"""What is said of one of the pipeline's results: in captions, in figures, in notebooks and on pages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gmar_hf.images.sight import seen_share, sight_mark
+
+Result = Mapping[str, Any]
+
+
+def title_of(result: Result) -> str:
+    """Name what was explained, with its scores, and what the model answers, where that is something else.
+
+    Example:
+        >>> title_of({"label": "cat", "score": 0.25, "predicted_label": "dog", "predicted_score": 0.5})
+        'cat: 0.25 (the model says dog: 0.50)'
+    """
+    versus = f", not {result['versus']}: {result['versus_score']:z.2f}" if "versus" in result else ""
+    answer = answer_of(result)
+    said = f" (the model says {answer}: {result['predicted_score']:z.2f})" if answer else ""
+    return f"{result['label']}: {result['score']:z.2f}{versus}{said}"
+
+
+def answer_of(result: Result) -> str:
+    """Return the label that the model answers, where the result names it nowhere else; else nothing."""
+    answer: str = result.get("predicted_label", result["label"])  # results of old files do not tell
+    return "" if answer in (result["label"], result.get("versus")) else answer
+
+
+def sides_of(result: Result) -> tuple[str, str]:
+    """Say what the values of a map above 0 speak for, and those below.
+
+    Example:
+        >>> sides_of({"label": "cat"}), sides_of({"label": "cat", "versus": "dog"})
+        (('for cat', 'against it'), ('for cat', 'for dog'))
+    """
+    return f"for {result['label']}", f"for {result['versus']}" if "versus" in result else "against it"
+
+
+def account_of(result: Result) -> str:
+    """Say how much of the explained logit comes from attention; nothing of a result that does not know.
+
+    Example:
+        >>> account_of({"explained_logit": 8.25, "attention_contribution": 9.5})
+        'logit 8.2: -1.2 without attention, +9.5 by it'
+        >>> account_of({"explained_logit": -1.5, "attention_contribution": -2.0, "versus": "dog"})
+        'behind by 1.5 logits: +0.5 without attention, -2.0 by it'
+    """
+    if "attention_contribution" not in result:
+        return ""
+    whole, part = result["explained_logit"], result["attention_contribution"]
+    start = f"{'ahead' if whole >= 0 else 'behind'} by {abs(whole):.1f} logits" if "versus" in result else ""
+    return f"{start or f'logit {whole:z.1f}'}: {whole - part:+z.1f} without attention, {part:+z.1f} by it"
+
+
+def has_amounts(result: Result) -> bool:
+    """Tell whether amounts can be read from a map: on a path, if its contributions come near what they should come to.
+
+    Example:
+        >>> has_amounts({"attention_contribution": 5.5, "completeness_gap": 6.5})
+        False
+        >>> has_amounts({"attention_contribution": 7.0, "completeness_gap": 5.0}), has_amounts({})
+        (True, True)
+    """
+    if "completeness_gap" not in result:
+        return True
+    part, gap = result["attention_contribution"], result["completeness_gap"]
+    return abs(gap) < min(abs(part + gap), abs(part))
+
+
+def path_notes(result: Result) -> list[str]:
+    """Return what to beware of in a result of a path.
+
+    Args:
+        result (`Mapping[str, Any]`): One that has a `completeness_gap`.
+
+    Example:
+        >>> print(*path_notes({"explained_logit": 3.0, "attention_contribution": 5.5, "completeness_gap": 6.5}))
+        The heads' contributions come to +12.0 logits, where all attention adds +5.5: do not read amounts from this \
+map. More points on the path (`num_points`, `--num-points`: 4, or 8) come closer.
+        >>> print(*path_notes({"label": "cat", "versus": "dog", "explained_logit": 3.0,
+        ...     "attention_contribution": -0.5, "completeness_gap": 0.0}))
+        cat is ahead of dog by 3.0 logits, but attention speaks for dog, by 0.5: without any attention cat is ahead \
+by 3.5. The map shows attention's part alone.
+    """
+    notes = []
+    whole, part = result["explained_logit"], result["attention_contribution"]
+    if "versus" in result and whole * part < 0:
+        names = result["label"], result["versus"]
+        first, second = names if whole > 0 else names[::-1]
+        notes.append(
+            f"{first} is ahead of {second} by {abs(whole):.1f} logits, but attention speaks for {second}, by "
+            f"{abs(part):.1f}: without any attention {first} is ahead by {abs(whole - part):.1f}. The map shows "
+            "attention's part alone."
+        )
+    if not has_amounts(result):
+        notes.append(
+            f"The heads' contributions come to {part + result['completeness_gap']:+z.1f} logits, where all attention "
+            f"adds {part:+z.1f}: do not read amounts from this map. More points on the path (`num_points`, "
+            "`--num-points`: 4, or 8) come closer."
+        )
+    return notes
+
+
+def caption_of(result: Result, image_size: tuple[int, int]) -> str:
+    """Say what a result's map is of, how it was made and what its scale counts; what is amiss, and what a crop left.
+
+    Args:
+        result (`Mapping[str, Any]`): The result.
+        image_size (`tuple[int, int]`): Width and height of its image.
+    """
+    parts = [
+        title_of(result),
+        f"{result['method']}, {result['unit']}",
+        account_of(result),
+        "" if has_amounts(result) else "do not read amounts",
+        "nearly the same for both labels" if is_blind_to_labels(result) else "",
+        sight_mark(seen_share(result["box"], image_size)),
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def is_blind_to_labels(result: Result) -> bool:
+    """Tell whether a result compares two labels by a map that can hardly tell any label from another."""
+    return "versus" in result and result.get("unit") == "share of attention"
