@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from gmar_hf.errors import ArgumentError, GMARError
 
 Result = TypeVar("Result")
+_STANDARD_ERROR = 2
 _ECHO = 2.0  # seconds within which a terminal and the launcher that it interrupts have both passed on one Ctrl-C
 _GRACE = 10.0  # seconds that a signal may take to reach this process after another one has stopped for it
 
@@ -130,11 +131,14 @@ _patient: list[Interruption] = []  # of the blocks of `patient` that are entered
 
 
 @contextmanager
-def patient() -> Iterator[Interruption]:
+def patient(said: str = "") -> Iterator[Interruption]:
     """Let the first Ctrl-C wait for the batch in hand, so that it is saved whole; one after that stops at once.
 
     So does SIGTERM where it is handled like Ctrl-C. Outside the main thread, where Python delivers no signals, and
     where they are ignored, as Ctrl-C in a job that a shell has sent to the background, nothing changes.
+
+    Args:
+        said (`str`, defaults to ""): What the first one is answered with, at once, on standard error.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -150,6 +154,9 @@ def patient() -> Iterator[Interruption]:
         nonlocal first
         if not interruption.requested:
             interruption.requested, first = True, time.monotonic()
+            # Past Python's own buffer, into which the main program may be writing at this moment.
+            with suppress(OSError):
+                os.write(_STANDARD_ERROR, said.encode())
         elif time.monotonic() - first > _ECHO:
             before[number](number, frame)
 

@@ -18,6 +18,7 @@ from gmar_hf.runs.work import Work
 from gmar_hf.utils.iteration import no_stop_iteration
 
 Result = TypeVar("Result")
+_STOPPING = "\nStopping once the work in hand is saved; Ctrl-C again stops at once, without that.\n"
 _UNKNOWN = 1 << 62  # more images than there are
 
 
@@ -106,7 +107,8 @@ class Run(ABC, Generic[Result]):
 
     def go(self) -> None:
         """Take this process's batches, until they or the need for them end."""
-        with patient() as self.interruption, self._bar() as bar:
+        said = _STOPPING if self.work.accelerator.is_main_process else ""
+        with patient(said) as self.interruption, self._bar() as bar:
             self._shown = bar
             try:
                 self._take_batches(bar)

@@ -30,6 +30,17 @@ def ctrl_c_raises():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
+def test_the_first_control_c_is_answered_at_once(capfd):
+    with patient("Stopping.") as interruption:
+        assert not interruption.requested
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.requested
+        assert capfd.readouterr().err == "Stopping."
+        signal.raise_signal(signal.SIGINT)  # the launcher's, of the same Ctrl-C
+    assert capfd.readouterr().err == ""
+
+
 class TestExchange:
     @pytest.mark.usefixtures("ctrl_c_raises")
     @pytest.mark.parametrize("is_patient", [False, True])
