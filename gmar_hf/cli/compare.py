@@ -9,7 +9,7 @@ import typer
 
 from gmar_hf.cli.app import command, echo_json
 from gmar_hf.cli.options import JsonOption
-from gmar_hf.utils.text import printable
+from gmar_hf.utils.text import printable, quantity
 
 if TYPE_CHECKING:
     from gmar_hf.report.head_importance_report import HeadImportanceReport
@@ -38,6 +38,8 @@ def compare(options: CompareOptions) -> None:
         "same_weights": same_weights(before.weight_sample, after.weight_sample),
         "same_image_processing": _same_processing(before.settings, after.settings),
         "rank_correlation": {key: _finite(value) for key, value in comparison["rank_correlation"].items()},
+        "num_heads": comparison["num_heads"],
+        "num_changed": comparison["num_changed"],
         "moved": [{name: _finite(value) for name, value in head.items()} for head in comparison["moved"]],
     }
     if options.as_json:
@@ -97,13 +99,13 @@ def _print(summary: dict[str, Any]) -> None:
         for letter, report in zip("AB", summary["reports"], strict=True):
             told = processing_in_words(report["image_processing"] or {}) or "not told"
             typer.echo(f"{letter}: {printable(told)}")
+    typer.echo(_in_short(summary))
     # How alike the heads rank by each score, then which heads moved.
     table = Table("score", "rank correlation of all heads")
     for key, value in summary["rank_correlation"].items():
         table.add_row(key, "none: all heads alike" if value is None else f"{value:z.3f}")
     Console().print(table)
     if not summary["moved"]:
-        typer.echo("Both rank all heads alike by the mean size of their contribution (contribution_abs).")
         return
     table = Table("layer.head", "rank in A -> B", "contribution_abs in A -> B (logits)", "z")
     for head in summary["moved"]:
@@ -115,6 +117,17 @@ def _print(summary: dict[str, Any]) -> None:
         )
     Console().print(table)
     typer.echo(
-        "These heads changed their rank by contribution_abs most. z is the change in its standard errors, as if the "
-        "two sets of images had been drawn apart."
+        "These heads changed most. z is the change of contribution_abs in its standard errors, as if the two sets of "
+        "images had been drawn apart: of the same images it is too small."
     )
+
+
+def _in_short(summary: dict[str, Any]) -> str:
+    """Say in one sentence how far the two agree."""
+    num_heads, num_changed = summary["num_heads"], summary["num_changed"]
+    if not summary["moved"]:
+        return "Both give every head the same mean size of its contribution (contribution_abs)."
+    correlation = summary["rank_correlation"][summary["moved"][0]["score"]]
+    alike = "" if correlation is None else f"Their rankings of the heads agree by {correlation:z.2f} (1: wholly); "
+    changed = f"{quantity(num_changed, 'head')} of {num_heads}" if num_changed else f"none of {num_heads} heads"
+    return f"{alike}{changed} {'differ' if num_changed > 1 else 'differs'} by more than chance explains."

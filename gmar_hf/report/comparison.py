@@ -1,6 +1,7 @@
 """Two head statistics side by side."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from gmar_hf.report.statistics import RANKED_BY, HeadStatistics, rank_correlatio
 from gmar_hf.utils.correlation import average_ranks
 
 _MOVED = 10
+_CHANCE = 0.05  # that any head at all is taken to have changed
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,18 @@ class Comparison:
     Args:
         rank_correlation (`dict[str, float]`): By score, Spearman's correlation over all heads, in [-1, 1]; NaN where
             a report has the same number for every head.
-        moved (`list[dict[str, Any]]`): The heads whose rank by the mean of "contribution_abs" differs most, at most
-            ten, each with `layer`, `head`, `score`, `rank_before`, `rank_after` (1 is the largest; equal means share
-            a rank), `mean_before`, `mean_after` and `z`, see [`difference_in_errors`].
+        num_heads (`int`): How many heads there are.
+        num_changed (`int`): Of how many of them the mean of "contribution_abs" differs by more than chance explains:
+            by so many standard errors that, were there no difference, one head of all would show it in 5 % of cases
+            (Bonferroni's bound for normal errors, 3.6 for 144 heads).
+        moved (`list[dict[str, Any]]`): The heads whose mean differs most in its standard errors, at most ten, and none
+            whose mean is the same, each with `layer`, `head`, `score`, `rank_before`, `rank_after` (1 is the largest;
+            equal means share a rank), `mean_before`, `mean_after` and `z`, see [`difference_in_errors`].
     """
 
     rank_correlation: dict[str, float]
+    num_heads: int
+    num_changed: int
     moved: list[dict[str, Any]]
 
 
@@ -52,12 +60,14 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
     # Average ranks count from the smallest number; here 1 is the largest.
     places = there.flatten().nonzero()[:, 0].tolist()
     rank_before, rank_after = (average_ranks(-mean[there]) for mean in (mean_before, mean_after))
-    change = (rank_after - rank_before).abs()
     distance = difference_in_errors(before, after, RANKED_BY)
+    sizes = distance[there].abs()
+    by_rank = (rank_after - rank_before).abs().argsort(descending=True, stable=True)
+    order = by_rank[sizes[by_rank].argsort(descending=True, stable=True)]
+    is_same = (mean_before == mean_after)[there]
+    bound = NormalDist().inv_cdf(1 - _CHANCE / 2 / len(places))
     moved = []
-    for place in change.argsort(descending=True, stable=True)[:_MOVED].tolist():
-        if change[place] == 0:
-            break
+    for place in [place for place in order.tolist() if not is_same[place]][:_MOVED]:
         layer, head = divmod(places[place], heads)
         moved.append(
             {
@@ -72,7 +82,8 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
             }
         )
     shared = [key for key in before.mean if key in after.mean]  # reports of older versions have fewer scores
-    return Comparison({key: rank_correlation(before.mean[key], after.mean[key]) for key in shared}, moved)
+    correlations = {key: rank_correlation(before.mean[key], after.mean[key]) for key in shared}
+    return Comparison(correlations, len(places), int((sizes > bound).sum()), moved)
 
 
 def difference_in_errors(before: HeadStatistics, after: HeadStatistics, score: str) -> torch.Tensor:

@@ -25,10 +25,14 @@ def test_what_is_printed(run, here):
     out = printed(run("compare", "a", "b"))
     comparison = HeadImportanceReport.from_pretrained("a").compare(HeadImportanceReport.from_pretrained("b"))
     lines = out.splitlines()
-    assert lines[:3] == [
+    changed, correlation = comparison.num_changed, comparison.rank_correlation["contribution_abs"]
+    assert changed == sum(abs(head["z"]) > 2.87 for head in comparison.moved) > 1  # isf(0.025 / 12) of the normal
+    assert lines[:4] == [
         "A: a, of somebody/tiny-vit over 60 images of somebody/pictures, each explained for the predicted class",
         "B: b, of somebody/tiny-vit over 813 images of somebody/pictures, each explained for its labels",
         "Both are of one model.",
+        f"Their rankings of the heads agree by {correlation:.2f} (1: wholly); {changed} heads of 12 differ by more "
+        "than chance explains.",
     ]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     correlations, moved = cells[:6], cells[6:]
@@ -41,7 +45,7 @@ def test_what_is_printed(run, here):
             f"{head['mean_before']:.3f} -> {head['mean_after']:.3f}",
             f"{head['z']:+z.1f}",
         ]
-    assert lines[-1].startswith("These heads changed their rank by contribution_abs most. z is the change in its")
+    assert lines[-1].startswith("These heads changed most. z is the change of contribution_abs in its standard")
 
 
 def test_json(run, here):
@@ -60,13 +64,15 @@ def test_json(run, here):
         "same_weights": True,
         "same_image_processing": None,
         "rank_correlation": comparison.rank_correlation,
+        "num_heads": 12,
+        "num_changed": comparison.num_changed,
         "moved": comparison.moved,
     }  # fmt: skip
 
 
 def test_nothing_has_moved(run, here):
     out = printed(run("compare", "a", "a"))
-    assert "Both rank all heads alike by the mean size of their contribution (contribution_abs).\n" in out
+    assert "Both give every head the same mean size of its contribution (contribution_abs).\n" in out
     assert " -> " not in out
     assert json.loads(run("compare", "a", "a", "--json")[1])["moved"] == []
 
