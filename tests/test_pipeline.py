@@ -352,8 +352,8 @@ def test_a_call_overrides_the_constructor(explainer):
 def test_what_a_result_holds(explainer):
     (result,) = explainer(PHOTOS[0])
     assert list(result) == [
-        "label", "score", "target", "predicted_label", "predicted_score", "explained_logit", "method", "attribution", "unit", "box",
-        "heatmap", "head_importance", "head_contribution", "head_contribution_centred",
+        "label", "score", "target", "predicted_label", "predicted_score", "explained_logit", "method",
+        "attribution", "unit", "box", "heatmap", "head_importance", "head_contribution", "head_contribution_centred",
     ]  # fmt: skip
     assert (result["predicted_label"], result["predicted_score"]) == (result["label"], result["score"])
     (other,) = explainer(PHOTOS[0], target=(result["target"] + 1) % 3)

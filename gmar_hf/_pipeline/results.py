@@ -162,8 +162,7 @@ def describe_target(
         heatmap_size (`tuple[int, int]`, *optional*): The image's width and height; None for no heatmap.
     """
     tensors, settings = explanation.tensors(), explanation.settings
-    best, versus = int(scores.argmax()), settings["versus"]
-    logits = explanation.logits[0]
+    best, versus, logits = int(scores.argmax()), settings["versus"], tensors["logits"][0]
     fields = {name: tensors[name][0, number].clone() for name in _SHOWN if name in tensors}
     result = {
         "label": labels[target],

@@ -85,7 +85,7 @@ METHODS: dict[str, Method] = {
         value_reference="output",
     ),
     "path": Method(
-        summary="contributions averaged while all attention is scaled up from nothing; two passes, signed",
+        summary="contributions averaged while all attention is scaled up from nothing; two passes by default, signed",
         step_name="gmar_hf.explanation.steps:add_contribution",
         weights=None,
         needs="token_contribution",
@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {
     ),
     "recommended": Method(
         summary="what raised and lowered the logit while all attention was switched on, less half of what all tokens "
-        "have in common; two passes, signed; ahead of gradient rollout on photographs of a real model",
+        "have in common; two passes by default, signed; ahead of gradient rollout on photographs of a real model",
         step_name="gmar_hf.explanation.steps:add_contribution",
         weights=None,
         needs="token_contribution",

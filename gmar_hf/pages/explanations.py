@@ -182,7 +182,12 @@ def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
         told["account"] = f"{account[0].upper()}{account[1:]}."
     packed = packed_map(result["attribution"])
     is_signed = has_sign(result["attribution"], result.get("unit", ""))
-    about = {"label": label, "method": printable(result["method"]), "signed": is_signed, "amounts": has_amounts(result)}
+    about = {
+        "label": label,
+        "method": printable(result["method"]),
+        "signed": is_signed,
+        "amounts": has_amounts(result),
+    }
     return {**about, "on_path": "completeness_gap" in result, **packed, **told}
 
 

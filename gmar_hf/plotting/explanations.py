@@ -100,7 +100,8 @@ def plot_explanation(
             _show(ax, overlay_of(picture, result, **how, least_side=_SMOOTH))
             words = colour_words(style, has_sign(attribution, unit), sides_of(result))
             scale = scale_of(attribution, style, unit, full_colour(attribution, style, saturated))
-            lines = [*wrap(words, _LINE), scale if has_amounts(result) else "do not read amounts"]
+            lines = [line for part in words.split("; ") for line in wrap(part, _LINE)]
+            lines.append(scale if has_amounts(result) else "do not read amounts")
             ax.set_xlabel("\n".join(plain(line) for line in lines), fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
                 ax.set_ylabel(f"{_name(result)}\n{result['score']:z.2f}", fontsize="medium")

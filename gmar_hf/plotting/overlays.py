@@ -81,7 +81,7 @@ def overlay(
     if not isinstance(caption, str):
         raise ArgumentTypeError(f"`caption` must be a text; got {type(caption).__name__}. Convert it by `str`.")
     if not (isinstance(sides, tuple) and len(sides) == 2 and all(isinstance(side, str) for side in sides)):
-        raise ArgumentTypeError(f"`sides` must be a pair of texts; got {sides!r}. Pass for example ('for', 'against').")
+        raise ArgumentTypeError(f"`sides` must be a pair of texts; got {sides!r}. Pass ('for', 'against').")
     check_flags(has_numbers=has_numbers)
     if box is not None:
         check_box(box)

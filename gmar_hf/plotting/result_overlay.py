@@ -28,7 +28,7 @@ def overlay_of(
     Args:
         image (PIL image): The image, upright.
         result (`Mapping[str, Any]`): One of the pipeline's.
-        box (`tuple[float, float, float, float]`, *optional*): What the map covers of a copy of another size; by default
+        box (`tuple[float, float, float, float]`, *optional*): What the map covers of a copy of another size; else
             the result's own.
         saturated (`float`, defaults to 0.05): Share of the patches that have the full colour, see [`full_colour`].
         caption (`bool`, defaults to `False`): Put [`caption_of`] and the map's scale below.

@@ -448,7 +448,9 @@ def test_one_bad_image_does_not_stop_the_others(run, here, model):
         (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
     ],
 )
-@pytest.mark.parametrize("step", ["images.reading.read_image", "plotting.result_overlay.overlay_of", "_pipeline.results.strongest"])
+@pytest.mark.parametrize(
+    "step", ["images.reading.read_image", "plotting.result_overlay.overlay_of", "_pipeline.results.strongest"]
+)
 def test_whatever_becomes_of_one_image_leaves_the_others_alone(run, here, model, monkeypatch, step, error, told):
     """Reading, drawing and writing: the second of four images fails, the others are complete."""
     module, name = f"gmar_hf.{step}".rsplit(".", 1)

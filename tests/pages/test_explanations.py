@@ -290,7 +290,7 @@ def test_the_page_in_a_browser(tmp_path):
             assert red > blue
             assert opacity == pytest.approx(255 * 64 / 127, abs=1)
             assert tab.run(pixel.format(720)) == [16, 66, 160, 255]
-            assert tab.run("document.querySelector('.legend').textContent").startswith("for <b>dogagainst <b>dog")
+            assert tab.run("document.querySelector('.legend').textContent").startswith("for <b>dogagainst it")
             # The first head by a click, the second by a key, and back.
             tab.run("document.querySelector('.heads button').focus()")
             tab.run("document.querySelector('.heads button').click()")

@@ -83,7 +83,7 @@ def test_heads_show_contributions_before_weights():
 def test_scales_stand_below_the_maps(tmp_path):
     signed, unsigned = made_up(method="a", unit="logits"), made_up(method="b", attribution=MAP.abs(), unit="share")
     for style, expected in (
-        ("signed", ["red: for cat; blue stripes: against it\n±0.5 logits", "magenta: looks here\n0 to 0.5 share"]),
+        ("signed", ["red: for cat\nblue stripes: against it\n±0.5 logits", "magenta: looks here\n0 to 0.5 share"]),
         ("positive", ["red: for cat\n0 to 0.25 logits", "magenta: looks here\n0 to 0.5 share"]),
     ):
         figure = plot_explanation(photo(), [signed, unsigned], style=style, grid=True)

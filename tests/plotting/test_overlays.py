@@ -393,8 +393,8 @@ def said_below(monkeypatch, *values, **settings):
         ((8.0, 4.0, *[0.5] * 38), {}, (("0", "≥ 4"), False, LOOKS)),  # 2 of 40 patches
         (
             (0.25, -0.5),
-            {"style": "signed", "sides": ("for cat", "for dog"), "has_numbers": False},
-            (("", ""), True, "red: for cat; blue stripes: for dog; outlined: half of the full colour or more, either way"),
+            {"style": "signed", "sides": ("for a", "for b"), "has_numbers": False},
+            (("", ""), True, "red: for a; blue stripes: for b; outlined: half of the full colour or more, either way"),
         ),
     ],
 )  # fmt: skip
