@@ -144,7 +144,7 @@ class _Judge:
         return lead_of(figures, over=over, fillings=_named(fillings), num_images=self.num_images)
 
     def _is_ahead_of_noise(self, name: str) -> bool:
-        """Tell whether a map is beyond doubt ahead of the random control, or without it of what noise has."""
+        """Tell whether a map is ahead, beyond chance, of the random control, or without it of what noise has."""
         if _NOISE in self.places:
             lead = self._lead(name, _NOISE)
             return lead is None or lead.status == "ahead"
@@ -152,7 +152,7 @@ class _Judge:
         return low is None or low > (self.chance if self.criterion in _OF_MOSAICS else 0)
 
     def _losses(self, chosen: str) -> Iterable[Loss]:
-        """Find in every figure with a better end the map that is furthest ahead of the chosen one beyond doubt."""
+        """Find in every figure with a better end the map that is furthest ahead of the chosen one, beyond chance."""
         for place, metric in enumerate(self.evaluation.metrics):
             if metric.higher_is_better is None or metric.function in _NO_LOSSES:
                 continue

@@ -150,7 +150,7 @@ class Verdict:
         if self.control is not None:
             yield f"Over {_said(self.control)}, of the controls the nearest."
         losses = [_said_of_loss(loss) for loss in self.losses]
-        yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure beyond doubt."
+        yield f"It loses {'; '.join(losses)}." if losses else "It loses in no figure by more than chance explains."
         if self.made_with:
             told = "; ".join(f"{shown_name(name)}, made with {listed(own)}" for name, own in self.made_with.items())
             yield f"Not judged under their own filling: {told}."
@@ -161,10 +161,10 @@ class Verdict:
         if self.map in self.same_for_all_classes:
             name += ", which says nothing about the class,"
         if self.control is not None and self.control.status != "ahead":
-            return f"Believe none of these maps yet: {name}, the first, is not beyond doubt ahead of a control."
+            return f"Believe none of these maps yet: {name}, the first, may be ahead of a control by chance."
         unsettled = [shown_name(lead.over) for lead in self.leads if lead.status != "ahead"]
         if unsettled:
-            return f"{name} is the first, but not beyond doubt ahead of {listed(unsettled)}."
+            return f"{name} is the first, but its lead over {listed(unsettled)} may be chance."
         return f"Believe {name} on this model and these data." if self.leads else f"{name} is the only map."
 
     def _maps_at_chance(self) -> Iterable[str]:
@@ -174,11 +174,11 @@ class Verdict:
             )
             yield f"At chance for the class, about which they say nothing: {told}."
         if self.noise:
-            yield f"Not beyond doubt ahead of noise: {listed(map(shown_name, self.noise))}."
+            yield f"Ahead of noise by no more than chance explains: {listed(map(shown_name, self.noise))}."
 
 
 def _said_of_leads(leads: Iterable[Lead]) -> Iterable[str]:
-    """Say the nearest of the maps that are behind, and all of those that are not beyond doubt."""
+    """Say the nearest of the maps that are behind, and all of those whose lead may be chance."""
     by_status: dict[str, list[str]] = {"ahead": [], "behind": [], "open": [], "level": []}
     for lead in leads:
         by_status[lead.status].append(_said(lead))

@@ -153,7 +153,7 @@ class TestWhatCannotBeSaid:
     def test_no_map_is_believed_that_is_not_ahead_of_a_control(self):
         verdict = judged({"a": [1 + SWING, 1, 1], "noise": [1, 1, 1]}, controls=("noise",)).verdict()
         assert verdict.sentences[0] == (
-            "Believe none of these maps yet: a, the first, is not beyond doubt ahead of a control."
+            "Believe none of these maps yet: a, the first, may be ahead of a control by chance."
         )
         assert not verdict.is_settled
 
@@ -178,7 +178,7 @@ class TestWhatIsOpen:
         assert (verdict.map, lead.status) == ("a", "open")
         assert lead.mean == pytest.approx(0.05)
         assert 60 < lead.more_images < 110
-        assert verdict.sentences[0] == "a is the first, but not beyond doubt ahead of b."
+        assert verdict.sentences[0] == "a is the first, but its lead over b may be chance."
         assert "Open: over b by 0.05 (-0.0" in verdict.text
         assert "more images would settle it." in verdict.text
 
@@ -251,7 +251,7 @@ class TestWhereItLoses:
     def test_nowhere(self):
         verdict = judged({"a": [2, 2, 2], "b": [2 + SWING, 1, 1]}).verdict()
         assert verdict.losses == ()
-        assert "It loses in no figure beyond doubt." in verdict.sentences
+        assert "It loses in no figure by more than chance explains." in verdict.sentences
 
 
 class TestMapsAtChance:
@@ -316,7 +316,7 @@ class TestMapsAtChance:
         maps = {"a": [3, 3, 3], "b": [1 + SWING, 1, 1], "random": [1, 1, 1]}
         verdict = judged(maps, controls=("random",)).verdict()
         assert verdict.noise == ("b",)
-        assert verdict.sentences[-1] == "Not beyond doubt ahead of noise: b."
+        assert verdict.sentences[-1] == "Ahead of noise by no more than chance explains: b."
         alone = judged({"a": [3, 3, 3], "b": [SWING, 0, 0], "c": [-1, -1, -1]}).verdict()
         assert alone.noise == ("b", "c")  # noise has about 0
 

@@ -107,7 +107,7 @@ def write_page(evaluation: Evaluation, summary: Summary, pictures: Sequence[Pict
 def _ranking(verdict: Verdict) -> list[dict[str, str]]:
     """Make the rows of the small table: the other maps, the nearest first, and the best control."""
     leads = [*verdict.leads, *([verdict.control] if verdict.control else [])]
-    statuses = {"open": "open", "level": "level", "ahead": "beyond doubt", "behind": "behind"}
+    statuses = {"open": "open", "level": "level", "ahead": "more than chance", "behind": "behind"}
     return [
         {
             "name": shown_name(lead.over) + (", a control" if lead is verdict.control else ""),

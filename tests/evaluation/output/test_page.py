@@ -70,7 +70,11 @@ def test_the_page_opens_with_the_verdict(tmp_path):
     ]
     shown = page.texts("td")[: 2 * len(leads)]
     assert shown[::2] == [f"{lead.mean:+.2f}{lead.low:+.2f} to {lead.high:+.2f}" for lead in leads]
-    assert set(shown[1::2]) == {"beyond doubt"} == {"beyond doubt" if lead.status == "ahead" else "" for lead in leads}
+    assert (
+        set(shown[1::2])
+        == {"more than chance"}
+        == {"more than chance" if lead.status == "ahead" else "" for lead in leads}
+    )
     assert not page.find("script")
     assert_self_contained(page)
 
