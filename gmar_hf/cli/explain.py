@@ -101,6 +101,13 @@ class ExplainOptions:
         None
     )
     norm: Annotated[Norm, typer.Option(help="Norm of gmar's head scores.")] = Norm.L1
+    head_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPORT",
+            help="Folder or Hub id of a head-importance report by which gmar weighs heads, in place of the gradient.",
+        ),
+    ] = None
     num_points: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Points of recommended and path, a pass each; 2 by default."),
@@ -138,7 +145,7 @@ class ExplainOptions:
             "top_k": self.top_k,
             "method": self.method,
             "norm": self.norm.value,
-            **({} if self.num_points is None else {"num_points": self.num_points}),
+            **{name: value for name in ("num_points", "head_weights") if (value := getattr(self, name)) is not None},
         }
 
 

@@ -74,6 +74,7 @@ class ExplanationFiles:
             "versus_score",
             "predicted_label",
             "predicted_score",
+            "head_weights_from",
             "box",
             "unit",
             "explained_logit",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from textwrap import shorten, wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -29,7 +29,7 @@ _LEGEND = "below each map its colours and its scale, by patch; lines surround wh
 
 def plot_explanation(
     image: ImageSource,
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]] | Mapping[str, Any],
     *,
     style: str = "signed",
     grid: bool = False,
@@ -41,7 +41,8 @@ def plot_explanation(
 
     Args:
         image (PIL image, path or URL): The image that was explained.
-        results (`Sequence[Mapping[str, Any]]`): What the pipeline gave for it, of any labels and methods.
+        results (`Sequence[Mapping[str, Any]]`, or one of them): What the pipeline gave for it, of any labels and
+            methods.
         style (`str`, defaults to "signed"): "signed", or "positive", which leaves out what speaks against a label.
         grid (`bool`, defaults to `False`): Draw maps patch by patch; see [`overlay`].
         saturated (`float`, defaults to 0.05): Share of a map's patches, the strongest, that all have the full colour,
@@ -61,7 +62,7 @@ def plot_explanation(
     """
     from gmar_hf.plotting.shown_figure import new_figure
 
-    _check_results(results)
+    results = _checked_results(results)
     check_choice("style", style, OVERLAY_STYLES)
     check_share("saturated", saturated)
     picture = read_image(image)
@@ -115,13 +116,15 @@ def plot_explanation(
     return figure
 
 
-def _check_results(results: Any) -> None:
-    """Refuse what is no list of the pipeline's results for one image, before it is asked whether it is empty."""
+def _checked_results(results: Any) -> Sequence[Mapping[str, Any]]:
+    """Return the pipeline's results for one image; refuse all else before it is asked whether it is empty."""
+    if isinstance(results, Mapping) and "attribution" in results:
+        return [results]
     is_list = isinstance(results, Sequence) and not isinstance(results, str)
     if is_list and not results:
         raise ArgumentError("`results` must hold at least one explained target; got none.")
     if is_list and all(isinstance(result, Mapping) and "attribution" in result for result in results):
-        return
+        return cast(Sequence[Mapping[str, Any]], results)
     is_batch = is_list and all(isinstance(result, list) for result in results)
     raise ArgumentTypeError(
         "`results` must be the list of dicts that the pipeline gives for one image; got "

@@ -162,6 +162,23 @@ def test_signed_overlays_with_grid_and_caption(run, here, model):
         assert picture.tobytes() == drawn.tobytes()
 
 
+def test_heads_weighed_by_a_report(run, here, model):
+    data = Path("data/cat")
+    data.mkdir(parents=True)
+    for seed in range(3):
+        photo(seed).save(data / f"{seed}.png")
+    printed(run("report", "--model", model, "--data", "data", "-o", "heads"))
+    asked = ("explain", "two.jpg", "-m", model, "-t", "cat", "-o", "out", "--json")
+    (entry,) = json.loads(printed(run(*asked, "--head-weights", "heads", "--method", "recommended,gmar")))
+    explainer = pipeline("gmar-explanation", model=model)
+    (expected,) = explainer("two.jpg", target="cat", method="gmar", head_weights="heads")
+    weighed = gmar_hf.Explanation.load(f"out/{entry['files']['tensors']['gmar']}")
+    torch.testing.assert_close(weighed.head_importance[0], expected["head_importance"])
+    assert entry["results"][1]["head_weights_from"] == "all images"
+    assert json.loads(Path("out/two.json").read_text())["settings"]["head_weights"] == "heads"
+    assert "head-importance report" in refusal(run(*asked, "--head-weights", "data"))
+
+
 def test_the_share_of_full_colour_and_the_style_are_options(run, here, model):
     """Of 16 patches half have the full colour: 8 of them, and 16 positions from 0 to 15 give the eighth from above."""
     asked = ("explain", "two.jpg", "-m", model, "-t", "cat", "--method", "recommended", "--no-caption", "-o", "out")

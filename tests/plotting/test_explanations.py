@@ -80,6 +80,12 @@ def test_heads_show_contributions_before_weights():
     np.testing.assert_array_equal(pictures(plot_explanation(photo(), results[:1]))[-1], weights.double())
 
 
+def test_a_single_result_is_drawn_as_a_list_of_it():
+    alone, listed = (pictures(plot_explanation(photo(), results)) for results in (made_up(), [made_up()]))
+    assert len(alone) == 2
+    np.testing.assert_array_equal(alone[1], listed[1])
+
+
 def test_scales_stand_below_the_maps(tmp_path):
     signed, unsigned = made_up(method="a", unit="logits"), made_up(method="b", attribution=MAP.abs(), unit="share")
     for style, expected in (
@@ -135,7 +141,7 @@ def test_refusals():
         (torch.zeros(0), "got Tensor. "),
         (np.zeros((4, 4)), "got ndarray. "),
         (gmar_hf.Explanation(torch.zeros(1, 2)), "got Explanation. "),
-        (made_up(), "got dict. "),
+        ({"score": 0.5, "label": "cat"}, "got dict. "),
         ("text", "got str. "),
         (None, "got NoneType. "),
         ([torch.zeros(4, 4)], "got list. "),
