@@ -42,15 +42,15 @@ def account_of(result: Result) -> str:
 
     Example:
         >>> account_of({"explained_logit": 8.25, "attention_contribution": 9.5})
-        'logit 8.2: -1.2 without attention, +9.5 by it'
+        'logit 8.2 = -1.2 without attention + 9.5 by it'
         >>> account_of({"explained_logit": -1.5, "attention_contribution": -2.0, "versus": "dog"})
-        'behind by 1.5 logits: +0.5 without attention, -2.0 by it'
+        'lead -1.5 = 0.5 without attention - 2.0 by it'
     """
     if "attention_contribution" not in result:
         return ""
     whole, part = result["explained_logit"], result["attention_contribution"]
-    start = f"{'ahead' if whole >= 0 else 'behind'} by {abs(whole):.1f} logits" if "versus" in result else ""
-    return f"{start or f'logit {whole:z.1f}'}: {whole - part:+z.1f} without attention, {part:+z.1f} by it"
+    name, sign = "lead" if "versus" in result else "logit", "-" if part < 0 else "+"
+    return f"{name} {whole:z.1f} = {whole - part:z.1f} without attention {sign} {abs(part):.1f} by it"
 
 
 def has_amounts(result: Result) -> bool:

@@ -125,7 +125,7 @@ def test_what_attention_adds_is_said(tmp_path, gap, is_near):
     more = {"explained_logit": 3.0, "attention_contribution": 4.0, "completeness_gap": gap}
     (data,) = data_of(page_of(tmp_path, ("one", photo(), [result(**more)])))
     (shown,) = data["maps"]
-    assert shown["account"] == "Logit 3.0: -1.0 without attention, +4.0 by it."
+    assert shown["account"] == "Logit 3.0 = -1.0 without attention + 4.0 by it."
     assert (shown["amounts"], shown["on_path"], data["sides"]) == (is_near, True, [["for cat", "against it"]])
 
 
