@@ -2,7 +2,8 @@ from .captions import side_by_side
 from .curves import plot_curves
 from .explanations import plot_explanation
 from .heads import head_figure_size, plot_head_importance, plot_head_maps
-from .overlays import map_layer, overlay
+from .map_layers import map_layer
+from .overlays import overlay
 
 __all__ = [
     "head_figure_size",
