@@ -121,7 +121,8 @@ class ExplanationResult(dict[str, Any]):
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
                 pictures.append(matrix_of_heads(self[key], is_signed=is_signed))
-                lines.append(head_text(self[key], is_signed=is_signed))
+                mark = "" if has_amounts(self) else ": do not read amounts"
+                lines.append(f"{head_text(self[key], is_signed=is_signed)}{mark}")
                 break
         return card(pictures, title_of(self), *lines)
 

@@ -23,10 +23,12 @@ def print_table(summary: list[dict[str, Any]], out: Path, page: Path | None = No
     from rich.table import Column, Table
     from rich.text import Text
 
+    from gmar_hf.plotting.result_words import has_amounts
+
     table = Table(Column("image", overflow="fold"), "label", "score", "map", "strongest heads (layer.head)")
     for entry, name in zip(summary, shortest_names([entry["image"] for entry in summary]), strict=True):
         for result in entry.get("results", []):
-            heads = ", ".join(_head_text(head) for head in result["top_heads"])
+            heads = ", ".join(_head_text(head, has_amounts(result)) for head in result["top_heads"])
             score = f"{result['score']:z.3f}" if math.isfinite(result["score"]) else "?"
             label = result["label"] + (f" (not {result['versus']})" if "versus" in result else "")
             table.add_row(*(Text(printable(cell)) for cell in (name, label, score, result["method"], heads)))
@@ -59,8 +61,10 @@ def remarks(summary: list[dict[str, Any]]) -> list[str]:
     return [line for line in (why_heads_differ(contributing, weighing), sight_of_several(shares)) if line]
 
 
-def _head_text(head: dict[str, Any]) -> str:
+def _head_text(head: dict[str, Any], is_amount: bool) -> str:
     where = f"{head['layer']}.{head['head']}"
+    if "head_contribution" in head and not is_amount:
+        return f"{where}: {'-' if head['head_contribution'] < 0 else '+'}"
     if "head_contribution" in head:
         return f"{where}: {head['head_contribution']:+z.2f}"
     return f"{where}: {head['head_importance']:.0%}"

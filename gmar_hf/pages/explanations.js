@@ -213,11 +213,12 @@
     nameHeads() {
       const { heads, largest, article } = this;
       const title = this.result.on_path ? "What each head added while attention was switched on" : "What the label would lose without a head, to first order";
-      find(".largest", article).firstChild.data = `${title}; full colour at `;
-      find(".largest b", article).textContent = `±${largest.toPrecision(2)} logits`;
+      const { amounts } = this.result;
+      find(".largest", article).firstChild.data = `${title}; ${amounts ? "full colour at " : ""}`;
+      find(".largest b", article).textContent = amounts ? `±${largest.toPrecision(2)} logits` : "do not read amounts";
       const order = [...heads.contributions.keys()].filter((place) => heads.contributions[place] !== null);
       order.sort((one, other) => Math.abs(heads.contributions[other]) - Math.abs(heads.contributions[one]));
-      const strongest = order.slice(0, 3).map((place) => `${this.name(place).toLowerCase()}: ${signed(heads.contributions[place])}`);
+      const strongest = order.slice(0, 3).map((place) => `${this.name(place).toLowerCase()}: ${amounts ? signed(heads.contributions[place]) : signed(heads.contributions[place])[0]}`);
       find(".strongest", article).textContent = `The strongest: ${strongest.join("; ")}.`;
     }
 

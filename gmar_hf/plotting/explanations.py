@@ -13,7 +13,7 @@ from gmar_hf.images.same_image import check_same_image
 from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 from gmar_hf.plotting.painting import OVERLAY_STYLES, colour_words
 from gmar_hf.plotting.result_overlay import overlay_of
-from gmar_hf.plotting.result_words import has_amounts, sides_of
+from gmar_hf.plotting.result_words import account_of, has_amounts, marks_of, sides_of, title_of
 from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.plotting.values import finite_array, full_colour, has_sign, plain, scale_of
 from gmar_hf.utils.checks import check_choice, check_share
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
 _LINE = 40  # letters of a line below a picture
 _SMOOTH = 640  # pixels of a picture's longer side, so that its lines are smooth where it is printed
-_LEGEND = "below each map its colours and its scale, by patch; lines surround what has half of the full colour or more"
+_LEGEND = "below each map its colours and its scale, by patch; in red and blue ones lines surround what is strong"
 
 
 def plot_explanation(
@@ -78,7 +78,7 @@ def plot_explanation(
     widths = [min(height * picture.width / picture.height, 3.5)] * (1 + len(methods))
     shapes = [np.shape(values) for *_, values in scores if values is not None]
     widths += [height * max(heads / layers for layers, heads in shapes) + 1] if shapes else []
-    figure = figure or new_figure(sum(widths) + 1, (height + 0.7) * len(rows) + 0.5)
+    figure = figure or new_figure(sum(widths) + 1, (height + 1.1) * len(rows) + 0.5)
 
     # The image stands once, at the left of all rows.
     places = figure.add_gridspec(len(rows), len(widths), width_ratios=widths)
@@ -101,15 +101,24 @@ def plot_explanation(
             _show(ax, overlay_of(picture, result, **how, least_side=_SMOOTH))
             words = colour_words(style, has_sign(attribution, unit), sides_of(result))
             scale = scale_of(attribution, style, unit, full_colour(attribution, style, saturated))
-            lines = [line for part in words.split("; ") for line in wrap(part, _LINE)]
-            lines.append(scale if has_amounts(result) else "do not read amounts")
+            told = [
+                *words.split("; "),
+                *([scale] if has_amounts(result) else []),
+                account_of(result),
+                *marks_of(result),
+            ]
+            lines = [line for part in told for line in wrap(part, _LINE)]
             ax.set_xlabel("\n".join(plain(line) for line in lines), fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
-                ax.set_ylabel(f"{_name(result)}\n{result['score']:z.2f}", fontsize="medium")
+                name = wrap(shorten(title_of(result), 2 * _LINE, placeholder=" ..."), _LINE)
+                ax.set_ylabel("\n".join(plain(line) for line in name), fontsize="medium")
         if values is not None:
             ax = figure.add_subplot(places[number, -1])
-            title_of_heads = f"{of_scores} ({of_method})" if number == 0 else ""
-            plot_head_importance(values, title=title_of_heads, label=unit_of_heads, ax=ax)
+            is_rough = not has_amounts(of_methods[of_method])
+            label = f"{unit_of_heads}: do not read amounts" if is_rough else unit_of_heads
+            plot_head_importance(values, label=label, ax=ax)
+            if number == 0:
+                ax.set_title(f"{plain(of_scores)}\n({plain(of_method)})", fontsize="medium")
     figure.supxlabel(_LEGEND, fontsize="small")
     if title:
         figure.suptitle(plain(title), fontsize="medium")
@@ -145,9 +154,3 @@ def _head_scores(results: Any) -> tuple[str, str, str, Any]:
 def _show(ax: Any, picture: Image.Image) -> None:
     ax.imshow(picture)
     ax.set(xticks=[], yticks=[])
-
-
-def _name(result: Mapping[str, Any]) -> str:
-    """Say what was explained, short enough to stand beside a picture."""
-    labels = [shorten(result[key], 40, placeholder=" ...") for key in ("label", "versus") if key in result]
-    return plain(", not ".join(labels))

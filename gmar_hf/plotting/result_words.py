@@ -15,7 +15,8 @@ def title_of(result: Result) -> str:
         >>> title_of({"label": "cat", "score": 0.25, "predicted_label": "dog", "predicted_score": 0.5})
         'cat: 0.25 (the model says dog: 0.50)'
     """
-    versus = f", not {result['versus']}: {result['versus_score']:z.2f}" if "versus" in result else ""
+    versus = f", not {result['versus']}" if "versus" in result else ""
+    versus += f": {result['versus_score']:z.2f}" if "versus_score" in result else ""
     answer = answer_of(result)
     said = f" (the model says {answer}: {result['predicted_score']:z.2f})" if answer else ""
     return f"{result['label']}: {result['score']:z.2f}{versus}{said}"
@@ -38,23 +39,27 @@ def sides_of(result: Result) -> tuple[str, str]:
 
 
 def account_of(result: Result) -> str:
-    """Say how much of the explained logit comes from attention; nothing of a result that does not know.
+    """Say how much of the explained logit attention adds; nothing of a result that does not know.
+
+    The rest is what the model without any attention gives.
 
     Example:
         >>> account_of({"explained_logit": 8.25, "attention_contribution": 9.5})
-        'logit 8.2 = -1.2 without attention + 9.5 by it'
+        'logit 8.2 = attention 9.5 + rest -1.3'
         >>> account_of({"explained_logit": -1.5, "attention_contribution": -2.0, "versus": "dog"})
-        'lead -1.5 = 0.5 without attention - 2.0 by it'
+        'lead -1.5 = attention -2.0 + rest 0.5'
     """
     if "attention_contribution" not in result:
         return ""
-    whole, part = result["explained_logit"], result["attention_contribution"]
-    name, sign = "lead" if "versus" in result else "logit", "-" if part < 0 else "+"
-    return f"{name} {whole:z.1f} = {whole - part:z.1f} without attention {sign} {abs(part):.1f} by it"
+    # Of rounded numbers, so that the equation holds as it stands.
+    whole, part = round(result["explained_logit"], 1), round(result["attention_contribution"], 1)
+    name, rest = "lead" if "versus" in result else "logit", round(whole - part, 1)
+    return f"{name} {whole:z.1f} = attention {part:z.1f} + rest {rest:z.1f}"
 
 
 def has_amounts(result: Result) -> bool:
-    """Tell whether amounts can be read from a map: on a path, if its contributions come near what they should come to.
+    """Tell whether amounts can be read from a result: on a path, if the heads' contributions sum to nearly what they
+    should come to.
 
     Example:
         >>> has_amounts({"attention_contribution": 5.5, "completeness_gap": 6.5})
@@ -77,27 +82,27 @@ def path_notes(result: Result) -> list[str]:
     Example:
         >>> print(*path_notes({"explained_logit": 3.0, "attention_contribution": 5.5, "completeness_gap": 6.5}))
         The heads' contributions come to +12.0 logits, where all attention adds +5.5: do not read amounts from this \
-map. More points on the path (`num_points`, `--num-points`: 4, or 8) come closer.
+map, nor from the heads' numbers. Many points on the path (`num_points`, `--num-points`: 8, or 16) come closer.
         >>> print(*path_notes({"label": "cat", "versus": "dog", "explained_logit": 3.0,
         ...     "attention_contribution": -0.5, "completeness_gap": 0.0}))
         cat is ahead of dog by 3.0 logits, but attention speaks for dog, by 0.5: without any attention cat is ahead \
-by 3.5. The map shows attention's part alone.
+by 3.5. The map is of attention's part alone.
     """
     notes = []
     whole, part = result["explained_logit"], result["attention_contribution"]
-    if "versus" in result and whole * part < 0:
-        names = result["label"], result["versus"]
-        first, second = names if whole > 0 else names[::-1]
+    second = _spoken_for(result)
+    if second:
+        (first,) = {result["label"], result["versus"]} - {second}
         notes.append(
             f"{first} is ahead of {second} by {abs(whole):.1f} logits, but attention speaks for {second}, by "
-            f"{abs(part):.1f}: without any attention {first} is ahead by {abs(whole - part):.1f}. The map shows "
+            f"{abs(part):.1f}: without any attention {first} is ahead by {abs(whole - part):.1f}. The map is of "
             "attention's part alone."
         )
     if not has_amounts(result):
         notes.append(
             f"The heads' contributions come to {part + result['completeness_gap']:+z.1f} logits, where all attention "
-            f"adds {part:+z.1f}: do not read amounts from this map. More points on the path (`num_points`, "
-            "`--num-points`: 4, or 8) come closer."
+            f"adds {part:+z.1f}: do not read amounts from this map, nor from the heads' numbers. Many points on the "
+            "path (`num_points`, `--num-points`: 8, or 16) come closer."
         )
     return notes
 
@@ -113,11 +118,38 @@ def caption_of(result: Result, image_size: tuple[int, int]) -> str:
         title_of(result),
         f"{result['method']}, {result['unit']}",
         account_of(result),
-        "" if has_amounts(result) else "do not read amounts",
-        "nearly the same for both labels" if is_blind_to_labels(result) else "",
+        *marks_of(result),
         sight_mark(seen_share(result["box"], image_size)),
     ]
     return " · ".join(filter(None, parts))
+
+
+def marks_of(result: Result) -> list[str]:
+    """Say in a few words each what to beware of in a result's map.
+
+    Example:
+        >>> marks_of({"label": "cat", "versus": "dog", "explained_logit": 3.0, "attention_contribution": -0.5,
+        ...     "completeness_gap": 0.5})
+        ['do not read amounts', 'attention speaks for dog']
+    """
+    second = _spoken_for(result)
+    marks = {
+        "do not read amounts": not has_amounts(result),
+        f"attention speaks for {second}": bool(second),
+        "nearly the same for both labels": is_blind_to_labels(result),
+    }
+    return [mark for mark, is_told in marks.items() if is_told]
+
+
+def _spoken_for(result: Result) -> str:
+    """Return which of two labels attention speaks for, where the whole model speaks for the other; else nothing."""
+    if "versus" not in result or "attention_contribution" not in result:
+        return ""
+    whole, part = result["explained_logit"], result["attention_contribution"]
+    if whole * part >= 0:
+        return ""
+    name: str = result["label"] if part > 0 else result["versus"]
+    return name
 
 
 def is_blind_to_labels(result: Result) -> bool:

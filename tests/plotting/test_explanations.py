@@ -40,13 +40,15 @@ def test_labels_are_rows_and_methods_columns(tmp_path):
         np.testing.assert_array_equal(drawn[place], np.asarray(expected))
     np.testing.assert_array_equal(drawn[4], results[0]["head_contribution"].double())
     shown = texts(figure)
-    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "what each head adds (gmar)")] == [
+    assert [shown.count(text) for text in ("gmar", "rollout", "contribution", "what each head adds\n(gmar)")] == [
         1,
         1,
         1,
         1,
     ]
-    assert f"{results[3]['label']}\n{results[3]['score']:.2f}" in shown
+    label, score, best = (results[3][key] for key in ("label", "score", "predicted_label"))
+    assert " ".join(shown).count(f"{label}: {score:.2f}") == 1
+    assert best == results[0]["predicted_label"] != label
     assert draw(figure, tmp_path).std() > 10
 
 
@@ -66,7 +68,7 @@ def test_a_method_that_one_label_lacks(tmp_path):
     figure = plot_explanation(photo(), results)
     assert len(pictures(figure)) == 4
     labels = [ax.get_ylabel() for ax in figure.axes if ax.images]
-    assert labels == ["", "cat\n0.50", "dog\n0.50", "dog, not cat\n0.50"]
+    assert labels == ["", "cat: 0.50", "dog: 0.50", "dog: 0.50, not cat"]
     assert [ax.get_title() for ax in figure.axes][:3] == ["image", "a", "b"]
     draw(figure, tmp_path)
 
@@ -76,8 +78,21 @@ def test_heads_show_contributions_before_weights():
     results = [made_up(method="a", head_importance=weights), made_up(method="b", head_contribution=contributions)]
     figure = plot_explanation(photo(), results)
     np.testing.assert_array_equal(pictures(figure)[-1], contributions)
-    assert {"what each head adds (b)", "logits"} <= set(texts(figure))
+    assert {"what each head adds\n(b)", "logits"} <= set(texts(figure))
     np.testing.assert_array_equal(pictures(plot_explanation(photo(), results[:1]))[-1], weights.double())
+
+
+def test_a_figure_says_what_captions_say():
+    amounts = {"explained_logit": 2.0, "attention_contribution": -1.0, "completeness_gap": 2.0}
+    heads = {"head_contribution": torch.ones(2, 3), "versus": "dog", "versus_score": 0.25}
+    figure = plot_explanation(photo(), made_up(unit="logits", method="path", **amounts, **heads))
+    maps, matrix = [ax for ax in figure.axes if ax.images][1:3]
+    assert maps.get_ylabel() == "cat: 0.50, not dog: 0.25"
+    assert maps.get_xlabel() == (
+        "red: for cat\nblue stripes: for dog\nlead 2.0 = attention -1.0 + rest 3.0\ndo not read amounts\n"
+        "attention speaks for dog"
+    )
+    assert "logits: do not read amounts" in texts(figure)
 
 
 def test_a_single_result_is_drawn_as_a_list_of_it():

@@ -44,10 +44,12 @@ def test_attention_that_speaks_against_the_label_that_is_ahead_is_told(whole, pa
 
 
 def test_the_account_adds_up():
-    assert account_of(path_result(8.0, 9.5)) == "logit 8.0 = -1.5 without attention + 9.5 by it"
+    assert account_of(path_result(8.0, 9.5)) == "logit 8.0 = attention 9.5 + rest -1.5"
     ahead, behind = (account_of(path_result(whole, 1.0, versus="dog")) for whole in (2.0, -2.0))
-    assert ahead == "lead 2.0 = 1.0 without attention + 1.0 by it"
-    assert behind == "lead -2.0 = -3.0 without attention + 1.0 by it"
+    assert ahead == "lead 2.0 = attention 1.0 + rest 1.0"
+    assert behind == "lead -2.0 = attention 1.0 + rest -3.0"
+    # Rounded alone the three numbers would be 4.8 = 0.8 + 4.1.
+    assert account_of(path_result(4.84, 0.76)) == "logit 4.8 = attention 0.8 + rest 4.0"
     assert account_of({"explained_logit": 8.0}) == ""
 
 
@@ -60,7 +62,7 @@ def test_captions_say_what_a_map_cannot():
     )
     rough = path_result(8.0, 1.0, 9.0, **{**shown, "unit": "logits", "method": "path"})
     assert caption_of(rough, (9, 9)) == (
-        "cat: 0.25 · path, logits · logit 8.0 = 7.0 without attention + 1.0 by it · do not read amounts"
+        "cat: 0.25 · path, logits · logit 8.0 = attention 1.0 + rest 7.0 · do not read amounts"
     )
 
 
