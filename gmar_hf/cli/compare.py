@@ -39,6 +39,7 @@ def compare(options: CompareOptions) -> None:
         "same_image_processing": _same_processing(before.settings, after.settings),
         "rank_correlation": {key: _finite(value) for key, value in comparison["rank_correlation"].items()},
         "num_heads": comparison["num_heads"],
+        "bound": comparison["bound"],
         "num_changed": comparison["num_changed"],
         "moved": [{name: _finite(value) for name, value in head.items()} for head in comparison["moved"]],
     }
@@ -117,8 +118,8 @@ def _print(summary: dict[str, Any]) -> None:
         )
     Console().print(table)
     typer.echo(
-        "These heads changed most. z is the change of contribution_abs in its standard errors, as if the two sets of "
-        "images had been drawn apart: of the same images it is too small."
+        "These heads changed most, by chance or not. z is the change of contribution_abs in its standard errors, as if "
+        "the two sets of images had been drawn apart: of the same images it is too small."
     )
 
 
@@ -129,5 +130,6 @@ def _in_short(summary: dict[str, Any]) -> str:
         return "Both give every head the same mean size of its contribution (contribution_abs)."
     correlation = summary["rank_correlation"][summary["moved"][0]["score"]]
     alike = "" if correlation is None else f"Their rankings of the heads agree by {correlation:z.2f} (1: wholly); "
+    verb = "differ" if num_changed > 1 else "differs"
     changed = f"{quantity(num_changed, 'head')} of {num_heads}" if num_changed else f"none of {num_heads} heads"
-    return f"{alike}{changed} {'differ' if num_changed > 1 else 'differs'} by more than chance explains."
+    return f"{alike}{changed} {verb} by more than chance explains (|z| above {summary['bound']:.1f})."

@@ -145,7 +145,7 @@ def _print(report: "HeadImportanceReport", summary: dict[str, Any], written: str
     typer.echo(
         "Means, in logits: contribution_abs is the size of what a head adds or takes, contribution the same, signed,"
     )
-    typer.echo("contribution_centred what is beyond its habit; l1_weight is its share of the layer in GMAR.")
+    typer.echo("contribution_centred what is beyond its average output; l1_weight is its share of the layer in GMAR.")
     for remark in remarks(report.overall, report.num_images):
         typer.echo(remark)
     counts = f"{quantity(summary['num_images'], 'image')}, {quantity(summary['num_explanations'], 'explanation')}"

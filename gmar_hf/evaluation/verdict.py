@@ -7,6 +7,7 @@ from typing import Any, Literal
 from gmar_hf.evaluation.maps.map_lookup import shown_name
 from gmar_hf.evaluation.maps.map_registry import NAMES_IN_EXPLAIN
 from gmar_hf.explanation.methods import METHODS
+from gmar_hf.report.certainty import FEW_IMAGES
 from gmar_hf.utils.text import listed, quantity
 
 RULE = (
@@ -146,6 +147,8 @@ class Verdict:
             f"Its {_CRITERIA[self.criterion]} is {_interval(vars(self))}, "
             f"{f'mean over {listed(self.fillings)}, ' if self.fillings else ''}{quantity(self.num_images, 'image')}."
         )
+        if self.num_images < FEW_IMAGES:
+            yield f"These are few images, and the intervals themselves uncertain: take {FEW_IMAGES} at least."
         yield from _said_of_leads(self.leads)
         if self.control is not None:
             yield f"Over {_said(self.control)}, of the controls the nearest."

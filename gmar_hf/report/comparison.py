@@ -22,9 +22,10 @@ class Comparison:
         rank_correlation (`dict[str, float]`): By score, Spearman's correlation over all heads, in [-1, 1]; NaN where
             a report has the same number for every head.
         num_heads (`int`): How many heads there are.
-        num_changed (`int`): Of how many of them the mean of "contribution_abs" differs by more than chance explains:
-            by so many standard errors that, were there no difference, one head of all would show it in 5 % of cases
-            (Bonferroni's bound for normal errors, 3.6 for 144 heads).
+        bound (`float`): The standard errors that a head's mean must differ by for chance not to explain it: were there
+            no difference, any of all heads would show so much in 5 % of cases (Bonferroni's bound for normal errors,
+            3.6 for 144 heads).
+        num_changed (`int`): Of how many heads the mean of "contribution_abs" differs by more.
         moved (`list[dict[str, Any]]`): The heads whose mean differs most in its standard errors, at most ten, and none
             whose mean is the same, each with `layer`, `head`, `score`, `rank_before`, `rank_after` (1 is the largest;
             equal means share a rank), `mean_before`, `mean_after` and `z`, see [`difference_in_errors`].
@@ -32,6 +33,7 @@ class Comparison:
 
     rank_correlation: dict[str, float]
     num_heads: int
+    bound: float
     num_changed: int
     moved: list[dict[str, Any]]
 
@@ -83,7 +85,7 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
         )
     shared = [key for key in before.mean if key in after.mean]  # reports of older versions have fewer scores
     correlations = {key: rank_correlation(before.mean[key], after.mean[key]) for key in shared}
-    return Comparison(correlations, len(places), int((sizes > bound).sum()), moved)
+    return Comparison(correlations, len(places), bound, int((sizes > bound).sum()), moved)
 
 
 def difference_in_errors(before: HeadStatistics, after: HeadStatistics, score: str) -> torch.Tensor:

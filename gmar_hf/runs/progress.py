@@ -41,7 +41,7 @@ class Lines:
     def set_postfix_str(self, step: str) -> None:
         """What of the images in hand is being done, such as "map 3 of 8"."""
         if not self._hidden and time.monotonic() - self._last >= _EVERY:
-            self._write(f"; at {step} of the next")
+            self._write(f"; {step} of the batch in hand")
 
     def _write(self, step: str = "") -> None:
         self._last, self._told = time.monotonic(), self.n

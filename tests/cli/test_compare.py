@@ -32,7 +32,7 @@ def test_what_is_printed(run, here):
         "B: b, of somebody/tiny-vit over 813 images of somebody/pictures, each explained for its labels",
         "Both are of one model.",
         f"Their rankings of the heads agree by {correlation:.2f} (1: wholly); {changed} heads of 12 differ by more "
-        "than chance explains.",
+        "than chance explains (|z| above 2.9).",
     ]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     correlations, moved = cells[:6], cells[6:]
@@ -45,7 +45,9 @@ def test_what_is_printed(run, here):
             f"{head['mean_before']:.3f} -> {head['mean_after']:.3f}",
             f"{head['z']:+z.1f}",
         ]
-    assert lines[-1].startswith("These heads changed most. z is the change of contribution_abs in its standard")
+    assert lines[-1].startswith(
+        "These heads changed most, by chance or not. z is the change of contribution_abs in its standard"
+    )
 
 
 def test_json(run, here):
@@ -65,6 +67,7 @@ def test_json(run, here):
         "same_image_processing": None,
         "rank_correlation": comparison.rank_correlation,
         "num_heads": 12,
+        "bound": comparison.bound,
         "num_changed": comparison.num_changed,
         "moved": comparison.moved,
     }  # fmt: skip

@@ -284,7 +284,7 @@ def test_how_far_a_batch_is_shows(vit, capsys, monkeypatch):
     monkeypatch.setattr(gmar_hf.runs.progress, "_EVERY", 0)
     evaluate(model, SCENES[:2], image_processor, methods=CHEAP, metrics=["sparseness"])
     told = capsys.readouterr().err
-    assert [told.count(f"0 of 2 images are done; at map {number} of 3 of the next") for number in (1, 2, 3)] == [
+    assert [told.count(f"0 of 2 images are done; map {number} of 3 of the batch in hand") for number in (1, 2, 3)] == [
         1,
         1,
         1,

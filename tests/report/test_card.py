@@ -197,7 +197,7 @@ class TestTables:
         assert "what setting it to its mean does" in card_of(centred)
         assert "centred" not in card
         assert "cancel.\n- `contribution_centred`: the same" in card_of(centred)
-        assert "beyond its habit.\n- `l1`, `l2`: norms" in card_of(centred)
+        assert "beyond its average output.\n- `l1`, `l2`: norms" in card_of(centred)
 
     def test_fewer_heads_and_one_explanation(self):
         report = make_report(num_classes=1, layers=1, heads=2, num_explanations=1)
@@ -305,7 +305,12 @@ class TestTables:
             assert words in card_of(report_on(moments_of(torch.rand(5, 6, 2, 2), [outcome] * 5)))
 
     @pytest.mark.parametrize(
-        ("each", "said"), [((12, 9), "1 has fewer than 10"), ((4, 9), "2 have fewer than 10"), ((10, 10), "")]
+        ("each", "said"),
+        [
+            ((12, 9), "1 of the classes below has fewer than 10"),
+            ((4, 9), "2 of the classes below have fewer than 10"),
+            ((10, 10), ""),
+        ],
     )
     def test_classes_of_few_explanations(self, each, said):
         groups = [3 * index for index, number in enumerate(each) for _ in range(number)]

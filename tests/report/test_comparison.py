@@ -58,7 +58,7 @@ def test_how_many_heads_changed_by_more_than_chance():
     before, after = torch.zeros(12, 12), torch.zeros(12, 12)
     after[0, :3] = torch.tensor([bound - 0.01, bound + 0.01, -bound - 0.01])
     found = compare_statistics(statistics(before.tolist(), error=0.6), statistics(after.tolist(), error=0.8))
-    assert (found.num_heads, found.num_changed) == (144, 2)
+    assert (found.num_heads, found.num_changed, found.bound) == (144, 2, pytest.approx(bound))
 
 
 def test_at_most_ten():

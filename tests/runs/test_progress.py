@@ -50,7 +50,7 @@ def test_no_speed_is_told_before_there_is_one(clock, capsys):
     with progress(done=0, total=400, hidden=False) as shown:
         clock[0] = 61
         shown.set_postfix_str("map 3 of 8")
-    assert capsys.readouterr().err == "0 of 400 images are done; at map 3 of 8 of the next.\n"
+    assert capsys.readouterr().err == "0 of 400 images are done; map 3 of 8 of the batch in hand.\n"
 
 
 def test_short_surveys_say_nothing(clock, capsys):
