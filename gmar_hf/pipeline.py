@@ -61,9 +61,9 @@ class GMARExplainer(Pipeline):
     - `head_contribution` (tensor (layers, heads) or None): signed, in logits;
     - `head_contribution_centred` (tensor (layers, heads) or None): the same of outputs less their mean;
     - `explained_logit` (`float`): what the map is of, the label's logit; with `versus`, less that label's;
-    - `attention_contribution` (`float`), with "recommended" and "path": how much of it all attention adds, the logit
-      less that of the model without any attention; and `completeness_gap` (`float`): by how much all contributions
-      together are more than that;
+    - `attention_contribution` (`float`), with "recommended" and "path" without `num_masks`: how much of it all
+      attention adds, the logit less that of the model without any attention; and `completeness_gap` (`float`): by how
+      much all contributions together are more than that;
     - `note` (`str`), what to beware of: that two patches hold most of a rollout; that the contributions of a path are
       half of what they should come to, twice it, or worse; that attention speaks for the other one of two labels than
       the model; or that a map cannot tell two labels apart;

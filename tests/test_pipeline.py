@@ -314,7 +314,9 @@ def test_methods_of_one_forward_have_no_contributions(explainer):
         assert explainer(PHOTOS[0], method=method)[0]["head_contribution"] is None
 
 
-@pytest.mark.parametrize(("method", "is_told"), [("gmar", True), ("rollout", True), ("contribution", False)])
+@pytest.mark.parametrize(
+    ("method", "is_told"), [("gmar", True), ("rollout", True), ("gradient-rollout", False), ("contribution", False)]
+)
 def test_a_map_that_cannot_tell_labels_apart_says_so(explainer, method, is_told):
     (result,) = explainer(PHOTOS[0], target="dog", versus="cat", method=method)
     assert ("nearly the same for every label" in result.get("note", "")) == is_told

@@ -11,7 +11,7 @@ from PIL import Image
 from refusals import Refusal
 
 from gmar_hf import plotting
-from gmar_hf.plotting.result_words import account_of, has_amounts, sides_of
+from gmar_hf.plotting.result_words import ROUGH, account_of, has_amounts, sides_of
 from gmar_hf.plotting.values import full_colour, has_sign
 
 SIDE = 480  # pixels of the longer side of what is shown
@@ -119,7 +119,7 @@ def _figure(look: Look, result: Mapping[str, Any], title: str, about: str, kind:
     sides = [_text(side) for side in sides_of(result)]
     marks = f"{_mark('for')} {sides[0]} {_mark('against')} {sides[1]}" if is_signed else f"{_mark('plain')} looks here"
     amount = f"full colour from {'±' if is_signed else ''}{limit:.2g} {result['unit']} a patch"
-    scale = f"<span>{amount if has_amounts(result) else 'do not read amounts'}</span>"
+    scale = f"<span>{amount if has_amounts(result) else ROUGH}</span>"
     told = [account_of(result).capitalize(), result.get("note")] if kind in MAPS else []
     note = "".join(f"<p>{_text(line)}</p>" for line in told if line)
     name = f" <code>{kind}</code>" if kind in MAPS else ""

@@ -14,7 +14,15 @@ from gmar_hf.images.placement import Box, heatmap, image_box
 from gmar_hf.images.sight import seen_share
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix_of_heads, strongest
 from gmar_hf.plotting.painting import colour_words
-from gmar_hf.plotting.result_words import account_of, has_amounts, is_blind_to_labels, path_notes, sides_of, title_of
+from gmar_hf.plotting.result_words import (
+    ROUGH,
+    account_of,
+    has_amounts,
+    is_blind_to_labels,
+    path_notes,
+    sides_of,
+    title_of,
+)
 from gmar_hf.plotting.values import has_sign, scale_of
 from gmar_hf.utils.checks import check_whole
 
@@ -115,13 +123,13 @@ class ExplanationResult(dict[str, Any]):
         pictures = [map_on(self._thumbnail, self, self.image_size)]
         attribution, unit = self["attribution"].numpy(), self["unit"]
         words = colour_words("signed", has_sign(attribution, unit), sides_of(self))
-        lines = [f"{self['method']}, {words}"]
+        lines = [f"{self['method']}, {'; '.join(words)}"]
         lines += [scale_of(attribution, "signed", unit)] if has_amounts(self) else []
         lines += [line for line in (account_of(self), self.get("note")) if line]
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
                 pictures.append(matrix_of_heads(self[key], is_signed=is_signed))
-                mark = "" if has_amounts(self) else ": do not read amounts"
+                mark = "" if has_amounts(self) else f": {ROUGH}"
                 lines.append(f"{head_text(self[key], is_signed=is_signed)}{mark}")
                 break
         return card(pictures, title_of(self), *lines)

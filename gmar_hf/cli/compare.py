@@ -118,18 +118,22 @@ def _print(summary: dict[str, Any]) -> None:
         )
     Console().print(table)
     typer.echo(
-        "These heads changed most, by chance or not. z is the change of contribution_abs in its standard errors, as if "
-        "the two sets of images had been drawn apart: of the same images it is too small."
+        "These heads changed most, by chance or not. z is the change of contribution_abs in its standard errors, as "
+        "if the two sets of images had been drawn apart: of the same images it is too small."
     )
 
 
 def _in_short(summary: dict[str, Any]) -> str:
     """Say in one sentence how far the two agree."""
+    from gmar_hf.report.certainty import FEW_IMAGES
+
     num_heads, num_changed = summary["num_heads"], summary["num_changed"]
     if not summary["moved"]:
         return "Both give every head the same mean size of its contribution (contribution_abs)."
     correlation = summary["rank_correlation"][summary["moved"][0]["score"]]
     alike = "" if correlation is None else f"Their rankings of the heads agree by {correlation:z.2f} (1: wholly); "
+    if summary["bound"] is None:
+        return f"{alike}a report of fewer than {FEW_IMAGES} explanations cannot tell changes of its heads from chance."
     verb = "differ" if num_changed > 1 else "differs"
     changed = f"{quantity(num_changed, 'head')} of {num_heads}" if num_changed else f"none of {num_heads} heads"
     return f"{alike}{changed} {verb} by more than chance explains (|z| above {summary['bound']:.1f})."

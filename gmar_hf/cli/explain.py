@@ -208,7 +208,7 @@ def _explain(options: ExplainOptions, sources: list[str], done: _Done) -> None:
     parameters = options.parameters()
     # Pictures are drawn when they are written.
     returned = {"return_heatmap": False, "return_explanation": True, "return_head_maps": options.html or None}
-    methods = _SIDE_BY_SIDE if options.versus is None else _SIDE_BY_SIDE[:1]
+    methods = _SIDE_BY_SIDE if options.versus is None or options.head_weights is not None else _SIDE_BY_SIDE[:1]
     explainer, parameters["method"] = load_explainer(
         options.model, options.revision, options.device, {**parameters, **returned}, methods
     )

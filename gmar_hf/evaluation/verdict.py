@@ -163,11 +163,18 @@ class Verdict:
         name = shown_name(self.map)
         if self.map in self.same_for_all_classes:
             name += ", which says nothing about the class,"
+        if self.control is not None and self.control.status == "behind":
+            return f"Believe none of these maps: {shown_name(self.control.over)}, a control, is ahead of {name}."
         if self.control is not None and self.control.status != "ahead":
             return f"Believe none of these maps yet: {name}, the first, may be ahead of a control by chance."
-        unsettled = [shown_name(lead.over) for lead in self.leads if lead.status != "ahead"]
-        if unsettled:
-            return f"{name} is the first, but its lead over {listed(unsettled)} may be chance."
+        behind, unsettled = (
+            [shown_name(lead.over) for lead in self.leads if lead.status in statuses]
+            for statuses in (("behind",), ("open", "level"))
+        )
+        but = [f"behind {listed(behind)} where both are judged"] if behind else []
+        but += [f"its lead over {listed(unsettled)} may be chance"] if unsettled else []
+        if but:
+            return f"{name} is the first, but {'; '.join(but)}."
         return f"Believe {name} on this model and these data." if self.leads else f"{name} is the only map."
 
     def _maps_at_chance(self) -> Iterable[str]:
@@ -177,7 +184,7 @@ class Verdict:
             )
             yield f"At chance for the class, about which they say nothing: {told}."
         if self.noise:
-            yield f"Ahead of noise by no more than chance explains: {listed(map(shown_name, self.noise))}."
+            yield f"Not ahead of noise, or by no more than chance explains: {listed(map(shown_name, self.noise))}."
 
 
 def _said_of_leads(leads: Iterable[Lead]) -> Iterable[str]:

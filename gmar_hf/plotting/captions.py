@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from gmar_hf.images.reading import read_image
 from gmar_hf.utils.text import printable
 
-_MOST_LINES = 4  # of a caption
+_MOST_LINES = 6  # of a caption
 
 
 def put_below(

@@ -1,7 +1,7 @@
 """One figure of an image and its explanations."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from gmar_hf.images.same_image import check_same_image
 from gmar_hf.plotting.heads import HEAD_TITLES, plot_head_importance
 from gmar_hf.plotting.painting import OVERLAY_STYLES, colour_words
 from gmar_hf.plotting.result_overlay import overlay_of
-from gmar_hf.plotting.result_words import account_of, has_amounts, marks_of, sides_of, title_of
+from gmar_hf.plotting.result_words import ROUGH, account_of, has_amounts, marks_of, sides_of, title_of
 from gmar_hf.plotting.saturation import SATURATED
 from gmar_hf.plotting.values import finite_array, full_colour, has_sign, plain, scale_of
 from gmar_hf.utils.checks import check_choice, check_share
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _WIDTH = 2.6  # inches of a picture, unless it would be very high or low
-_LINE = 40  # letters of a line below a picture
+_LINE, _LINE_HEIGHT = 40, 0.15  # letters of a line below a picture, and inches that it takes
 _SMOOTH = 640  # pixels of a picture's longer side, so that its lines are smooth where it is printed
 _LEGEND = "below each map its colours and its scale, by patch; in red and blue ones lines surround what is strong"
 
@@ -78,7 +78,9 @@ def plot_explanation(
     widths = [min(height * picture.width / picture.height, 3.5)] * (1 + len(methods))
     shapes = [np.shape(values) for *_, values in scores if values is not None]
     widths += [height * max(heads / layers for layers, heads in shapes) + 1] if shapes else []
-    figure = figure or new_figure(sum(widths) + 1, (height + 1.1) * len(rows) + 0.5)
+    said = [_said_below(result, style, saturated) for result in results]
+    room = 0.4 + _LINE_HEIGHT * max(map(len, said))
+    figure = figure or new_figure(sum(widths) + 1, (height + room) * len(rows) + 0.5)
 
     # The image stands once, at the left of all rows.
     places = figure.add_gridspec(len(rows), len(widths), width_ratios=widths)
@@ -95,27 +97,16 @@ def plot_explanation(
                 ax.set_axis_off()
                 continue
             result = of_methods[method]
-            attribution = finite_array(result["attribution"], "attribution", "rows", "cols")
-            unit = result.get("unit", "")
             how: dict[str, Any] = {"style": style, "grid": grid, "saturated": saturated}
             _show(ax, overlay_of(picture, result, **how, least_side=_SMOOTH))
-            words = colour_words(style, has_sign(attribution, unit), sides_of(result))
-            scale = scale_of(attribution, style, unit, full_colour(attribution, style, saturated))
-            told = [
-                *words.split("; "),
-                *([scale] if has_amounts(result) else []),
-                account_of(result),
-                *marks_of(result),
-            ]
-            lines = [line for part in told for line in wrap(part, _LINE)]
+            lines = _said_below(result, style, saturated)
             ax.set_xlabel("\n".join(plain(line) for line in lines), fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
-                name = wrap(shorten(title_of(result), 2 * _LINE, placeholder=" ..."), _LINE)
+                name = wrap(title_of(result), _LINE)
                 ax.set_ylabel("\n".join(plain(line) for line in name), fontsize="medium")
         if values is not None:
             ax = figure.add_subplot(places[number, -1])
-            is_rough = not has_amounts(of_methods[of_method])
-            label = f"{unit_of_heads}: do not read amounts" if is_rough else unit_of_heads
+            label = unit_of_heads if has_amounts(of_methods[of_method]) else f"{unit_of_heads}: {ROUGH}"
             plot_head_importance(values, label=label, ax=ax)
             if number == 0:
                 ax.set_title(f"{plain(of_scores)}\n({plain(of_method)})", fontsize="medium")
@@ -123,6 +114,20 @@ def plot_explanation(
     if title:
         figure.suptitle(plain(title), fontsize="medium")
     return figure
+
+
+def _said_below(result: Mapping[str, Any], style: str, saturated: float) -> list[str]:
+    """Return the lines below a map: its colours, its scale, how the logit comes about, and what to beware of."""
+    attribution = finite_array(result["attribution"], "attribution", "rows", "cols")
+    unit = result.get("unit", "")
+    scale = scale_of(attribution, style, unit, full_colour(attribution, style, saturated))
+    told = [
+        *colour_words(style, has_sign(attribution, unit), sides_of(result)),
+        *([scale] if has_amounts(result) else []),
+        account_of(result),
+        *marks_of(result),
+    ]
+    return [line for part in told for line in wrap(part, _LINE)]
 
 
 def _checked_results(results: Any) -> Sequence[Mapping[str, Any]]:

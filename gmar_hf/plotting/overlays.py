@@ -56,7 +56,7 @@ def overlay(
             the patches reach, so that a few strong ones do not leave all others pale. A picture has none.
         has_sign (`bool`, *optional*): Whether the map says what speaks for and against a label, and not only where
             the model looks; by default whether any of its values is below 0. A picture has no sign unless you say so.
-        caption (`str`, defaults to ""): Text for a strip below the picture, in up to four lines, with the scale of
+        caption (`str`, defaults to ""): Text for a strip below the picture, in up to six lines, with the scale of
             the map's colours, what they mean, and from which value on there are lines, if there are. Say there what
             values count.
         sides (`tuple[str, str]`, defaults to ("for", "against")): What that legend calls what speaks for the label
@@ -105,7 +105,7 @@ def overlay(
     levels = np.linspace(0 if is_both else ZERO, 2 * ZERO, 256).round().astype(np.uint8)
     bar = Image.fromarray(paint(np.tile(levels, (16, 1)), colours.palettes(values), period=6))
     ends = (f"{'≤ ' if is_cut else ''}-{full:.2g}" if is_both else "0", f"{'≥ ' if is_cut else ''}{full:.2g}")
-    words = [] if colormap else [colour_words(style, colours.signed(values), sides)]
+    words = [] if colormap else colour_words(style, colours.signed(values), sides)
     if colours.signed(values):
         strong = f"{full / 2:.2g} or more" if has_numbers else "half of the full colour or more"
         words.append(f"outlined: {strong}{', either way' if is_both else ''}")

@@ -15,8 +15,8 @@ _STRIPE = (240, 246, 255)  # through what speaks against, which looks different 
 ZERO = 127  # the middle one of 255 levels
 
 
-def colour_words(style: str, has_sign: bool, sides: tuple[str, str] = ("for", "against")) -> str:
-    """Say what the colours of a map mean.
+def colour_words(style: str, has_sign: bool, sides: tuple[str, str] = ("for", "against")) -> list[str]:
+    """Say what each colour of a map means.
 
     Args:
         style, sides: See [`overlay`].
@@ -24,11 +24,11 @@ def colour_words(style: str, has_sign: bool, sides: tuple[str, str] = ("for", "a
 
     Example:
         >>> colour_words("signed", True), colour_words("positive", True), colour_words("signed", False)
-        ('red: for; blue stripes: against', 'red: for', 'magenta: looks here')
+        (['red: for', 'blue stripes: against'], ['red: for'], ['magenta: looks here'])
     """
     if not has_sign:
-        return "magenta: looks here"
-    return f"red: {sides[0]}; blue stripes: {sides[1]}" if style == "signed" else f"red: {sides[0]}"
+        return ["magenta: looks here"]
+    return [f"red: {sides[0]}", *([f"blue stripes: {sides[1]}"] if style == "signed" else [])]
 
 
 def palettes_of(style: str, alpha: float, colormap: str | None, has_sign: bool = True) -> np.ndarray:

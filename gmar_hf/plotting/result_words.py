@@ -1,11 +1,14 @@
 """What is said of one of the pipeline's results: in captions, in figures, in notebooks and on pages."""
 
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any
 
 from gmar_hf.images.sight import seen_share, sight_mark
 
 Result = Mapping[str, Any]
+ROUGH = "do not read amounts"
+_LONGEST = 40  # letters of a label in a caption, which must have room for more than labels
 
 
 def title_of(result: Result) -> str:
@@ -15,11 +18,11 @@ def title_of(result: Result) -> str:
         >>> title_of({"label": "cat", "score": 0.25, "predicted_label": "dog", "predicted_score": 0.5})
         'cat: 0.25 (the model says dog: 0.50)'
     """
-    versus = f", not {result['versus']}" if "versus" in result else ""
+    versus = f", not {_short(result['versus'])}" if "versus" in result else ""
     versus += f": {result['versus_score']:z.2f}" if "versus_score" in result else ""
     answer = answer_of(result)
-    said = f" (the model says {answer}: {result['predicted_score']:z.2f})" if answer else ""
-    return f"{result['label']}: {result['score']:z.2f}{versus}{said}"
+    said = f" (the model says {_short(answer)}: {result['predicted_score']:z.2f})" if answer else ""
+    return f"{_short(result['label'])}: {result['score']:z.2f}{versus}{said}"
 
 
 def answer_of(result: Result) -> str:
@@ -35,7 +38,10 @@ def sides_of(result: Result) -> tuple[str, str]:
         >>> sides_of({"label": "cat"}), sides_of({"label": "cat", "versus": "dog"})
         (('for cat', 'against it'), ('for cat', 'for dog'))
     """
-    return f"for {result['label']}", f"for {result['versus']}" if "versus" in result else "against it"
+    if "versus" not in result:
+        return f"for {_short(result['label'])}", "against it"
+    first, second = map(_short, _names(result))
+    return f"for {first}", f"for {second}"
 
 
 def account_of(result: Result) -> str:
@@ -51,10 +57,8 @@ def account_of(result: Result) -> str:
     """
     if "attention_contribution" not in result:
         return ""
-    # Of rounded numbers, so that the equation holds as it stands.
-    whole, part = round(result["explained_logit"], 1), round(result["attention_contribution"], 1)
-    name, rest = "lead" if "versus" in result else "logit", round(whole - part, 1)
-    return f"{name} {whole:z.1f} = attention {part:z.1f} + rest {rest:z.1f}"
+    whole, part, rest = _parts(result)
+    return f"{'lead' if 'versus' in result else 'logit'} {whole:z.1f} = attention {part:z.1f} + rest {rest:z.1f}"
 
 
 def has_amounts(result: Result) -> bool:
@@ -67,10 +71,10 @@ def has_amounts(result: Result) -> bool:
         >>> has_amounts({"attention_contribution": 7.0, "completeness_gap": 5.0}), has_amounts({})
         (True, True)
     """
-    if "completeness_gap" not in result:
-        return True
+    if "attention_contribution" not in result:
+        return "completeness_gap" not in result or "note" not in result  # results of old files do not tell
     part, gap = result["attention_contribution"], result["completeness_gap"]
-    return abs(gap) < min(abs(part + gap), abs(part))
+    return not gap or abs(gap) < min(abs(part + gap), abs(part))
 
 
 def path_notes(result: Result) -> list[str]:
@@ -89,20 +93,20 @@ map, nor from the heads' numbers. Many points on the path (`num_points`, `--num-
 by 3.5. The map is of attention's part alone.
     """
     notes = []
-    whole, part = result["explained_logit"], result["attention_contribution"]
-    second = _spoken_for(result)
-    if second:
-        (first,) = {result["label"], result["versus"]} - {second}
+    whole, part, rest = _parts(result)
+    if _is_against(result):
+        first, second = _names(result) if whole > 0 else _names(result)[::-1]
         notes.append(
             f"{first} is ahead of {second} by {abs(whole):.1f} logits, but attention speaks for {second}, by "
-            f"{abs(part):.1f}: without any attention {first} is ahead by {abs(whole - part):.1f}. The map is of "
+            f"{abs(part):.1f}: without any attention {first} is ahead by {abs(rest):.1f}. The map is of "
             "attention's part alone."
         )
     if not has_amounts(result):
+        total = result["attention_contribution"] + result["completeness_gap"]
         notes.append(
-            f"The heads' contributions come to {part + result['completeness_gap']:+z.1f} logits, where all attention "
-            f"adds {part:+z.1f}: do not read amounts from this map, nor from the heads' numbers. Many points on the "
-            "path (`num_points`, `--num-points`: 8, or 16) come closer."
+            f"The heads' contributions come to {total:+z.1f} logits, where all attention adds {part:+z.1f}: {ROUGH} "
+            "from this map, nor from the heads' numbers. Many points on the path (`num_points`, `--num-points`: 8, or "
+            "16) come closer."
         )
     return notes
 
@@ -132,26 +136,36 @@ def marks_of(result: Result) -> list[str]:
         ...     "completeness_gap": 0.5})
         ['do not read amounts', 'attention speaks for dog']
     """
-    second = _spoken_for(result)
-    marks = {
-        "do not read amounts": not has_amounts(result),
-        f"attention speaks for {second}": bool(second),
-        "nearly the same for both labels": is_blind_to_labels(result),
-    }
-    return [mark for mark, is_told in marks.items() if is_told]
-
-
-def _spoken_for(result: Result) -> str:
-    """Return which of two labels attention speaks for, where the whole model speaks for the other; else nothing."""
-    if "versus" not in result or "attention_contribution" not in result:
-        return ""
-    whole, part = result["explained_logit"], result["attention_contribution"]
-    if whole * part >= 0:
-        return ""
-    name: str = result["label"] if part > 0 else result["versus"]
-    return name
+    marks = [] if has_amounts(result) else [ROUGH]
+    if _is_against(result):
+        marks.append(f"attention speaks {sides_of(result)[result['attention_contribution'] < 0]}")
+    return [*marks, *(["nearly the same for both labels"] if is_blind_to_labels(result) else [])]
 
 
 def is_blind_to_labels(result: Result) -> bool:
-    """Tell whether a result compares two labels by a map that can hardly tell any label from another."""
-    return "versus" in result and result.get("unit") == "share of attention"
+    """Tell whether a result compares two labels by a rollout, which can hardly tell any label from another."""
+    return "versus" in result and result.get("head_importance") is not None
+
+
+def _is_against(result: Result) -> bool:
+    """Tell whether attention speaks for the other one of two labels than the whole model."""
+    if "versus" not in result or "attention_contribution" not in result:
+        return False
+    whole, part, _ = _parts(result)
+    return whole * part < 0
+
+
+def _parts(result: Result) -> tuple[float, float, float]:
+    """Return the explained logit, attention's part and the rest: rounded, so that they add up as they are written."""
+    whole, part = round(result["explained_logit"], 1), round(result["attention_contribution"], 1)
+    return whole, part, round(whole - part, 1)
+
+
+def _names(result: Result) -> tuple[str, str]:
+    """Return the two labels that are compared, which may have one name: ImageNet has two cranes."""
+    first, second = result["label"], result["versus"]
+    return first, second if second != first else f"the other {second}"
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST else shorten(label, _LONGEST, placeholder=" ...")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gmar_hf.errors import ArgumentError
+from gmar_hf.report.certainty import FEW_IMAGES
 from gmar_hf.report.statistics import RANKED_BY, HeadStatistics, rank_correlation
 from gmar_hf.utils.correlation import average_ranks
 
@@ -22,10 +23,12 @@ class Comparison:
         rank_correlation (`dict[str, float]`): By score, Spearman's correlation over all heads, in [-1, 1]; NaN where
             a report has the same number for every head.
         num_heads (`int`): How many heads there are.
-        bound (`float`): The standard errors that a head's mean must differ by for chance not to explain it: were there
-            no difference, any of all heads would show so much in 5 % of cases (Bonferroni's bound for normal errors,
-            3.6 for 144 heads).
-        num_changed (`int`): Of how many heads the mean of "contribution_abs" differs by more.
+        bound (`float`, *optional*): The standard errors that a head's mean must differ by for chance not to explain
+            it: were there no difference, any of all heads would show so much in 5 % of cases (Bonferroni's bound for
+            normal errors, 3.6 for 144 heads). None where a report has fewer than 30 explanations: errors of so few
+            are uncertain themselves, and chance would go beyond the bound much more often.
+        num_changed (`int`, *optional*): Of how many heads the mean of "contribution_abs" differs by more; None without
+            a bound.
         moved (`list[dict[str, Any]]`): The heads whose mean differs most in its standard errors, at most ten, and none
             whose mean is the same, each with `layer`, `head`, `score`, `rank_before`, `rank_after` (1 is the largest;
             equal means share a rank), `mean_before`, `mean_after` and `z`, see [`difference_in_errors`].
@@ -33,8 +36,8 @@ class Comparison:
 
     rank_correlation: dict[str, float]
     num_heads: int
-    bound: float
-    num_changed: int
+    bound: float | None
+    num_changed: int | None
     moved: list[dict[str, Any]]
 
 
@@ -67,7 +70,9 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
     by_rank = (rank_after - rank_before).abs().argsort(descending=True, stable=True)
     order = by_rank[sizes[by_rank].argsort(descending=True, stable=True)]
     is_same = (mean_before == mean_after)[there]
-    bound = NormalDist().inv_cdf(1 - _CHANCE / 2 / len(places))
+    are_few = min(before.num_explanations, after.num_explanations) < FEW_IMAGES
+    bound = None if are_few else NormalDist().inv_cdf(1 - _CHANCE / 2 / len(places))
+    num_changed = None if bound is None else int((sizes > bound).sum())
     moved = []
     for place in [place for place in order.tolist() if not is_same[place]][:_MOVED]:
         layer, head = divmod(places[place], heads)
@@ -85,7 +90,7 @@ def compare_statistics(before: HeadStatistics, after: HeadStatistics) -> Compari
         )
     shared = [key for key in before.mean if key in after.mean]  # reports of older versions have fewer scores
     correlations = {key: rank_correlation(before.mean[key], after.mean[key]) for key in shared}
-    return Comparison(correlations, len(places), bound, int((sizes > bound).sum()), moved)
+    return Comparison(correlations, len(places), bound, num_changed, moved)
 
 
 def difference_in_errors(before: HeadStatistics, after: HeadStatistics, score: str) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -155,8 +156,9 @@ def patient(said: str = "") -> Iterator[Interruption]:
         if not interruption.requested:
             interruption.requested, first = True, time.monotonic()
             # Past Python's own buffer, into which the main program may be writing at this moment.
-            with suppress(OSError):
-                os.write(_STANDARD_ERROR, said.encode())
+            if sys.__stderr__ is not None:  # else the descriptor is somebody else's file
+                with suppress(OSError):
+                    os.write(_STANDARD_ERROR, said.encode())
         elif time.monotonic() - first > _ECHO:
             before[number](number, frame)
 

@@ -18,7 +18,6 @@ from gmar_hf.runs.work import Work
 from gmar_hf.utils.iteration import no_stop_iteration
 
 Result = TypeVar("Result")
-_STOPPING = "\nStopping once the work in hand is saved; Ctrl-C again stops at once, without that.\n"
 _UNKNOWN = 1 << 62  # more images than there are
 
 
@@ -107,7 +106,10 @@ class Run(ABC, Generic[Result]):
 
     def go(self) -> None:
         """Take this process's batches, until they or the need for them end."""
-        said = _STOPPING if self.work.accelerator.is_main_process else ""
+        then = (
+            "Stopping behind the batch in hand" if self.folder is None else "Stopping once the work in hand is saved"
+        )
+        said = f"\n{then}; Ctrl-C again stops at once.\n" if self.work.accelerator.is_main_process else ""
         with patient(said) as self.interruption, self._bar() as bar:
             self._shown = bar
             try:

@@ -161,11 +161,18 @@ class TestWhatCannotBeSaid:
         verdict = judged({"a": [1, 1, 1], "edges": [2, 2, 2]}, controls=("edges",)).verdict()
         assert (verdict.map, verdict.control.over, verdict.control.mean) == ("a", "edges", -1.0)
         assert verdict.control.status == "behind"
+        assert verdict.sentences[0] == "Believe none of these maps: edges, a control, is ahead of a."
         assert "Over edges by -1.00 (-1.00 to -1.00), of the controls the nearest." in verdict.sentences
         assert verdict.leads == ()
 
 
 class TestWhatIsOpen:
+    def test_a_rival_that_is_ahead_where_both_are_judged(self):
+        verdict = judged({"p": [9, 1, 1], "q": [1, 3, 3], "r": [0, 2, 2]}, made_with={"r": "blur"}).verdict()
+        assert verdict.map == "p"
+        assert {lead.over: lead.status for lead in verdict.leads}["r"] == "behind"
+        assert verdict.sentences[0] == "p is the first, but behind r where both are judged."
+
     def test_how_many_more_images_settle_it(self):
         """Differences of 0.3 and -0.2 in turn, mean 0.05: measured on as many images as were asked for, it is settled.
 
@@ -316,7 +323,7 @@ class TestMapsAtChance:
         maps = {"a": [3, 3, 3], "b": [1 + SWING, 1, 1], "random": [1, 1, 1]}
         verdict = judged(maps, controls=("random",)).verdict()
         assert verdict.noise == ("b",)
-        assert verdict.sentences[-1] == "Ahead of noise by no more than chance explains: b."
+        assert verdict.sentences[-1] == "Not ahead of noise, or by no more than chance explains: b."
         alone = judged({"a": [3, 3, 3], "b": [SWING, 0, 0], "c": [-1, -1, -1]}).verdict()
         assert alone.noise == ("b", "c")  # noise has about 0
 

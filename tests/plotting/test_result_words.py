@@ -2,7 +2,16 @@
 
 import pytest
 
-from gmar_hf.plotting.result_words import account_of, answer_of, caption_of, has_amounts, path_notes, sides_of
+from gmar_hf.plotting.result_words import (
+    account_of,
+    answer_of,
+    caption_of,
+    has_amounts,
+    marks_of,
+    path_notes,
+    sides_of,
+    title_of,
+)
 
 
 def path_result(whole, part, gap=0.0, **more):
@@ -56,6 +65,7 @@ def test_the_account_adds_up():
 def test_captions_say_what_a_map_cannot():
     shown = {"score": 0.25, "unit": "share of attention", "method": "gmar", "box": (0, 0, 9, 9)}
     alone, both = {"label": "cat", **shown}, {"label": "cat", "versus": "dog", "versus_score": 0.5, **shown}
+    both["head_importance"] = "weights, as only rollouts have them"
     assert caption_of(alone, (9, 9)) == "cat: 0.25 · gmar, share of attention"
     assert caption_of(both, (9, 9)) == (
         "cat: 0.25, not dog: 0.50 · gmar, share of attention · nearly the same for both labels"
@@ -64,6 +74,41 @@ def test_captions_say_what_a_map_cannot():
     assert caption_of(rough, (9, 9)) == (
         "cat: 0.25 · path, logits · logit 8.0 = attention 1.0 + rest 7.0 · do not read amounts"
     )
+
+
+@pytest.mark.parametrize(("whole", "part"), [(0.04, -0.04), (1.0, -0.04), (0.04, -1.0)])
+def test_what_rounds_to_nothing_speaks_for_nobody(whole, part):
+    result = path_result(whole, part, versus="dog")
+    assert not path_notes(result)
+    assert not marks_of(result)
+
+
+def test_silent_heads_have_amounts():
+    assert has_amounts(path_result(8.0, 0.0))
+
+
+def test_two_classes_of_one_name():
+    """ImageNet has two cranes: a bird and a machine."""
+    result = path_result(1.0, -0.5, versus="cat")
+    assert sides_of(result) == ("for cat", "for the other cat")
+    assert path_notes(result)[0].startswith(
+        "cat is ahead of the other cat by 1.0 logits, but attention speaks for the"
+    )
+    assert path_notes(path_result(-1.0, 0.5, versus="cat"))[0].startswith("the other cat is ahead of cat by 1.0")
+    assert marks_of(result) == ["attention speaks for the other cat"]
+
+
+def test_results_of_old_files():
+    old = {"label": "cat", "score": 0.5, "completeness_gap": 9.0}
+    assert has_amounts(old)
+    assert not has_amounts({**old, "note": "The heads' contributions come to +12.0 logits"})
+    assert (account_of(old), marks_of(old), title_of(old)) == ("", [], "cat: 0.50")
+
+
+def test_long_labels_leave_room():
+    result = {"label": f"king crab, {'Alaska ' * 40}", "score": 0.5}
+    assert title_of(result) == "king crab, Alaska Alaska Alaska ...: 0.50"
+    assert sides_of(result)[0] == "for king crab, Alaska Alaska Alaska ..."
 
 
 def test_the_models_answer_is_named_once():

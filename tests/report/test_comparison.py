@@ -12,7 +12,7 @@ from gmar_hf.report.comparison import compare_statistics, difference_in_errors
 from gmar_hf.report.statistics import KEYS, HeadStatistics
 
 
-def statistics(mean, error=0.1, count=25):
+def statistics(mean, error=0.1, count=36):
     mean = torch.tensor(mean, dtype=torch.float64)
     error = torch.full_like(mean, error) if isinstance(error, float) else torch.tensor(error, dtype=torch.float64)
     by_key = [{key: values.clone() for key in KEYS} for values in (mean, error * count**0.5, error)]
@@ -59,6 +59,16 @@ def test_how_many_heads_changed_by_more_than_chance():
     after[0, :3] = torch.tensor([bound - 0.01, bound + 0.01, -bound - 0.01])
     found = compare_statistics(statistics(before.tolist(), error=0.6), statistics(after.tolist(), error=0.8))
     assert (found.num_heads, found.num_changed, found.bound) == (144, 2, pytest.approx(bound))
+
+
+def test_few_explanations_cannot_tell_changes_from_chance():
+    few, many = statistics([[1.0, 2.0]], count=29), statistics([[5.0, 2.0]])
+    for pair in ((few, many), (many, few)):
+        comparison = compare_statistics(*pair)
+        assert (comparison.bound, comparison.num_changed) == (None, None)
+        assert len(comparison.moved) == 1
+    nothing = statistics([[math.nan, math.nan]], count=0)
+    assert compare_statistics(nothing, nothing).moved == []
 
 
 def test_at_most_ten():

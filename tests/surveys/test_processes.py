@@ -44,7 +44,7 @@ REPORT = [
     "l1_weight.png",
     "report.safetensors",
 ]
-STOPPING = "\nStopping once the work in hand is saved; Ctrl-C again stops at once, without that.\n"
+STOPPING = "\nStopping once the work in hand is saved; Ctrl-C again stops at once.\n"
 INTERRUPTED = f"{STOPPING}gmar-hf: interrupted. The same command goes on from out.\n"
 
 
