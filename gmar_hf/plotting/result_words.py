@@ -8,7 +8,7 @@ from gmar_hf.images.sight import seen_share, sight_mark
 
 Result = Mapping[str, Any]
 ROUGH = "do not read amounts"
-_LONGEST = 40  # letters of a label in a caption, which must have room for more than labels
+_LONGEST = 30  # letters of a label in a caption, which must have room for more than labels
 
 
 def title_of(result: Result) -> str:
