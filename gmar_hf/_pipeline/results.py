@@ -11,7 +11,7 @@ from gmar_hf.explanation.concentration import concentration_note
 from gmar_hf.explanation.methods import METHODS
 from gmar_hf.explanation.result import Explanation
 from gmar_hf.images.placement import Box, heatmap, image_box
-from gmar_hf.images.sight import seen_share
+from gmar_hf.images.sight import seen_share, sight_note
 from gmar_hf.plotting.notebook import card, head_text, map_on, matrix_of_heads, strongest
 from gmar_hf.plotting.painting import colour_words
 from gmar_hf.plotting.result_words import (
@@ -125,7 +125,7 @@ class ExplanationResult(dict[str, Any]):
         words = colour_words("signed", has_sign(attribution, unit), sides_of(self))
         lines = [f"{self['method']}, {'; '.join(words)}"]
         lines += [scale_of(attribution, "signed", unit)] if has_amounts(self) else []
-        lines += [line for line in (account_of(self), self.get("note")) if line]
+        lines += [line for line in (account_of(self), self.get("note"), sight_note(self.seen_share)) if line]
         for key, is_signed in (("head_contribution", True), ("head_importance", False)):
             if self.get(key) is not None:
                 pictures.append(matrix_of_heads(self[key], is_signed=is_signed))

@@ -140,7 +140,10 @@ def test_maps_without_a_sign_are_not_in_the_colour_of_what_speaks_for_a_label():
     for unit, words in (("logits", "red: for"), ("share of attention", "magenta: looks here")):
         nothing = dict.fromkeys(("head_contribution", "head_importance"))
         entries = {**result, **nothing, "unit": unit, "label": "cat", "score": 0.5, "method": "some"}
-        assert f"some, {words}" in ExplanationResult(entries, small, (64, 64))._repr_html_()
+        shown = ExplanationResult(entries, small, (64, 64))._repr_html_()
+        assert f"some, {words}" in shown
+        assert "cropped" not in shown
+        assert "was cropped" in ExplanationResult(entries, small, (128, 64))._repr_html_()
 
 
 def test_the_matrix_shows_every_head_where_it_is():
