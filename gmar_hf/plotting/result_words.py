@@ -1,14 +1,13 @@
 """What is said of one of the pipeline's results: in captions, in figures, in notebooks and on pages."""
 
 from collections.abc import Mapping
-from textwrap import shorten
 from typing import Any
 
 from gmar_hf.images.sight import seen_share, sight_mark
 
 Result = Mapping[str, Any]
 ROUGH = "do not read amounts"
-_LONGEST = 30  # letters of a label in a caption, which must have room for more than labels
+_LONGEST = 32  # letters of a label in a caption, which must have room for more than labels
 
 
 def title_of(result: Result) -> str:
@@ -168,4 +167,4 @@ def _names(result: Result) -> tuple[str, str]:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= _LONGEST else shorten(label, _LONGEST, placeholder=" ...")
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1].rstrip(' ,')}…"

@@ -107,8 +107,10 @@ def test_results_of_old_files():
 
 def test_long_labels_leave_room():
     result = {"label": f"king crab, {'Alaska ' * 40}", "score": 0.5}
-    assert title_of(result) == "king crab, Alaska Alaska ...: 0.50"
-    assert sides_of(result)[0] == "for king crab, Alaska Alaska ..."
+    assert title_of(result) == "king crab, Alaska Alaska Alaska…: 0.50"
+    assert sides_of(result)[0] == "for king crab, Alaska Alaska Alaska…"
+
+    assert title_of({"label": "x" * 99, "score": 0.5}) == f"{'x' * 31}…: 0.50"
 
 
 def test_the_models_answer_is_named_once():
