@@ -137,15 +137,19 @@ class ExplainOptions:
 
     def parameters(self) -> dict[str, Any]:
         """Return the pipeline's parameters, which are the settings in the files too; what is only printed is none."""
-        texts = {"candidate_labels": self.label, "hypothesis_template": self.hypothesis_template}
+        optional = {
+            "candidate_labels": self.label,
+            "hypothesis_template": self.hypothesis_template,
+            "num_points": self.num_points,
+            "head_weights": self.head_weights,
+        }
         return {
-            **{name: value for name, value in texts.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
             "target": [_label(text) for text in self.target] if self.target else None,
             "versus": _label(self.versus[0]) if self.versus else None,
             "top_k": self.top_k,
             "method": self.method,
             "norm": self.norm.value,
-            **{name: value for name in ("num_points", "head_weights") if (value := getattr(self, name)) is not None},
         }
 
 

@@ -5,6 +5,7 @@
   const findAll = (selector, root = document) => [...root.querySelectorAll(selector)];
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim().split(/\s+/).map(Number);
   const COLOURS = { for: colour("for"), against: colour("against"), plain: colour("plain") };
+  const ROUGH = "do not read amounts";
   const tools = { search: find("#search"), method: find("#method"), opacity: find("#opacity"), patches: find("#patches") };
 
   // Numbers as the page holds them: int8, of which 127 stands for the scale.
@@ -188,7 +189,7 @@
       const entry = (kind, text) => element("span", {}, mark(kind), element("bdi", { textContent: text }));
       const unit = head !== null ? " logits" : map.unit ? ` ${map.unit}` : "";
       const amount = `full colour from ${isSigned ? "±" : ""}${map.scale.toPrecision(2)}${unit} a patch`;
-      const scale = element("span", { textContent: map.amounts ? amount : "do not read amounts" });
+      const scale = element("span", { textContent: map.amounts ? amount : ROUGH });
       const entries = isSigned ? [entry("for", sides[0]), entry("against", sides[1])] : [entry("plain", "looks here")];
       find(".legend", article).replaceChildren(...entries, scale);
       const said = [];
@@ -215,7 +216,7 @@
       const title = this.result.on_path ? "What each head added while attention was switched on" : "What the label would lose without a head, to first order";
       const { amounts } = this.result;
       find(".largest", article).firstChild.data = `${title}; ${amounts ? "full colour at " : ""}`;
-      find(".largest b", article).textContent = amounts ? `±${largest.toPrecision(2)} logits` : "do not read amounts";
+      find(".largest b", article).textContent = amounts ? `±${largest.toPrecision(2)} logits` : ROUGH;
       const order = [...heads.contributions.keys()].filter((place) => heads.contributions[place] !== null);
       order.sort((one, other) => Math.abs(heads.contributions[other]) - Math.abs(heads.contributions[one]));
       const strongest = order.slice(0, 3).map((place) => `${this.name(place).toLowerCase()}: ${amounts ? signed(heads.contributions[place]) : signed(heads.contributions[place])[0]}`);

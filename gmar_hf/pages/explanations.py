@@ -177,9 +177,8 @@ def _part_of(template: Any, name: str, image: ImageSource, results: Sequence[Map
 
 def _result(result: Mapping[str, Any], label: int) -> dict[str, Any]:
     told = {key: printable(result[key]) for key in ("unit", "note") if key in result}
-    account = account_of(result)
-    if account:
-        told["account"] = f"{account[0].upper()}{account[1:]}."
+    if account := account_of(result):
+        told["account"] = f"{account.capitalize()}."
     packed = packed_map(result["attribution"])
     is_signed = has_sign(result["attribution"], result.get("unit", ""))
     about = {

@@ -78,8 +78,11 @@ def plot_explanation(
     widths = [min(height * picture.width / picture.height, 3.5)] * (1 + len(methods))
     shapes = [np.shape(values) for *_, values in scores if values is not None]
     widths += [height * max(heads / layers for layers, heads in shapes) + 1] if shapes else []
-    said = [_said_below(result, style, saturated) for result in results]
-    room = 0.4 + _LINE_HEIGHT * max(map(len, said))
+    said = [
+        {method: _said_below(result, style, saturated) for method, result in of_methods.items()}
+        for of_methods in rows.values()
+    ]
+    room = 0.4 + _LINE_HEIGHT * max(len(lines) for of_methods in said for lines in of_methods.values())
     figure = figure or new_figure(sum(widths) + 1, (height + room) * len(rows) + 0.5)
 
     # The image stands once, at the left of all rows.
@@ -99,8 +102,7 @@ def plot_explanation(
             result = of_methods[method]
             how: dict[str, Any] = {"style": style, "grid": grid, "saturated": saturated}
             _show(ax, overlay_of(picture, result, **how, least_side=_SMOOTH))
-            lines = _said_below(result, style, saturated)
-            ax.set_xlabel("\n".join(plain(line) for line in lines), fontsize="small")
+            ax.set_xlabel("\n".join(plain(line) for line in said[number][method]), fontsize="small")
             if column == 1 or methods[column - 2] not in of_methods:
                 name = wrap(title_of(result), _LINE)
                 ax.set_ylabel("\n".join(plain(line) for line in name), fontsize="medium")
