@@ -16,7 +16,7 @@ from gmar_hf.explanation.rollout import attend_back
 from gmar_hf.models.patches import Grid
 from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.models.window_layout import on_patches
-from gmar_hf.utils.tensors import at_least_float32, reached_rows
+from gmar_hf.utils.tensors import at_least_float32, is_not_zero, reached_rows
 
 NORMS = {"l1": l1_norm, "l2": l2_norm}
 OUTPUT = "output"  # as a value reference: what is left when attention to a token goes to the others
@@ -90,7 +90,7 @@ class LayerGradients:
         if norm not in self._norms:
             assert self.output_grad is not None
             # Rows of the gradient that are zero add nothing; there are such rows in the last layer alone.
-            rows = reached_rows(self.output_grad.any(dim=-1)) if self.is_last else None
+            rows = reached_rows(is_not_zero(self.output_grad)) if self.is_last else None
             output_grad = self.output_grad if rows is None else self.output_grad[:, :, rows]
             norms = NORMS[norm](output_grad, self.call.value.detach())
             if self.call.layout is not None:

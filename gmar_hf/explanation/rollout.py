@@ -43,7 +43,7 @@ def fuse(row: torch.Tensor, weights: torch.Tensor, call: AttentionCall) -> torch
     """
     fused = torch.zeros_like(row)
     if (rows := reached_rows(row)) is not None:
-        row, call = row[:, rows], _of_queries(call, rows)
+        row, call = row[:, rows], of_queries(call, rows)
     for piece, attention in attention_blocks(call):
         by_head = weights[piece.images, piece.heads, None] * row[piece.images, None, piece.rows]
         fused[piece.images] += _through(by_head, attention)
@@ -65,7 +65,7 @@ def fuse_gradient(row: torch.Tensor, output_grad: torch.Tensor, call: AttentionC
     output_grad, values = at_least_float32(output_grad), at_least_float32(call.value).transpose(-2, -1)
     fused = torch.zeros_like(row)
     if (rows := reached_rows(row)) is not None:
-        row, output_grad, call = row[:, rows], output_grad[:, :, rows], _of_queries(call, rows)
+        row, output_grad, call = row[:, rows], output_grad[:, :, rows], of_queries(call, rows)
     for piece, attention in attention_blocks(call):
         # A >= 0, so relu(G * A) = relu(G) * A
         attention *= (output_grad[piece] @ values[piece.images, piece.heads]).clamp_min_(0)
@@ -86,7 +86,7 @@ def attend_back(by_query: torch.Tensor, call: AttentionCall) -> torch.Tensor:
     """
     by_key = by_query.new_zeros(call.key.shape[:3])
     if (rows := reached_rows(by_query)) is not None:
-        by_query, call = by_query[:, :, rows], _of_queries(call, rows)
+        by_query, call = by_query[:, :, rows], of_queries(call, rows)
     for piece, attention in attention_blocks(call):
         by_key[piece.images, piece.heads] += (by_query[piece][:, :, None] @ attention)[:, :, 0]
     return by_key
@@ -109,7 +109,7 @@ def _through(rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     return (rows.flatten(1)[:, None] @ attention.flatten(1, 2))[:, 0]
 
 
-def _of_queries(call: AttentionCall, rows: torch.Tensor) -> AttentionCall:
+def of_queries(call: AttentionCall, rows: torch.Tensor) -> AttentionCall:
     """Return a call of some queries alone, by their indices."""
     bias = call.bias
     if bias is not None and bias.shape[2] > 1:

@@ -11,6 +11,7 @@ from torch import nn
 from gmar_hf.explanation.finiteness import check_logits
 from gmar_hf.explanation.forward_errors import forward_errors_worded
 from gmar_hf.explanation.head_gradient import HeadGradient, hidden_gradient, score_slope
+from gmar_hf.explanation.lean_attention import lean_output
 from gmar_hf.models.attention import recording
 from gmar_hf.models.freezing import frozen, gradients_on, weights_at_rest
 from gmar_hf.models.gradient_flow import gradients_passing
@@ -97,7 +98,7 @@ class Trace(ComputingRecorder):
             stack.enter_context(recording(self.model, self))
             stack.enter_context(gradients_passing(self.model))
             stack.enter_context(patches_in_place(self.model, pixel_values))
-            stack.enter_context(zeros_left_out(self.model, self._is_behind_attention))
+            stack.enter_context(zeros_left_out(self.model, self._is_at_last_layer))
             logits = logits_of(self.model, pixel_values, **model_kwargs)
         # The forward is done: was it that of a model which can be explained?
         if not self.layers:
@@ -205,14 +206,17 @@ class Trace(ComputingRecorder):
         if visited != list(reversed(range(len(self.layers)))):
             raise unsupported(self.model, NOT_IN_A_ROW)
 
-    def _is_behind_attention(self) -> bool:
-        """Tell whether the forward has passed the last layer's attention, and its backward goes further than that."""
-        return self.has_backward and bool(self.layers) and len(self.layers) == num_layers_of(self.layers[0].config)
+    def _is_at_last_layer(self) -> bool:
+        """Tell whether the attention of all layers but the last is done, and a backward will go further than that."""
+        num_layers = num_layers_of(self.layers[0].config) if self.layers else None
+        return self.has_backward and num_layers is not None and len(self.layers) + 1 >= num_layers
 
     def _output_of(self, call: AttentionCall) -> torch.Tensor:
         if self.attention_scale == 0:  # what is multiplied by zero need not be computed
             return call.value.new_zeros(*call.query.shape[:3], call.value.shape[3])
-        output = call.compute_output()
+        # In the first layer the graph may begin at the values; in the last one the head may read few tokens.
+        is_lean = self.has_backward and (not self.layers or self._is_at_last_layer())
+        output = lean_output(call) if is_lean else call.compute_output()
         return output if self.attention_scale == 1 else output * self.attention_scale
 
     def _check(self, call: AttentionCall) -> None:

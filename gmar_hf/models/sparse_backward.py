@@ -1,7 +1,8 @@
 """Linear layers whose backward multiplies no zeros: those of tokens that no gradient reaches.
 
 Behind the last attention every token goes its own way. Where the head reads the class token alone, the gradients of
-all other tokens are zero up to that attention, and the products of the last MLP are most of a layer's backward.
+all other tokens are zero up to that attention, and those of its other queries: with the last MLP that is most of a
+layer's backward.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from gmar_hf.models.hooks import of_this_thread
-from gmar_hf.utils.tensors import reached_rows
+from gmar_hf.utils.tensors import is_not_zero, reached_rows
 
 
 @contextmanager
@@ -68,7 +69,7 @@ class _Product(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         by_token = gradient.flatten(0, -2)
-        reached = reached_rows(by_token.any(dim=-1))
+        reached = reached_rows(is_not_zero(by_token))
         if reached is None:
             return gradient @ ctx.weight, None
         product = by_token.new_zeros(len(by_token), ctx.weight.shape[1])

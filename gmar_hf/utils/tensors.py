@@ -28,6 +28,16 @@ def may_hold(flags: torch.Tensor) -> bool:
     return flags.device.type != "cpu" or bool(flags.any())
 
 
+def is_not_zero(rows: torch.Tensor) -> torch.Tensor:
+    """Tell of every row (..., rows, numbers) whether some number in it is not zero, several times faster than `any`.
+
+    Example:
+        >>> is_not_zero(torch.tensor([[0.0, 2.0], [0.0, 0.0], [-1.0, 0.0]]))
+        tensor([ True, False,  True])
+    """
+    return (rows.amax(dim=-1) != 0) | (rows.amin(dim=-1) != 0)
+
+
 def reached_rows(by_row: torch.Tensor) -> torch.Tensor | None:
     """Find the rows that are not zero, where these are so few that the others are worth leaving out.
 

@@ -84,6 +84,6 @@ def test_of_tokens_that_no_class_token_reads_nothing_is_multiplied(monkeypatch):
 
     found = products()
     monkeypatch.setattr("gmar_hf.explanation.trace.zeros_left_out", lambda model, is_worth_it: nullcontext())
-    # Behind the last attention are a square product and the two of the MLP, and 4 x 4 patches that nobody reads.
+    # Around the last attention are two square products and the two of the MLP, and 4 x 4 patches that nobody reads.
     width, mlp = model.config.hidden_size, model.config.intermediate_size
-    assert products() - found == 2 * batch * 16 * (width * width + 2 * width * mlp)
+    assert products() - found == 4 * batch * 16 * (width * width + width * mlp)
