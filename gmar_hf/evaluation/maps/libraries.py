@@ -77,7 +77,10 @@ def input_x_gradient(model: nn.Module, pixel_values: torch.Tensor, target: torch
 
 
 def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Draw what the logit loses when one patch shows the blurred image (Zeiler and Fergus 2014), by captum."""
+    """Draw what the logit loses when one patch shows the blurred image (Zeiler and Fergus 2014), by captum.
+
+    An image that is explained for several classes goes through the model once for all of them.
+    """
     from captum.attr import FeatureAblation
 
     grid, (height, width) = patch_grid(model, pixel_values), patch_size(model)
@@ -87,7 +90,7 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
     # Captum wants a part for every pixel: those beyond the last whole patch are one more.
     parts = torch.nn.functional.pad(patches, (0, beyond[1], 0, beyond[0]), value=grid.rows * grid.cols)
     with _differentiable(model, pixel_values) as (logits, pixels), torch.no_grad():
-        attribution = FeatureAblation(logits).attribute(
+        attribution = FeatureAblation(_once_for_equal_images(logits, pixels)).attribute(
             pixels,
             baseline_pixels(pixels, "blur", blur_sigma=float(height)),
             target=target,
@@ -96,6 +99,18 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
         )
     # Each pixel and channel has its patch's figure.
     return attribution[:, 0, : grid.rows * height : height, : grid.cols * width : width].float()
+
+
+def _once_for_equal_images(logits: Logits, pixels: torch.Tensor) -> Logits:
+    """Make of a function to logits one for copies of a batch, one after the other, each with patches hidden alike."""
+    _, place = pixels.unique(dim=0, return_inverse=True)
+    firsts = [place.tolist().index(number) for number in range(int(place.max()) + 1)]
+
+    def of_copies(rows: torch.Tensor) -> torch.Tensor:
+        found = logits(rows.unflatten(0, (-1, len(pixels)))[:, firsts].flatten(0, 1))
+        return found.unflatten(0, (-1, len(firsts)))[:, place].flatten(0, 1)
+
+    return of_copies
 
 
 def grad_cam(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -190,6 +190,18 @@ def test_costs_count_images_through_the_model(name, forwards, backwards):
     assert MAP_METHODS[name].baseline == {"input-x-gradient": "zero", "grad-cam": None}.get(name, "blur")
 
 
+def test_occlusion_makes_the_forwards_of_an_image_once_for_all_its_classes():
+    model = zoo.vit()
+    images = zoo.pixel_values(model, batch=2)
+    alone = [draw("occlusion", model, images[[image]], [label]) for image, label in ((0, 1), (1, 3), (0, 2))]
+    rows = []
+    hook = model.register_forward_hook(lambda module, args, output: rows.append(len(output.logits)))
+    together = draw("occlusion", model, images[[0, 1, 0]], [1, 3, 2])
+    hook.remove()
+    assert sum(rows) == 2 * 17
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_pixels_beyond_the_last_whole_patch_have_no_part(name):
     model = zoo.MODELS["dinov2_registers"]()  # its convolution drops them
