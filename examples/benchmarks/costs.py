@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -54,8 +55,9 @@ rounds, with their range in brackets, which tells how busy the machine was. The 
 backward for activations only, in bare torch: the least that a gradient of every layer costs. A **forward** is one
 without gradients. **Memory** is the peak of a process of its own above the loaded model. Every method makes its map;
 the {num_single} of one pass, made at once, are {single}.
-"Logits and gap" are two forwards that a path makes beside its passes. What a GPU costs,
-[benchmark_gpu.py](benchmarks/benchmark_gpu.py) measures; nothing here was measured on one.
+"Logits and gap" are two forwards that a path makes beside its passes. Above each table stands the commit of the code
+that was measured. What a GPU costs, [benchmark_gpu.py](benchmarks/benchmark_gpu.py) measures; nothing here was
+measured on one.
 """
 
 
@@ -83,10 +85,11 @@ WARM = Cell("tiny", 32, 1)  # what is loaded and compiled once is, when all has 
 
 
 class Costs(NamedTuple):
-    """What was measured in a cell: seconds of every round, and GiB above the model, by candidate."""
+    """What was measured in a cell, by candidate: seconds of every round, GiB above the model; and of which code."""
 
     seconds: Seconds
     gibibytes: dict[str, float]
+    commit: str  # of the code that was measured
 
 
 def cells_of(words: str) -> list[Cell]:
@@ -115,7 +118,8 @@ def measured(cell: Cell, is_long: bool, rounds: int, threads: int) -> Costs:
     seconds = paired(rounds, is_warm=True, **candidates)
     names = list(candidates)
     del candidates  # and the model, whose memory others may need
-    return Costs(seconds, {name: in_own_process(peak_above_model, cell, name, threads) for name in names})
+    gibibytes = {name: in_own_process(peak_above_model, cell, name, threads) for name in names}
+    return Costs(seconds, gibibytes, _commit())
 
 
 def kept(folder: Path | None, cell: Cell, measure: Callable[[], Costs], **how: Any) -> Costs:
@@ -126,7 +130,7 @@ def kept(folder: Path | None, cell: Cell, measure: Callable[[], Costs], **how: A
         content = json.loads(path.read_text())
         if content["about"] != about:
             raise typer.BadParameter(f"{path} was measured otherwise: {content['about']}", param_hint="--keep")
-        return Costs(content["seconds"], content["gibibytes"])
+        return Costs(content["seconds"], content["gibibytes"], content["commit"])
     typer.echo(f"{cell.title} ...", err=True)
     costs = measure()
     if path is not None:
@@ -155,12 +159,12 @@ def peak_above_model(cell: Cell, name: str, threads: int) -> float:
 
 def section(cell: Cell, costs: Costs) -> str:
     """The table of a cell."""
-    seconds, gibibytes = costs
+    seconds, gibibytes, commit = costs
     floor = statistics.median(seconds[FLOOR])
     rounds = quantity(len(seconds[FLOOR]), "round")
     lines = [
         f"## {cell.title}\n",
-        f"{cell.num_tokens} tokens; {rounds}; a floor takes {floor:.2f} s.\n",
+        f"{cell.num_tokens} tokens; {rounds}; a floor takes {floor:.2f} s; code of {commit}.\n",
         "| | time, in floors | in forwards | memory, MiB | in floors | in forwards |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -265,6 +269,13 @@ def introduction(threads: int) -> str:
         num_single=len(SINGLE_PASS),
         single=", ".join(SINGLE_PASS),
     )
+
+
+def _commit() -> str:
+    """The commit of this checkout, in short."""
+    command = ["git", "-C", str(DOCUMENT.parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or f"version {gmar_hf.__version__}"
 
 
 def _processor() -> str:
