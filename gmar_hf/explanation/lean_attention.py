@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gmar_hf.explanation.rollout import attention_blocks, of_queries
+from gmar_hf.models.freezing import full_precision
 from gmar_hf.models.recorders import AttentionCall
 from gmar_hf.utils.tensors import at_least_float32, is_not_zero, reached_rows
 
@@ -43,20 +44,23 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, computed: tuple[AttentionCall, torch.Tensor]) -> Any:
         ctx.call, ctx.output = computed
-        return ctx.output.detach()
+        output = ctx.output.detach()
+        ctx.save_for_backward(query, key, value, output)  # torch tells by them whether one was changed in place
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        call, output = ctx.call, ctx.output
+        call, (*_, output) = ctx.call, ctx.saved_tensors
         inputs = (call.query, call.key, call.value)
-        if not call.query.requires_grad and not call.key.requires_grad:
-            return None, None, _value_gradient(call, gradient), None
-        rows = reached_rows(is_not_zero(gradient))
-        if rows is not None:
-            return *_gradients_of(call, output, gradient, rows), None
+        with full_precision(gradient.device):
+            if not call.query.requires_grad and not call.key.requires_grad:
+                return None, None, _value_gradient(call, gradient), None
+            rows = reached_rows(is_not_zero(gradient))
+            if rows is not None:
+                return *_gradients_of(call, output, gradient, rows), None
         graded = [tensor for tensor in inputs if tensor.requires_grad]
-        found = iter(torch.autograd.grad(output, graded, gradient, retain_graph=True))  # for further targets
+        found = iter(torch.autograd.grad(ctx.output, graded, gradient, retain_graph=True))  # for further targets
         return *(next(found) if tensor.requires_grad else None for tensor in inputs), None
 
 
@@ -83,11 +87,11 @@ def _gradients_of(
     by_row = (output * output_grad).sum(dim=-1, keepdim=True)
     few_grad, key_grad, value_grad = (tensor.new_zeros(tensor.shape) for tensor in (query, key, value))
     for piece, attention in attention_blocks(few):
-        heads, grad = piece[:2], output_grad[piece]
-        value_grad[heads] += attention.transpose(-2, -1) @ grad
-        slope = (grad @ value[heads].transpose(-2, -1)).sub_(by_row[piece]).mul_(attention).mul_(call.scaling)
-        few_grad[piece] = slope @ key[heads]
-        key_grad[heads] += slope.transpose(-2, -1) @ query[piece]
+        whole, grad = piece[:2], output_grad[piece]
+        value_grad[whole] += attention.transpose(-2, -1) @ grad
+        slope = (grad @ value[whole].transpose(-2, -1)).sub_(by_row[piece]).mul_(attention).mul_(call.scaling)
+        few_grad[piece] = slope @ key[whole]
+        key_grad[whole] += slope.transpose(-2, -1) @ query[piece]
     query_grad = call.query.new_zeros(call.query.shape)
     query_grad[:, :, rows] = few_grad.to(query_grad.dtype)
     return query_grad, key_grad.to(call.key.dtype), value_grad.to(call.value.dtype)

@@ -68,7 +68,7 @@ def test_what_is_written_in_place_of_others_is_right(monkeypatch):
 def test_cells_of_costs_are_kept(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
     costs = importlib.import_module("costs")
-    cell, measured = costs.Cell("tiny", 32, 1), costs.Costs({"floor": [1.0, 2.0]}, {"floor": 0.5})
+    cell, measured = costs.Cell("tiny", 32, 1), costs.Costs({"floor": [1.0, 2.0]}, {"floor": 0.5}, "0a1b2c3")
     calls = []
     for _ in range(2):
         found = costs.kept(tmp_path / "cells", cell, lambda: calls.append(1) or measured, rounds=2)
