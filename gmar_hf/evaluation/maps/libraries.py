@@ -103,8 +103,9 @@ def occlusion(model: nn.Module, pixel_values: torch.Tensor, target: torch.Tensor
 
 def _once_for_equal_images(logits: Logits, pixels: torch.Tensor) -> Logits:
     """Make of a function to logits one for copies of a batch, one after the other, each with patches hidden alike."""
-    _, place = pixels.unique(dim=0, return_inverse=True)
-    firsts = [place.tolist().index(number) for number in range(int(place.max()) + 1)]
+    distinct, place = pixels.unique(dim=0, return_inverse=True)
+    places = place.tolist()
+    firsts = [places.index(number) for number in range(len(distinct))]
 
     def of_copies(rows: torch.Tensor) -> torch.Tensor:
         found = logits(rows.unflatten(0, (-1, len(pixels)))[:, firsts].flatten(0, 1))
