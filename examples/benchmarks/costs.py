@@ -123,7 +123,10 @@ def measured(cell: Cell, is_long: bool, rounds: int, threads: int) -> Costs:
 
 
 def kept(folder: Path | None, cell: Cell, measure: Callable[[], Costs], **how: Any) -> Costs:
-    """What was measured in a cell: read where an earlier run on this machine has kept it, else measured, and kept."""
+    """What was measured in a cell: read where an earlier run on this machine has kept it, else measured, and kept.
+
+    A cell of more rounds than others is kept by a run of it alone, before; its table tells how many they are.
+    """
     about = {**how, "machine": _processor(), "torch": torch.__version__, "gmar_hf": gmar_hf.__version__}
     path = None if folder is None else folder / f"{cell.model}-{cell.image_size}-{cell.batch_size}.json"
     if path is not None and path.is_file():
@@ -316,7 +319,7 @@ def main(
     found = {}
     for is_long, cell in [(False, each) for each in cells_of(cells)] + [(True, each) for each in cells_of(long_cells)]:
         measure = partial(measured, cell, is_long, rounds, threads)
-        found[cell] = kept(keep, cell, measure, is_long=is_long, rounds=rounds, threads=threads)
+        found[cell] = kept(keep, cell, measure, is_long=is_long, threads=threads)
     parts = [introduction(threads), in_short(found), *(section(*each) for each in found.items())]
     if slopes := list(growth(found)):
         parts.append(
