@@ -31,7 +31,7 @@ import typer
 from benchmark_survey import images_a_second
 from candidates import FLOOR, FORWARD, SINGLE_PASS, Candidates, candidates_of, is_path, make_images, make_model, named
 from peers import OURS, PEERS, calls_of, is_missing
-from timing import Seconds, paired, peak_of, ratios
+from timing import Seconds, keep_freed_memory, paired, peak_of, ratios
 
 import gmar_hf
 from gmar_hf.utils.files import replacing
@@ -51,10 +51,12 @@ on {date}: {machine}. torch {torch} with {threads}, transformers {transformers},
 patches of 16 pixels and random weights.
 
 Read the ratios, not the seconds: candidates run in turn, round by round, and each ratio is the median of those of the
-rounds, with their range in brackets, which tells how busy the machine was. The **floor** is one SDPA forward and one
-backward for activations only, in bare torch: the least that a gradient of every layer costs. A **forward** is one
-without gradients. **Memory** is the peak of a process of its own above the loaded model. Every method makes its map;
-the {num_single} of one pass, made at once, are {single}.
+rounds, with their range in brackets, which tells how busy the machine was. What is timed keeps the memory that it sets
+free (`mallopt`): pages that the system gives anew would be paid by whoever comes to them first.
+
+The **floor** is one SDPA forward and one backward for activations only, in bare torch: the least that a gradient of
+every layer costs. A **forward** is one without gradients. **Memory** is the peak of a process of its own above the
+loaded model. Every method makes its map; the {num_single} of one pass, made at once, are {single}.
 "Logits and gap" are two forwards that a path makes beside its passes. Above each table stands the commit of the code
 that was measured. What a GPU costs, [benchmark_gpu.py](benchmarks/benchmark_gpu.py) measures; nothing here was
 measured on one.
@@ -315,6 +317,7 @@ def main(
         cells, long_cells, rounds, write = "tiny/32/1", "tiny/64/1", 1, False
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    keep_freed_memory()
     paired(0, **candidates_in(WARM, is_long=False))
     found = {}
     for is_long, cell in [(False, each) for each in cells_of(cells)] + [(True, each) for each in cells_of(long_cells)]:

@@ -1,5 +1,6 @@
 """How the benchmarks take times and memory: in pairs, on a CPU by a clock, on a GPU by its events."""
 
+import ctypes
 import resource
 import statistics
 import time
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of glibc's mallopt
 
 Timer = Callable[[Callable[[], object]], float]  # seconds of one call
 Seconds = dict[str, list[float]]  # of every candidate in every round
@@ -61,6 +64,16 @@ def _forget_peak() -> None:
     switch = Path("/proc/self/clear_refs")
     if switch.exists():
         switch.write_text("5")
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it sets free, where the C library can.
+
+    Else the system takes pages back and gives them anew, which costs whichever candidate comes to them first.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_TRIM_THRESHOLD, -1)  # never
+        mallopt(M_MMAP_MAX, 0)  # nothing outside the heap, which is never trimmed
 
 
 def paired(
