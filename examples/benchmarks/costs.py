@@ -317,7 +317,6 @@ def main(
         cells, long_cells, rounds, write = "tiny/32/1", "tiny/64/1", 1, False
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    keep_freed_memory()
     paired(0, **candidates_in(WARM, is_long=False))
     found = {}
     for is_long, cell in [(False, each) for each in cells_of(cells)] + [(True, each) for each in cells_of(long_cells)]:
@@ -342,4 +341,5 @@ def main(
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # in this process of its own
     app()

@@ -2,6 +2,9 @@
 
 import importlib
 import re
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,12 +74,21 @@ def test_cells_of_costs_are_kept(monkeypatch, tmp_path):
     cell, measured = costs.Cell("tiny", 32, 1), costs.Costs({"floor": [1.0, 2.0]}, {"floor": 0.5}, "0a1b2c3")
     calls = []
     for _ in range(2):
-        found = costs.kept(tmp_path / "cells", cell, lambda: calls.append(1) or measured, rounds=2)
+        found = costs.kept(tmp_path / "cells", cell, lambda: calls.append(1) or measured, threads=2)
         assert found == measured
     assert len(calls) == 1
     with pytest.raises(typer.BadParameter, match="was measured otherwise"):
-        costs.kept(tmp_path / "cells", cell, lambda: measured, rounds=3)
-    assert costs.kept(None, cell, lambda: measured, rounds=3) == measured
+        costs.kept(tmp_path / "cells", cell, lambda: measured, threads=1)
+    assert costs.kept(None, cell, lambda: measured, threads=1) == measured
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of a process")
+def test_freed_memory_is_kept():
+    """What a process holds, in pages, before and after it takes and frees 64 MiB."""
+    held = "int(open('/proc/self/statm').read().split()[1])"
+    code = f"import timing, torch; timing.keep_freed_memory(); old = {held}; torch.ones(2**24); print({held} - old)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
+    assert int(done.stdout) * resource.getpagesize() >= 2**26
 
 
 @pytest.mark.slow
